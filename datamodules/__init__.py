@@ -1,0 +1,1 @@
+"""Data sets and file layouts as Lightning data modules; each yields `perceiver.types.Batch`."""

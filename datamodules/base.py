@@ -1,0 +1,242 @@
+"""What all data modules share: options, validation, loaders and the summary."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pytorch_lightning as pl
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datamodules.collate import Collator, Example, Field
+from datamodules.randomness import generator
+from datamodules.readers.audio import AudioOptions
+from datamodules.readers.image import ImageOptions
+from datamodules.readers.text import TextOptions
+from datamodules.samplers import EpochSampler
+from datamodules.splits import SPLITS, Source, Split, draw_missing
+from perceiver.types import Batch
+
+__all__ = ["Example", "MultimodalDataModule"]
+
+Transforms = Sequence[Callable[[Tensor], Tensor]]
+
+
+class MultimodalDataModule(pl.LightningDataModule):
+    """Base of all data sets: a subclass says what it `offers` and implements `build`.
+
+    The Trainer must run with `use_distributed_sampler=False`: the samplers made here share the
+    splits out over processes themselves, evaluation without counting an example twice.
+
+    Args:
+        modalities: what the model takes, some of `offers`.
+        batch_size: examples a batch, in each process.
+        num_classes: expected number of classes; None = as many as the data has.
+        num_workers: loader processes, in each process.
+        pin_memory: copy batches to page-locked memory (faster transfer to a GPU).
+        seed: of the order and of what training draws anew every epoch.
+        split_seed: of what is held out, and of everything random in held-out examples. Apart from
+            `seed`, so that runs over several seeds are tested on one and the same test set.
+        image: options of `ImageOptions`.
+        audio: options of `AudioOptions`.
+        text: options of `TextOptions`.
+        missing: split → modality → share of examples to take the modality from, at random but the
+            same ones every time; each example keeps at least one modality.
+        augment: modality → callables on its tensor, applied in training only. They may draw from
+            torch's global generator, which is seeded for every example.
+
+    Attributes:
+        modalities: in the order of `offers`.
+        class_names: after `setup`.
+        num_classes: after `setup`.
+        splits: split → map-style dataset, after `setup`.
+
+    Raises:
+        ValueError: an option names a modality or a split that is not there.
+    """
+
+    offers: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        *,
+        modalities: Sequence[str],
+        batch_size: int,
+        num_classes: int | None = None,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        seed: int = 0,
+        split_seed: int = 0,
+        image: Mapping[str, Any] | None = None,
+        audio: Mapping[str, Any] | None = None,
+        text: Mapping[str, Any] | None = None,
+        missing: Mapping[str, Mapping[str, float]] | None = None,
+        augment: Mapping[str, Transforms | None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.modalities = self._choose(modalities)
+        if batch_size < 1:
+            raise ValueError(f"data.batch_size={batch_size}, expected at least 1.")
+        self.batch_size = batch_size
+        self.num_classes = num_classes
+        self.class_names: list[str] = []
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self.seed = seed
+        self.split_seed = split_seed
+        self.image = ImageOptions(**image) if image else None
+        self.audio = AudioOptions(**audio) if audio else None
+        self.text = TextOptions(**text) if text else None
+        self.missing = _check_missing(missing or {}, self.offers)
+        self.augment = {name: steps for name, steps in (augment or {}).items() if steps}
+        if unknown := set(self.augment) - set(self.offers):
+            raise ValueError(
+                f"data.augment names {sorted(unknown)}, this data set offers {list(self.offers)}."
+            )
+        self.splits: dict[str, Split] = {}
+
+    @abstractmethod
+    def build(self) -> tuple[list[str], dict[str, Source]]:
+        """The class names, and the source of each of train, val and test."""
+
+    def fields(self) -> dict[str, Field]:
+        """What the tensors of each chosen modality look like, for the collator."""
+        options = {"image": self.image, "audio": self.audio, "text": self.text}
+        return {name: options[name].field() for name in self.modalities}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Builds and checks all splits, once.
+
+        Raises:
+            ValueError: a split is empty, labels do not fit the number of classes, or an example
+                has none of the chosen modalities; the message names the example.
+        """
+        if self.splits:
+            return
+        names, sources = self.build()
+        for split in SPLITS:
+            if not len(sources[split]):
+                raise ValueError(f"The {split} split has no examples: check data's folder or file.")
+        self._check_labels(names, sources)
+        self.class_names, self.num_classes = names, len(names)
+        for number, split in enumerate(SPLITS):
+            training = split == "train"
+            self.splits[split] = Split(
+                sources[split],
+                modalities=self.modalities,
+                lacking=self._lacking(split, sources[split]),
+                training=training,
+                seed=(self.seed if training else self.split_seed) * len(SPLITS) + number,
+                augment={m: s for m, s in self.augment.items() if m in self.modalities},
+            )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("test")
+
+    def summary(self) -> list[str]:
+        """What the splits hold, a line each, for people."""
+        self.setup()
+        lines = []
+        for split, dataset in self.splits.items():
+            line = f"{split:5} {len(dataset):,} examples"
+            if dataset.source.targets.ndim == 1:
+                line += f" · {_count_classes(dataset.source.targets, self.class_names)}"
+            lines.append(line)
+            lacking = dataset.lacking.sum(axis=0)
+            if lacking.any():
+                parts = zip(self.modalities, lacking, strict=True)
+                lines.append(f"{'':5} lacking " + ", ".join(f"{m} {n:,}" for m, n in parts if n))
+        return [f"modalities {', '.join(self.modalities)}", *lines]
+
+    def _choose(self, modalities: Sequence[str]) -> list[str]:
+        wanted = list(modalities)
+        unknown = [name for name in wanted if name not in self.offers]
+        if unknown or not wanted:
+            problem = f"not {unknown}" if unknown else "and the model takes none of them"
+            raise ValueError(
+                f"{type(self).__name__} offers {list(self.offers)}, {problem}: "
+                f"choose with modality@model.adapters=[{','.join(self.offers)}]."
+            )
+        return [name for name in self.offers if name in wanted]
+
+    def _lacking(self, split: str, source: Source) -> np.ndarray:
+        absent = np.stack([source.absent(name) for name in self.modalities], axis=1)
+        if absent.all(axis=1).any():
+            name = source.ids[int(absent.all(axis=1).argmax())]
+            raise ValueError(
+                f"Example {name} has none of the modalities {self.modalities}: "
+                "remove it or give it at least one."
+            )
+        chances = [self.missing.get(split, {}).get(name, 0.0) for name in self.modalities]
+        rng = generator(self.split_seed, SPLITS.index(split))
+        return draw_missing(chances, absent=absent, rng=rng)
+
+    def _check_labels(self, names: list[str], sources: dict[str, Source]) -> None:
+        """Labels against the classes found, and those against `num_classes` where it is given."""
+        wanted = len(names) if self.num_classes is None else self.num_classes
+        for source in sources.values():
+            if source.targets.ndim != 1:
+                continue
+            outside = ((source.targets < 0) | (source.targets >= wanted)).nonzero()
+            if len(outside):
+                index = int(outside[0])
+                raise ValueError(
+                    f"Example {source.ids[index]} has label {int(source.targets[index])}, outside "
+                    f"[0, {wanted}): data.num_classes={wanted}, the data has {len(names)} classes; "
+                    "repair the label or set data.num_classes=null."
+                )
+        if wanted != len(names):
+            raise ValueError(
+                f"data.num_classes={wanted}, but the data has {len(names)} classes: "
+                f"set data.num_classes={len(names)} or null."
+            )
+
+    def _loader(self, split: str) -> DataLoader[Batch]:
+        self.setup()
+        dataset, trainer = self.splits[split], self.trainer
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=EpochSampler(
+                len(dataset),
+                training=dataset.training,
+                seed=self.seed,
+                rank=trainer.global_rank if trainer else 0,
+                world_size=trainer.world_size if trainer else 1,
+            ),
+            collate_fn=Collator(self.fields()),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.pin_memory,
+        )
+
+
+def _check_missing(
+    missing: Mapping[str, Mapping[str, float] | None], offers: tuple[str, ...]
+) -> dict[str, dict[str, float]]:
+    checked: dict[str, dict[str, float]] = {}
+    for split, chances in missing.items():
+        checked[split] = dict(chances or {})
+        for modality, chance in checked[split].items():
+            if split not in SPLITS or modality not in offers or not 0 <= chance <= 1:
+                raise ValueError(
+                    f"data.missing.{split}.{modality}={chance}: expected a split of "
+                    f"{list(SPLITS)}, a modality of {list(offers)} and a share in [0, 1]."
+                )
+    return checked
+
+
+def _count_classes(targets: Tensor, names: list[str]) -> str:
+    counts = targets.bincount(minlength=len(names)).tolist()
+    if len(names) <= 12:
+        return ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
+    return f"{len(names)} classes of {min(counts)} to {max(counts)}"

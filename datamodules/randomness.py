@@ -1,0 +1,35 @@
+"""Random numbers that depend on (seed, epoch, index) alone, whichever process draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def derive_seed(*numbers: int) -> int:
+    """One 63-bit seed out of several non-negative integers; neighbours get unrelated seeds."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def generator(*numbers: int) -> np.random.Generator:
+    """A NumPy generator seeded by several non-negative integers."""
+    return np.random.default_rng(numbers)
+
+
+@contextmanager
+def torch_seed(seed: int) -> Iterator[None]:
+    """Inside, torch's CPU generator is seeded; afterwards it is as it was before.
+
+    Library transforms draw from the global generator, which in the main process is also the
+    model's (dropout): reading data must not disturb it. The generator itself is seeded, because
+    `torch.manual_seed` would touch every GPU as well.
+    """
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)

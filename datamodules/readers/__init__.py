@@ -1,0 +1,1 @@
+"""Files → tensors, one modality a file, with the options that describe the modality."""

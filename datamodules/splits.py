@@ -1,0 +1,142 @@
+"""One split of a data set: `Source` reads an example, `Split` seeds, thins out and augments it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.collate import Example
+from datamodules.randomness import derive_seed, generator, torch_seed
+
+SPLITS = ("train", "val", "test")
+
+
+class Source(ABC):
+    """The examples of one split: labels and names known up front, inputs read on demand.
+
+    Args:
+        targets: (n,) class indices, or (n, k) 0/1 labels or real values.
+        ids: n names that lead a reader to the example: a file, a file and line.
+    """
+
+    def __init__(self, *, targets: Sequence[int] | Tensor, ids: Sequence[str]) -> None:
+        self.targets = torch.as_tensor(targets)
+        self.ids = list(ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @abstractmethod
+    def read(self, index: int, rng: np.random.Generator) -> dict[str, Tensor | None]:
+        """The inputs of one example; all randomness comes from `rng`. None = absent."""
+
+    def absent(self, modality: str) -> np.ndarray:
+        """(n,) bool, True on examples known in advance to lack the modality."""
+        return np.zeros(len(self), dtype=bool)
+
+
+class Split(Dataset[Example]):
+    """A map-style dataset over (epoch, index) keys, as `EpochSampler` yields them.
+
+    In training an example is drawn anew every epoch, from (seed, epoch, index); in evaluation it
+    depends on (seed, index) alone.
+
+    Args:
+        source: the examples.
+        modalities: what to keep of what the source reads.
+        lacking: (n, len(modalities)) bool, True = leave the modality out of the example.
+        training: whether epochs differ and `augment` applies.
+        seed: of this split; two splits of one data set need two.
+        augment: modality → callables on its tensor, applied in order.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        modalities: Sequence[str],
+        lacking: np.ndarray,
+        training: bool,
+        seed: int,
+        augment: Mapping[str, Sequence[Callable[[Tensor], Tensor]]] | None = None,
+    ) -> None:
+        self.source = source
+        self.modalities = list(modalities)
+        self.lacking = lacking
+        self.training = training
+        self.seed = seed
+        self.augment = {name: list(steps) for name, steps in (augment or {}).items()}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        epoch, index = key
+        if not self.training:
+            epoch = 0
+        inputs = self.source.read(index, generator(self.seed, epoch, index))
+        inputs = {
+            name: None if self.lacking[index, column] else inputs.get(name)
+            for column, name in enumerate(self.modalities)
+        }
+        if self.training and self.augment:
+            with torch_seed(derive_seed(self.seed, epoch, index, 1)):
+                for name, steps in self.augment.items():
+                    for step in steps if inputs.get(name) is not None else ():
+                        inputs[name] = step(inputs[name])
+        target = self.source.targets[index]
+        return Example(inputs, target if target.ndim else int(target), self.source.ids[index])
+
+
+def draw_missing(
+    probabilities: Sequence[float], *, absent: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Which examples lack which modality: at random, but each example keeps at least one.
+
+    Args:
+        probabilities: of each modality to be left out.
+        absent: (n, modalities) bool, True where the example has none to begin with.
+        rng: source of randomness.
+
+    Returns:
+        (n, modalities) bool, `absent` included. Rows all absent to begin with stay so.
+    """
+    chance = np.asarray(probabilities, dtype=float)
+    draws = rng.random(absent.shape)
+    lacking = absent | (draws < chance)
+    # Where everything went, the modality that was nearest to being kept stays.
+    margin = np.where(absent, -np.inf, draws - chance)
+    emptied = lacking.all(axis=1) & ~absent.all(axis=1)
+    lacking[emptied, margin[emptied].argmax(axis=1)] = False
+    return lacking
+
+
+def hold_out(groups: Sequence[object], share: float, *, rng: np.random.Generator) -> np.ndarray:
+    """A stratified part of a data set: about `share` of every group, at least one of each.
+
+    A group of a single example stays where it is, so that nothing vanishes from training.
+
+    Args:
+        groups: one hashable and orderable value an example (its class, say).
+        share: of the examples to hold out, in (0, 1).
+        rng: source of randomness.
+
+    Returns:
+        (n,) bool, True on the examples held out.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"The share to hold out must lie inside (0, 1), got {share}.")
+    members: dict[object, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    held_out = np.zeros(len(groups), dtype=bool)
+    for group in sorted(members):
+        indices = members[group]
+        count = min(max(1, round(share * len(indices))), len(indices) - 1)
+        held_out[rng.permutation(indices)[:count]] = True
+    return held_out
