@@ -1,0 +1,24 @@
+"""Adapters: one modality's raw tensors → the segments of a byte array."""
+
+from perceiver.adapters.adapter import Adapter
+from perceiver.adapters.array import ArrayAdapter
+from perceiver.adapters.audio import SpectrogramAdapter, WaveformAdapter
+from perceiver.adapters.dropout import ModalityDropout
+from perceiver.adapters.fuse import Fusion, PaddingFusion, ProjectionFusion
+from perceiver.adapters.image import ConvStemAdapter, PatchAdapter, PixelAdapter
+from perceiver.adapters.text import TokenAdapter
+
+__all__ = [
+    "Adapter",
+    "ArrayAdapter",
+    "ConvStemAdapter",
+    "Fusion",
+    "ModalityDropout",
+    "PaddingFusion",
+    "PatchAdapter",
+    "PixelAdapter",
+    "ProjectionFusion",
+    "SpectrogramAdapter",
+    "TokenAdapter",
+    "WaveformAdapter",
+]

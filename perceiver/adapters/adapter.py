@@ -1,0 +1,66 @@
+"""What every adapter shares: content and position codes become a segment."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from perceiver.attention.init import lecun_linear
+from perceiver.positions import Positions
+from perceiver.types import Segment
+
+
+class Adapter(nn.Module):
+    """Base of adapters: one modality's raw tensor → a `Segment`.
+
+    Args:
+        content_dim: width of a token's content before the embedding.
+        shape: the largest grid of tokens, handed to `position`.
+        position: makes the position codes from `shape=`; None = no positions.
+        embed_dim: width of a linear embedding of the content; None = the content as it is.
+
+    Raises:
+        ValueError: if positions are to be added to content of another width.
+    """
+
+    def __init__(
+        self,
+        *,
+        content_dim: int,
+        shape: Sequence[int],
+        position: Callable[..., Positions] | None,
+        embed_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.embed = lecun_linear(content_dim, embed_dim) if embed_dim else nn.Identity()
+        content_dim = embed_dim or content_dim
+        self.position = position(shape=tuple(shape)) if position else None
+        added = self.position is not None and self.position.add
+        if added and self.position.dim != content_dim:
+            raise ValueError(
+                f"positions of width {self.position.dim} cannot be added to content of width "
+                f"{content_dim}: make the two equal, or concatenate (add=false)"
+            )
+        concatenated = 0 if self.position is None or added else self.position.dim
+        self.channels = content_dim + concatenated
+
+    @abstractmethod
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> Segment:
+        """The segment of (b, …) raw values; `mask` (b, length) is True on real elements."""
+
+    def segment(
+        self,
+        content: Float[Tensor, "b m c"],
+        shape: tuple[int, ...],
+        mask: Bool[Tensor, "b m"] | None = None,
+    ) -> Segment:
+        """Embed the content and set the position codes of the grid `shape` beside it."""
+        content = self.embed(content)
+        axes = self.position(shape) if self.position is not None else ()
+        if self.position is not None and self.position.add:
+            positions = Segment(content[:1, :, :0], axes, shape=shape).dense()
+            content, axes = content + positions, ()
+        return Segment(content=content, axes=axes, mask=mask, shape=shape)

@@ -1,0 +1,45 @@
+"""Modality dropout: training with holes, so that a model bears them at test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+
+class ModalityDropout(nn.Module):
+    """Drops whole modalities of single examples, in training only; at least one is kept.
+
+    On AudioSet, dropping the video of an example with p = 0.3 lifts mAP from 39.7 to 43.5
+    (Jaegle et al. 2021, §4.2).
+
+    Args:
+        p: probability of dropping a modality, one for all or modality → probability.
+
+    Raises:
+        ValueError: for a probability outside [0, 1].
+    """
+
+    def __init__(self, *, p: float | Mapping[str, float]) -> None:
+        super().__init__()
+        values = p.values() if isinstance(p, Mapping) else [p]
+        if not all(0.0 <= value <= 1.0 for value in values):
+            raise ValueError(f"modality dropout p={p} must lie in [0, 1]")
+        self.p = p
+
+    def forward(self, present: Mapping[str, Bool[Tensor, " b"]]) -> dict[str, Bool[Tensor, " b"]]:
+        """Which modalities each example keeps, given those that it has."""
+        if not self.training or not present:
+            return dict(present)
+        names = list(present)
+        had = torch.stack([present[name] for name in names], dim=1)
+        rates = [self.p.get(n, 0.0) if isinstance(self.p, Mapping) else self.p for n in names]
+        draw = torch.rand(had.shape, device=had.device)
+        kept = had & (draw >= torch.tensor(rates, device=had.device))
+        # Where all were dropped, the one with the luckiest draw comes back.
+        luckiest = (draw * had).argmax(1, keepdim=True)
+        saved = torch.zeros_like(had).scatter(1, luckiest, True) & had
+        kept = torch.where(kept.any(1, keepdim=True), kept, saved)
+        return dict(zip(names, kept.unbind(1), strict=True))

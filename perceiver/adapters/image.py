@@ -1,0 +1,140 @@
+"""Images as byte arrays: every pixel, patches, or the places of a convolutional stem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from perceiver.adapters.adapter import Adapter
+from perceiver.positions import Positions
+from perceiver.types import Segment
+
+
+def _check_channels(image: Tensor, channels: int) -> None:
+    if image.dim() != 4 or image.shape[1] != channels:
+        raise ValueError(
+            f"image has shape {tuple(image.shape)}; expected (batch, {channels}, height, width)"
+        )
+
+
+class PixelAdapter(Adapter):
+    """One token a pixel, its channels as content (Jaegle et al. 2021, §4.1).
+
+    Args:
+        channels: colour channels.
+        size: height and width in pixels that are meant to come.
+        position: makes the position codes; see `Adapter`.
+        embed_dim: width of a 1×1 convolution of the pixels; None = raw values.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        size: Sequence[int],
+        position: Callable[..., Positions] | None,
+        embed_dim: int | None = None,
+    ) -> None:
+        super().__init__(content_dim=channels, shape=size, position=position, embed_dim=embed_dim)
+        self.image_channels = channels
+
+    def forward(
+        self, values: Float[Tensor, "b p height width"], mask: Tensor | None = None
+    ) -> Segment:
+        _check_channels(values, self.image_channels)
+        return self.segment(values.flatten(2).transpose(1, 2), tuple(values.shape[2:]), mask)
+
+
+class PatchAdapter(Adapter):
+    """One token a square patch, its pixels as content.
+
+    Args:
+        channels: colour channels.
+        size: height and width in pixels; `patch_size` divides both.
+        patch_size: side of a patch in pixels.
+        position: makes the position codes of the grid of patches; see `Adapter`.
+        embed_dim: width of a linear embedding of a patch; None = its pixels as they are.
+
+    Raises:
+        ValueError: if `patch_size` does not divide the size.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        size: Sequence[int],
+        patch_size: int,
+        position: Callable[..., Positions] | None,
+        embed_dim: int | None = None,
+    ) -> None:
+        self._check_size(size, patch_size)
+        super().__init__(
+            content_dim=channels * patch_size**2,
+            shape=[side // patch_size for side in size],
+            position=position,
+            embed_dim=embed_dim,
+        )
+        self.image_channels, self.patch_size = channels, patch_size
+
+    @staticmethod
+    def _check_size(size: Sequence[int], patch_size: int) -> None:
+        if any(side % patch_size for side in size):
+            raise ValueError(f"patch_size={patch_size} does not divide the image size {list(size)}")
+
+    def forward(
+        self, values: Float[Tensor, "b p height width"], mask: Tensor | None = None
+    ) -> Segment:
+        _check_channels(values, self.image_channels)
+        self._check_size(values.shape[2:], self.patch_size)
+        side = self.patch_size
+        patches = values.unfold(2, side, side).unfold(3, side, side)  # b p rows cols side side
+        shape = (patches.shape[2], patches.shape[3])
+        content = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+        return self.segment(content, shape, mask)
+
+
+class ConvStemAdapter(Adapter):
+    """A convolution of stride 2 and a max-pool of stride 2, one token a place: 224 → 56.
+
+    The preprocessing of Perceiver IO's convolutional ImageNet model (Jaegle et al. 2022, §4.5):
+    7×7 convolution, batch norm, ReLU, 3×3 max-pool, all padded to "same".
+
+    Args:
+        channels: colour channels.
+        size: height and width in pixels.
+        stem_dim: channels of the convolution.
+        position: makes the position codes of the reduced grid; see `Adapter`.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        size: Sequence[int],
+        position: Callable[..., Positions] | None,
+        stem_dim: int = 64,
+    ) -> None:
+        super().__init__(
+            content_dim=stem_dim,
+            shape=[side // 2 // 2 for side in size],
+            position=position,
+        )
+        self.image_channels = channels
+        self.stem = nn.Sequential(
+            nn.ZeroPad2d((2, 3, 2, 3)),  # "same" for a stride of 2 pads one more at the end
+            nn.Conv2d(channels, stem_dim, kernel_size=7, stride=2, bias=False),
+            nn.BatchNorm2d(stem_dim),
+            nn.ReLU(),
+            nn.ZeroPad2d((0, 1, 0, 1)),  # values are ≥ 0 here, so zeros never win the maximum
+            nn.MaxPool2d(kernel_size=3, stride=2),
+        )
+
+    def forward(
+        self, values: Float[Tensor, "b p height width"], mask: Tensor | None = None
+    ) -> Segment:
+        _check_channels(values, self.image_channels)
+        features = self.stem(values)
+        return self.segment(features.flatten(2).transpose(1, 2), tuple(features.shape[2:]), mask)

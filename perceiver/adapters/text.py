@@ -1,0 +1,47 @@
+"""Text as a byte array: UTF-8 bytes, or the ids of any tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from perceiver.adapters.adapter import Adapter
+from perceiver.positions import Positions
+from perceiver.types import Segment
+
+
+class TokenAdapter(Adapter):
+    """One token an id, looked up in a learned embedding (Jaegle et al. 2022, §4.1).
+
+    UTF-8 bytes are ids 6 to 261 after six special ones: a vocabulary of 262.
+
+    Args:
+        vocab_size: number of ids.
+        dim: width of the embedding.
+        max_length: the longest sequence that is meant to come.
+        position: makes the position codes; see `Adapter`.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        dim: int,
+        max_length: int,
+        position: Callable[..., Positions] | None,
+    ) -> None:
+        super().__init__(content_dim=dim, shape=[max_length], position=position)
+        self.embedding = nn.Embedding(vocab_size, dim)
+        nn.init.trunc_normal_(self.embedding.weight, std=0.02, a=-0.04, b=0.04)
+
+    def forward(
+        self, values: Int[Tensor, "b m"], mask: Bool[Tensor, "b m"] | None = None
+    ) -> Segment:
+        if values.dim() != 2 or values.is_floating_point():
+            raise ValueError(
+                f"text has shape {tuple(values.shape)} and type {values.dtype}; "
+                "expected integer ids (batch, length)"
+            )
+        return self.segment(self.embedding(values), (values.shape[1],), mask)

@@ -1,0 +1,16 @@
+"""Models in plain torch."""
+
+from perceiver.models.blocks import AttentionBlock
+from perceiver.models.decoder import Decoder, LearnedQueries, MeanPoolDecoder, QueryDecoder
+from perceiver.models.encoder import PerceiverEncoder
+from perceiver.models.perceiver import Perceiver
+
+__all__ = [
+    "AttentionBlock",
+    "Decoder",
+    "LearnedQueries",
+    "MeanPoolDecoder",
+    "Perceiver",
+    "PerceiverEncoder",
+    "QueryDecoder",
+]

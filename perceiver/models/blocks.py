@@ -1,0 +1,86 @@
+"""The Perceiver block: pre-norm attention and an MLP, each with a residual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from perceiver.attention.init import lecun_linear
+
+
+class MLP(nn.Sequential):
+    """Two linear layers with a GELU between.
+
+    Args:
+        dim: width in and out.
+        widening: width of the hidden layer over `dim`; 1 in the released configs.
+        dropout: probability of dropping an output in training.
+    """
+
+    def __init__(self, dim: int, *, widening: int = 1, dropout: float = 0.0) -> None:
+        super().__init__(
+            lecun_linear(dim, widening * dim),
+            nn.GELU(),
+            lecun_linear(widening * dim, dim),
+            nn.Dropout(dropout),
+        )
+
+
+class AttentionBlock(nn.Module):
+    """z' = z + attention(LN z, LN x);  z'' = z' + MLP(LN z').
+
+    With a context of its own width this is the Perceiver's cross-attend, without one its latent
+    self-attention layer (Jaegle et al. 2021, appendix E).
+
+    Args:
+        dim: width of the queries z.
+        context_dim: width of the context x; None = self-attention, x = z under the same norm.
+        attention: makes the attention from (query_dim, key_dim); its forward takes
+            (query, context, mask=, need_weights=) and returns an object with `out` and `weights`.
+        widening: widening of the MLP.
+        dropout: probability of dropping an output of attention or MLP in training.
+        query_residual: add z to what attention returns; Perceiver IO's decoders do without.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        context_dim: int | None = None,
+        *,
+        attention: Callable[..., nn.Module],
+        widening: int = 1,
+        dropout: float = 0.0,
+        query_residual: bool = True,
+    ) -> None:
+        super().__init__()
+        self.query_residual = query_residual
+        self.norm = nn.LayerNorm(dim)
+        self.norm_context = nn.LayerNorm(context_dim) if context_dim else None
+        self.attention = attention(query_dim=dim, key_dim=context_dim or dim)
+        self.dropout = nn.Dropout(dropout)
+        self.norm_mlp = nn.LayerNorm(dim)
+        self.mlp = MLP(dim, widening=widening, dropout=dropout)
+
+    def forward(
+        self,
+        latents: Float[Tensor, "b n d"],
+        context: Float[Tensor, "b m c"] | None = None,
+        *,
+        mask: Bool[Tensor, "b m"] | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        query = self.norm(latents)
+        if self.norm_context is not None:
+            context = self.norm_context(context)
+        read = self.dropout(self.attention(query, context, mask=mask).out)
+        latents = latents + read if self.query_residual else read
+        return latents + self.mlp(self.norm_mlp(latents))
+
+
+def build(role: str, factory: Callable[..., nn.Module], **sizes: object) -> nn.Module:
+    """Call a factory; a refusal names the part of the model that it concerns."""
+    try:
+        return factory(**sizes)
+    except ValueError as error:
+        raise ValueError(f"model.{role}: {error}") from error

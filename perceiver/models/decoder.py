@@ -1,0 +1,95 @@
+"""Decoders: from latents to outputs (b, o, k)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from perceiver.attention.init import lecun_linear
+from perceiver.models.blocks import AttentionBlock, build
+
+
+class Decoder(nn.Module):
+    """Base of decoders: latents (b, n, d) → outputs (b, o, k)."""
+
+    @abstractmethod
+    def forward(self, latents: Float[Tensor, "b n d"]) -> Float[Tensor, "b o k"]: ...
+
+
+class MeanPoolDecoder(Decoder):
+    """One output: a linear layer on the mean latent (Jaegle et al. 2021, §3.1).
+
+    Args:
+        latent_dim: width of a latent.
+        out_dim: numbers an output holds, the classes say.
+        norm: a LayerNorm on the mean first; the published model has none.
+    """
+
+    def __init__(self, *, latent_dim: int, out_dim: int, norm: bool = False) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(latent_dim) if norm else nn.Identity()
+        self.linear = lecun_linear(latent_dim, out_dim)
+
+    def forward(self, latents: Float[Tensor, "b n d"]) -> Float[Tensor, "b o k"]:
+        return self.linear(self.norm(latents.mean(1, keepdim=True)))
+
+
+class LearnedQueries(nn.Module):
+    """Output queries that are learned and the same for every example.
+
+    Args:
+        num_queries: outputs, o.
+        dim: width of a query, e.
+    """
+
+    def __init__(self, *, num_queries: int, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.queries = nn.Parameter(torch.empty(num_queries, dim))
+        nn.init.trunc_normal_(self.queries, std=0.02, a=-0.04, b=0.04)
+
+    def forward(self, batch_size: int) -> Float[Tensor, "b o e"]:
+        return self.queries.expand(batch_size, -1, -1)
+
+
+class QueryDecoder(Decoder):
+    """Output queries cross-attend the latents, then a linear layer (Jaegle et al. 2022, §3.2).
+
+    Args:
+        latent_dim: width of a latent.
+        out_dim: numbers an output holds.
+        queries: a module with `dim` whose forward(batch_size) gives the queries (b, o, e).
+        attention: makes the cross-attention from (query_dim, key_dim).
+        widening: widening of the MLP.
+        query_residual: add the queries to what they read; the published classifier does not.
+    """
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int,
+        out_dim: int,
+        queries: nn.Module,
+        attention: Callable[..., nn.Module],
+        widening: int = 1,
+        query_residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.queries = queries
+        self.cross_attend = build(
+            "decoder.attention",
+            AttentionBlock,
+            dim=queries.dim,
+            context_dim=latent_dim,
+            attention=attention,
+            widening=widening,
+            query_residual=query_residual,
+        )
+        self.linear = lecun_linear(self.cross_attend.norm.normalized_shape[0], out_dim)
+
+    def forward(self, latents: Float[Tensor, "b n d"]) -> Float[Tensor, "b o k"]:
+        return self.linear(self.cross_attend(self.queries(latents.shape[0]), latents))

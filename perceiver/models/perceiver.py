@@ -1,0 +1,104 @@
+"""The whole model: adapters → fusion → encoder → decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from perceiver.adapters import Adapter, Fusion, ModalityDropout
+from perceiver.models.decoder import Decoder
+from perceiver.models.encoder import PerceiverEncoder
+from perceiver.types import ByteArray
+
+
+class Perceiver(nn.Module):
+    """Latents read any number of modalities at once; a decoder turns them into outputs.
+
+    Any example may lack any modality; the answer is then that of a model that never saw it, and
+    finite even if nothing is present at all.
+
+    Args:
+        adapters: modality → its adapter.
+        fusion: makes the fusion from channels=, modality → width of its segment.
+        encoder: makes the encoder from input_dim=, cross_attention= and latent_attention=.
+        cross_attention: makes the cross-attends' attention from (query_dim, key_dim).
+        latent_attention: makes the latents' self-attention likewise.
+        decoder: makes the decoder from latent_dim=.
+        modality_dropout: drops modalities of single examples in training; None = never.
+    """
+
+    def __init__(
+        self,
+        *,
+        adapters: Mapping[str, Adapter],
+        fusion: Callable[..., Fusion],
+        encoder: Callable[..., PerceiverEncoder],
+        cross_attention: Callable[..., nn.Module],
+        latent_attention: Callable[..., nn.Module],
+        decoder: Callable[..., Decoder],
+        modality_dropout: ModalityDropout | None = None,
+    ) -> None:
+        super().__init__()
+        if not adapters:
+            raise ValueError("a model needs at least one modality: model.adapters is empty")
+        self.adapters = nn.ModuleDict(dict(sorted(adapters.items())))
+        self.modality_dropout = modality_dropout
+        widths = {name: adapter.channels for name, adapter in self.adapters.items()}
+        self.fusion = fusion(channels=widths)
+        self.encoder = encoder(
+            input_dim=self.fusion.channels,
+            cross_attention=cross_attention,
+            latent_attention=latent_attention,
+        )
+        self.decoder = decoder(latent_dim=self.encoder.latent_dim)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that the model can read, sorted."""
+        return tuple(self.adapters)
+
+    def byte_array(
+        self,
+        inputs: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor] | None = None,
+        present: Mapping[str, Tensor] | None = None,
+    ) -> ByteArray:
+        """What the latents read of the inputs, absent modalities masked.
+
+        Raises:
+            ValueError: for an unknown modality, or none.
+        """
+        unknown = sorted(set(inputs) - set(self.adapters))
+        if unknown or not inputs:
+            what = f"cannot read {', '.join(unknown)}" if unknown else "was given no input at all"
+            raise ValueError(f"the model {what}: its modalities are {', '.join(self.modalities)}")
+        masks, present = masks or {}, dict(present or {})
+        if self.training and self.modality_dropout is not None:
+            first = next(iter(inputs.values()))
+            everything = torch.ones(len(first), dtype=torch.bool, device=first.device)
+            present = self.modality_dropout(
+                {name: present.get(name, everything) for name in sorted(inputs)}
+            )
+        segments = {}
+        for name in sorted(inputs):
+            segment = self.adapters[name](inputs[name], masks.get(name))
+            segments[name] = segment.keep(present[name]) if name in present else segment
+        return self.fusion(segments)
+
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor] | None = None,
+        present: Mapping[str, Tensor] | None = None,
+    ) -> Float[Tensor, "b o k"]:
+        """Outputs of a batch; the arguments are the fields of `perceiver.types.Batch`.
+
+        Args:
+            inputs: modality → raw values (b, …). A modality that is left out is absent everywhere.
+            masks: modality → (b, length) bool, True on elements that are not padding.
+            present: modality → (b,) bool, False where an example lacks the modality.
+        """
+        return self.decoder(self.encoder(self.byte_array(inputs, masks, present)))

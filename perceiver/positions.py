@@ -1,0 +1,198 @@
+"""Where an input element stands: one code per place along each axis of its grid."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from perceiver.attention.init import lecun_linear
+
+
+def fourier_features(
+    coordinates: Float[Tensor, "... axes"], *, num_bands: int, max_resolution: Sequence[int]
+) -> Float[Tensor, "... features"]:
+    """[x, sin(π f_k x), cos(π f_k x)] of d coordinates in [−1, 1]: d(2K+1) channels.
+
+    The frequencies f_k of an axis run linearly from 1 to μ/2, μ its resolution (half the Nyquist
+    rate of the finest grid). First the coordinates, then all sines, then all cosines.
+    Jaegle et al. 2021, §3.2 and appendix D.
+    """
+    bands = torch.stack(
+        [
+            torch.linspace(1.0, size / 2, num_bands, dtype=coordinates.dtype)
+            for size in max_resolution
+        ]
+    ).to(coordinates.device)
+    angles = (math.pi * coordinates[..., None] * bands).flatten(-2)
+    return torch.cat([coordinates, angles.sin(), angles.cos()], dim=-1)
+
+
+class Positions(nn.Module):
+    """Base of position codes for elements on a grid.
+
+    Every kind is made with `shape=`, the largest grid that is meant to come. `dim` is the width
+    that the codes of all axes have together. `add` says whether codes are added to the content
+    (which then has width `dim`) or concatenated to it.
+    """
+
+    dim: int
+    add: bool = False
+
+    @abstractmethod
+    def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """The codes of a grid: per axis (length, code), or one (product of lengths, code)."""
+
+
+class FourierPositions(Positions):
+    """Fourier features of a grid, axis by axis.
+
+    Coordinates run over [−1, 1] on the input itself ("crop coordinates": the paper's choice, image
+    coordinates overfit). With `absolute` they run over `max_resolution` places instead, so that a
+    place's code does not depend on how far a batch was padded: the choice for sequences of varying
+    length.
+
+    Args:
+        shape: the full grid, one length an axis.
+        num_bands: frequencies an axis, K.
+        max_resolution: the resolution that the finest frequency resolves, μ, one number an axis;
+            None = `shape`.
+        absolute: coordinates on the full grid rather than on the input.
+
+    Raises:
+        ValueError: in `forward`, for a grid of other axes, or one longer than an absolute range.
+    """
+
+    def __init__(
+        self,
+        *,
+        shape: Sequence[int],
+        num_bands: int,
+        max_resolution: Sequence[int] | None = None,
+        absolute: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.max_resolution = tuple(max_resolution or shape)
+        if len(self.max_resolution) != len(self.shape):
+            raise ValueError(
+                f"max_resolution={list(self.max_resolution)} needs one number for each axis of "
+                f"shape={list(self.shape)}"
+            )
+        self.num_bands = num_bands
+        self.absolute = absolute
+        self.dim = len(self.max_resolution) * (2 * num_bands + 1)
+        # Keyed by what the codes depend on; codes are constants, computed once and kept.
+        self._cache: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
+        self.register_buffer("_device", torch.empty(0), persistent=False)
+
+    def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+        if len(shape) != len(self.shape):
+            raise ValueError(f"input of shape {shape} has other axes than positions {self.shape}")
+        key = (shape, self._device.device, self._device.dtype)
+        if key not in self._cache:
+            if len(self._cache) > 64:  # ragged inputs come in many lengths; keep memory bounded
+                self._cache.clear()
+            with torch.inference_mode(False):  # the cache outlives a validation loop
+                self._cache[key] = tuple(self._axis(i, length) for i, length in enumerate(shape))
+        return self._cache[key]
+
+    def _axis(self, axis: int, length: int) -> Tensor:
+        full = self.shape[axis] if self.absolute else length
+        if length > full:
+            raise ValueError(
+                f"input is {length} long but its positions end at {full}: "
+                "shorten the input or raise the adapter's maximum"
+            )
+        # Angles in float64: π f x reaches hundreds, where float32 has lost four digits.
+        span = torch.linspace(-1.0, 1.0, full, dtype=torch.float64)
+        if full == 1:
+            span = torch.zeros_like(span)
+        codes = fourier_features(
+            span[:length, None],
+            num_bands=self.num_bands,
+            max_resolution=self.max_resolution[axis : axis + 1],
+        )
+        return codes.to(self._device)
+
+
+class LearnedPositions(Positions):
+    """A table of learned codes, truncated-normal(0.02) as in the released Perceivers.
+
+    Args:
+        shape: the grid that the table covers; shorter inputs of one axis use its beginning.
+        table_dim: width of a code.
+        project_dim: width of a linear projection of the codes, None = none (Perceiver IO's
+            ImageNet model projects 256 → 256).
+        add: add the codes to the content rather than concatenate them.
+        factored: one table an axis (codes concatenated, each `table_dim` wide) rather than one
+            code for every place of the grid.
+
+    Raises:
+        ValueError: in `forward`, for an input that the table does not cover.
+    """
+
+    def __init__(
+        self,
+        *,
+        shape: Sequence[int],
+        table_dim: int,
+        project_dim: int | None = None,
+        add: bool = False,
+        factored: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shape, self.add, self.factored = tuple(shape), add, factored
+        lengths = self.shape if factored else (math.prod(self.shape),)
+        self.tables = nn.ParameterList(torch.empty(length, table_dim) for length in lengths)
+        for table in self.tables:
+            nn.init.trunc_normal_(table, std=0.02, a=-0.04, b=0.04)
+        self.project = lecun_linear(table_dim, project_dim) if project_dim else nn.Identity()
+        self.dim = (project_dim or table_dim) * len(lengths)
+
+    def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+        covered = len(shape) == len(self.shape) and (
+            all(length <= size for length, size in zip(shape, self.shape, strict=True))
+            if self.factored or len(shape) == 1
+            else shape == self.shape
+        )
+        if not covered:
+            raise ValueError(f"input of shape {shape} is not covered by positions of {self.shape}")
+        lengths = shape if self.factored else (math.prod(shape),)
+        return tuple(
+            self.project(table[:length]) for table, length in zip(self.tables, lengths, strict=True)
+        )
+
+
+class SinusoidalPositions(Positions):
+    """The Transformer's sinusoids on one axis, added to the content (Vaswani et al. 2017, §3.5).
+
+    Args:
+        shape: one length; longer inputs are fine.
+        dim: width of a code, even.
+        max_period: longest wavelength over 2π.
+    """
+
+    add = True
+
+    def __init__(self, *, shape: Sequence[int], dim: int, max_period: float = 10_000.0) -> None:
+        super().__init__()
+        if dim % 2 or len(shape) != 1:
+            raise ValueError(
+                f"sinusoidal positions need an even width and one axis, got dim={dim} and "
+                f"shape={list(shape)}"
+            )
+        self.dim = dim
+        exponent = torch.arange(0, dim, 2, dtype=torch.float64) / dim
+        self.register_buffer("frequencies", max_period**-exponent, persistent=False)
+
+    def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+        if len(shape) != 1:
+            raise ValueError(f"sinusoidal positions have one axis, input has shape {shape}")
+        steps = torch.arange(shape[0], device=self.frequencies.device)
+        angles = steps[:, None] * self.frequencies
+        return (torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2),)

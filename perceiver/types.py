@@ -1,0 +1,147 @@
+"""The data that flows through the framework: Batch → Segment → ByteArray.
+
+Shape letters, the same everywhere:
+
+    b  examples in a batch            m  tokens of a byte array (its length)
+    h  attention heads                n  latents
+    q  queries    k  keys             c  channels of a byte array    d  width of a latent or a head
+    o  output queries                 e  width of an output query
+
+Masks are boolean, True = may be attended to. They are never floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """Examples of one mini-batch, as a collator makes it and a task takes it.
+
+    Args:
+        inputs: modality → tensor (b, …) as the modality's adapter expects it. An example that lacks
+            the modality holds zeros there.
+        masks: modality → (b, length) bool, True on elements that are not padding. A modality whose
+            examples are all full has no entry.
+        present: modality → (b,) bool, False where the example lacks the modality altogether.
+        target: (b,) class indices, (b, k) 0/1 labels or (b, k) real values; None for prediction.
+        ids: one name an example, for reports and error messages.
+    """
+
+    inputs: dict[str, Tensor]
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    present: dict[str, Tensor] = field(default_factory=dict)
+    target: Tensor | None = None
+    ids: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(
+            inputs={name: function(value) for name, value in self.inputs.items()},
+            masks={name: function(value) for name, value in self.masks.items()},
+            present={name: function(value) for name, value in self.present.items()},
+            target=None if self.target is None else function(self.target),
+            ids=self.ids,
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (called by DataLoader)."""
+        return self._map(Tensor.pin_memory)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The tokens of one modality, content and position kept apart.
+
+    Token m is the concatenation [content_m, code_1[i_1], …, code_A[i_A], constant], where
+    (i_1, …, i_A) is m's index on a grid of A axes (row-major). On a grid the positions of an image
+    of 224 × 224 are thus 2 × 224 codes, not 50,176: kernels may use that, `dense` spells it out.
+
+    Args:
+        content: (b, m, c) what differs from example to example.
+        axes: one (length, code) tensor an axis; the lengths' product is m. Empty: no positions.
+        constant: (k,) channels that all tokens of the segment share: modality embedding, padding.
+        mask: (b, m), True = a real token; None = all are.
+        shape: the grid that the m tokens came from, to lay attention weights back onto the input.
+    """
+
+    content: Float[Tensor, "b m c"]
+    axes: tuple[Tensor, ...] = ()
+    constant: Float[Tensor, " k"] | None = None
+    mask: Bool[Tensor, "b m"] | None = None
+    shape: tuple[int, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        constant = 0 if self.constant is None else self.constant.shape[0]
+        return self.content.shape[-1] + sum(code.shape[-1] for code in self.axes) + constant
+
+    def dense(self) -> Float[Tensor, "b m channels"]:
+        """The tokens as one tensor: the definition of what a segment means."""
+        b, m, _ = self.content.shape
+        parts = [self.content]
+        lengths = [code.shape[0] for code in self.axes]
+        for axis, code in enumerate(self.axes):
+            view = [1] * axis + [lengths[axis]] + [1] * (len(lengths) - axis - 1) + [-1]
+            grid = code.reshape(view).expand(*lengths, -1).reshape(1, m, -1)
+            parts.append(grid.expand(b, -1, -1).to(self.content.dtype))
+        if self.constant is not None:
+            parts.append(self.constant.to(self.content.dtype).expand(b, m, -1))
+        return torch.cat(parts, dim=-1) if len(parts) > 1 else self.content
+
+    def keep(self, present: Bool[Tensor, " b"]) -> Segment:
+        """The segment with the tokens of absent examples masked."""
+        b, m, _ = self.content.shape
+        mask = present[:, None].expand(b, m)
+        return replace(self, mask=mask if self.mask is None else self.mask & mask)
+
+
+@dataclass(frozen=True)
+class ByteArray:
+    """What latents cross-attend: segments of equal width, in sorted order of their modalities."""
+
+    segments: Mapping[str, Segment]
+
+    @cached_property
+    def tokens(self) -> Float[Tensor, "b m c"]:
+        """All segments, dense and concatenated; computed once however many layers read it."""
+        return torch.cat([segment.dense() for segment in self.segments.values()], dim=1)
+
+    @cached_property
+    def mask(self) -> Bool[Tensor, "b m"] | None:
+        """(b, m), True on real tokens; None if every token is real."""
+        segments = list(self.segments.values())
+        if all(segment.mask is None for segment in segments):
+            return None
+        return torch.cat(
+            [
+                segment.content.new_ones(segment.content.shape[:2], dtype=torch.bool)
+                if segment.mask is None
+                else segment.mask
+                for segment in segments
+            ],
+            dim=1,
+        )
+
+    @property
+    def spans(self) -> dict[str, slice]:
+        """Where each modality's tokens lie along m."""
+        spans, start = {}, 0
+        for name, segment in self.segments.items():
+            stop = start + segment.content.shape[1]
+            spans[name] = slice(start, stop)
+            start = stop
+        return spans
