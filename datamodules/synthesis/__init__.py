@@ -1,0 +1,1 @@
+"""Inputs made to a public standard rather than read from files."""
