@@ -1,0 +1,7 @@
+"""Lightning callbacks: what a run reports about itself."""
+
+from perceiver.callbacks.gradient_norm import GradientNorm
+from perceiver.callbacks.reports import ConfusionMatrix, PredictionTable
+from perceiver.callbacks.throughput import Throughput
+
+__all__ = ["ConfusionMatrix", "GradientNorm", "PredictionTable", "Throughput"]

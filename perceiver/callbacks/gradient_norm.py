@@ -1,0 +1,26 @@
+"""The gradient's norm, logged as the optimiser is about to use it."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+from torch.optim import Optimizer
+
+
+class GradientNorm(pl.Callback):
+    """Logs `train/grad_norm`, the 2-norm over all parameters before clipping.
+
+    Args:
+        every_n_steps: steps between two logs; the norm is a pass over all gradients.
+    """
+
+    def __init__(self, *, every_n_steps: int = 10) -> None:
+        self.every_n_steps = every_n_steps
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        if trainer.global_step % self.every_n_steps:
+            return
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        pl_module.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))

@@ -1,0 +1,35 @@
+"""How many examples a second training takes in."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+
+from perceiver.types import Batch
+
+
+class Throughput(pl.Callback):
+    """Logs `train/examples_per_second` an epoch, over all processes, validation left out."""
+
+    def __init__(self) -> None:
+        self._examples, self._start = 0, 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._examples, self._start = 0, time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        self._examples += len(batch)
+        # Validation runs inside the last batch's epoch: the clock must be read before it.
+        if trainer.is_last_batch:
+            seconds = time.perf_counter() - self._start
+            rate = self._examples * trainer.world_size / seconds
+            pl_module.log("train/examples_per_second", rate, batch_size=len(batch))

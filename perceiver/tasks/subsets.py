@@ -1,0 +1,47 @@
+"""Which subsets of the modalities a model is evaluated with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+from perceiver.types import Batch
+
+CHOICES = ("all", "single", "none")
+
+
+def modality_subsets(modalities: Sequence[str], which: str) -> list[tuple[str, ...]]:
+    """The proper subsets to report besides the whole, small ones first.
+
+    Args:
+        modalities: in the order in which a subset's name lists them.
+        which: "all" proper subsets, "single" modalities, or "none".
+
+    Raises:
+        ValueError: for another word, or for all subsets of more than six modalities.
+    """
+    if which not in CHOICES:
+        raise ValueError(f"subsets={which!r} must be one of {', '.join(CHOICES)}")
+    if which == "all" and len(modalities) > 6:
+        raise ValueError(
+            f"{len(modalities)} modalities have {2 ** len(modalities) - 1} subsets: "
+            "choose subsets=single"
+        )
+    sizes = {"all": range(1, len(modalities)), "single": range(1, 2), "none": range(0)}[which]
+    return [
+        subset
+        for size in sizes
+        if size < len(modalities)
+        for subset in combinations(modalities, size)
+    ]
+
+
+def restrict(batch: Batch, subset: Sequence[str]) -> Batch:
+    """The batch as if it had the modalities of `subset` alone."""
+    return Batch(
+        inputs={name: batch.inputs[name] for name in subset},
+        masks={name: mask for name, mask in batch.masks.items() if name in subset},
+        present={name: here for name, here in batch.present.items() if name in subset},
+        target=batch.target,
+        ids=batch.ids,
+    )

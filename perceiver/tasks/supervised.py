@@ -1,0 +1,149 @@
+"""The LightningModule of supervised training: any objective over any Perceiver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, Metric, SumMetric
+
+from perceiver.tasks.objectives import Objective
+from perceiver.tasks.optimisers import parameter_groups
+from perceiver.tasks.subsets import modality_subsets, restrict
+from perceiver.types import Batch
+
+
+class SupervisedTask(pl.LightningModule):
+    """Trains a model to predict a target from whatever modalities an example has.
+
+    Logs `train/loss` a step and, over a whole split, `val/loss`, `val/acc` (or the objective's
+    other metrics) and `val/acc/image+text` for subsets of the modalities: the same model, given
+    those alone, over the examples that have at least one of them.
+
+    Args:
+        model: forward(inputs, masks, present) → outputs (b, 1, k); `Perceiver` or one's own.
+        objective: loss, metrics and predictions.
+        optimizer: makes the optimiser from parameter groups.
+        scheduler: makes the schedule from (optimizer, total_steps); None = constant rate.
+        modalities: names in the order in which reports list them.
+        val_subsets: which subsets of the modalities validation reports: "all", "single", "none".
+        test_subsets: the same for the test.
+        config: the run's plain configuration, kept in every checkpoint so that the model can be
+            rebuilt from it.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: Callable[..., Optimizer],
+        modalities: list[str],
+        scheduler: Callable[..., LRScheduler] | None = None,
+        val_subsets: str = "single",
+        test_subsets: str = "all",
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.config = config
+        self.subsets = {
+            "val": modality_subsets(modalities, val_subsets),
+            "test": modality_subsets(modalities, test_subsets),
+        }
+        self.losses = nn.ModuleDict({split: MeanMetric() for split in self.subsets})
+        self.scores = nn.ModuleDict({split: objective.metrics() for split in self.subsets})
+        self.subset_scores = nn.ModuleDict(
+            {
+                split: nn.ModuleDict({"+".join(s): objective.monitored() for s in subsets})
+                for split, subsets in self.subsets.items()
+            }
+        )
+        self.subset_counts = nn.ModuleDict(
+            {
+                split: nn.ModuleDict({name: SumMetric() for name in scores})
+                for split, scores in self.subset_scores.items()
+            }
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Outputs (b, k) of a batch, before `objective.predict`."""
+        outputs = self.model(batch.inputs, batch.masks, batch.present)
+        return self.objective.single_output(outputs)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.objective.loss(self(batch), batch.target)
+        self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self.objective.predict(self(batch))
+
+    def _evaluate(self, batch: Batch, split: str) -> Tensor:
+        outputs = self(batch)
+        predictions = self.objective.predict(outputs)
+        self.losses[split].update(self.objective.loss(outputs, batch.target), len(batch))
+        self.scores[split].update(predictions, batch.target)
+        for subset in self.subsets[split]:
+            part = restrict(batch, subset)
+            some = torch.stack([part.present[name] for name in subset]).any(0)
+            answers = self.objective.predict(self(part))[some]
+            name = "+".join(subset)
+            self.subset_counts[split][name].update(some.sum())
+            if len(answers):
+                self.subset_scores[split][name].update(answers, batch.target[some])
+        return predictions
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_split("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_split("test")
+
+    def _log_split(self, split: str) -> None:
+        # Every rank computes everything, so that none waits for another in vain.
+        values = {f"{split}/loss": self.losses[split].compute()}
+        values |= {f"{split}/{name}": v for name, v in self.scores[split].compute().items()}
+        for subset, metric in self.subset_scores[split].items():
+            value, count = metric.compute(), self.subset_counts[split][subset].compute()
+            if count > 0:
+                values[f"{split}/{self.objective.monitor}/{subset}"] = value
+        for group in (self.losses, self.scores, self.subset_scores, self.subset_counts):
+            for metric in group[split].modules():
+                if isinstance(metric, Metric):
+                    metric.reset()
+        shown = {f"{split}/loss", f"{split}/{self.objective.monitor}"}
+        for name, value in values.items():
+            self.log(name, value.float(), prog_bar=name in shown)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(parameter_groups(self.model))
+        if self.scheduler is None:
+            return optimizer
+        total_steps = self.trainer.estimated_stepping_batches
+        if total_steps == float("inf"):
+            raise ValueError(
+                "a schedule needs the run's length: set trainer.max_epochs or trainer.max_steps, "
+                "or choose scheduler=none"
+            )
+        scheduler = self.scheduler(optimizer, int(total_steps))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.config is not None:
+            checkpoint["config"] = dict(self.config)
