@@ -19,6 +19,7 @@ from torch import Tensor
 from datamodules.base import MultimodalDataModule
 from datamodules.randomness import generator
 from datamodules.readers.audio import AudioOptions
+from datamodules.readers.image import ImageOptions
 from datamodules.readers.text import TextOptions
 from datamodules.splits import SPLITS, Source, hold_out
 from datamodules.synthesis.dtmf import ToneLine, dial_tone
@@ -64,6 +65,16 @@ def load_scans(*, val_share: float, test_share: float, split_seed: int) -> dict[
     is_val = hold_out(targets[rest].tolist(), val_share / (1 - test_share), rng=rng)
     parts = {"train": rest[~is_val], "val": rest[is_val], "test": np.flatnonzero(test)}
     return {name: Scans(pixels[part], targets[part], part) for name, part in parts.items()}
+
+
+def check_scan_options(options: ImageOptions) -> None:
+    """Raises ValueError if `data.image` says other than what the scans are."""
+    if (options.channels, options.size) != (1, SCAN_SIZE):
+        raise ValueError(
+            f"The scans have 1 channel and {list(SCAN_SIZE)} pixels, data.image says "
+            f"{options.channels} and {list(options.size)}: "
+            "set data.image.channels=1 data.image.size=[8,8]."
+        )
 
 
 @dataclass(frozen=True)
@@ -187,11 +198,7 @@ class DigitsDataModule(MultimodalDataModule):
         self.val_share = val_share
         self.test_share = test_share
         self.degrade = _degradation(degrade or {})
-        if (self.image.channels, self.image.size) != (1, SCAN_SIZE):
-            raise ValueError(
-                f"data=digits has scans of 1 channel and {list(SCAN_SIZE)} pixels, data.image says "
-                f"{self.image.channels} and {list(self.image.size)}."
-            )
+        check_scan_options(self.image)
 
     def build(self) -> tuple[list[str], dict[str, Source]]:
         scans = load_scans(

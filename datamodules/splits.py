@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from datamodules.collate import Example
 from datamodules.randomness import derive_seed, generator, torch_seed
+from datamodules.readers.image import scale_pixels
 
 SPLITS = ("train", "val", "test")
 
@@ -33,7 +34,11 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, index: int, rng: np.random.Generator) -> dict[str, Tensor | None]:
-        """The inputs of one example; all randomness comes from `rng`. None = absent."""
+        """The inputs of one example; all randomness comes from `rng`. None = absent.
+
+        Images may be uint8, as library transforms like them best: `Split` scales them to [-1, 1]
+        after augmentation.
+        """
 
     def absent(self, modality: str) -> np.ndarray:
         """(n,) bool, True on examples known in advance to lack the modality."""
@@ -89,6 +94,9 @@ class Split(Dataset[Example]):
                 for name, steps in self.augment.items():
                     for step in steps if inputs.get(name) is not None else ():
                         inputs[name] = step(inputs[name])
+        for name, value in inputs.items():
+            if value is not None and value.dtype == torch.uint8:
+                inputs[name] = scale_pixels(value)
         target = self.source.targets[index]
         return Example(inputs, target if target.ndim else int(target), self.source.ids[index])
 
