@@ -11,14 +11,8 @@ import torch
 from torch import Tensor
 
 from datamodules.base import MultimodalDataModule
-from datamodules.digits import (
-    DIGIT_NAMES,
-    ScanDamage,
-    Scans,
-    check_scan_options,
-    load_scans,
-)
 from datamodules.fsdd import Recordings, download_fsdd, load_fsdd
+from datamodules.scans import DIGIT_NAMES, ScanDamage, Scans, check_scan_options, load_scans
 from datamodules.splits import SPLITS, Source
 
 _UNHARMED = {"noise": (0.0, 0.0), "patch": (0, 0)}

@@ -12,9 +12,9 @@ from torch import Tensor
 from torchvision.datasets.utils import download_and_extract_archive
 
 from datamodules.base import MultimodalDataModule
-from datamodules.digits import DIGIT_NAMES
 from datamodules.randomness import generator
 from datamodules.readers.audio import AudioOptions, read_audio
+from datamodules.scans import DIGIT_NAMES
 from datamodules.splits import Source, hold_out
 
 _ARCHIVE = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.zip"

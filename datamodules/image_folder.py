@@ -37,11 +37,15 @@ class ImageSource(Source):
         self.paths = list(paths)
         self.options = options
         self.pixels: Tensor | None = None
-        if cached and self.paths:
+        if cached:
+            self.pixels = torch.empty(
+                (len(self.paths), options.channels, *options.size), dtype=torch.uint8
+            )
             # Threads: Pillow decodes outside Python's lock.
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 images = pool.map(lambda path: read_image(path, options), self.paths)
-                self.pixels = torch.stack(list(images))
+                for row, image in zip(self.pixels, images, strict=True):
+                    row.copy_(image)
 
     def read(self, index: int, rng: np.random.Generator) -> dict[str, Tensor | None]:
         if self.pixels is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,6 +17,12 @@ def derive_seed(*numbers: int) -> int:
 def generator(*numbers: int) -> np.random.Generator:
     """A NumPy generator seeded by several non-negative integers."""
     return np.random.default_rng(numbers)
+
+
+def check_range(name: str, bounds: Sequence[float], *, low: float, high: float) -> None:
+    """Raises ValueError unless `bounds` is a pair [a, b] with low ≤ a ≤ b ≤ high."""
+    if len(bounds) != 2 or not low <= bounds[0] <= bounds[1] <= high:
+        raise ValueError(f"{name}={list(bounds)}, expected [a, b] with {low:g} ≤ a ≤ b ≤ {high:g}.")
 
 
 @contextmanager

@@ -80,8 +80,9 @@ class Split(Dataset[Example]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: tuple[int, int]) -> Example:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int] | int) -> Example:
+        # Lightning's overfit_batches puts in a sampler of its own, of plain indices.
+        epoch, index = key if isinstance(key, tuple) else (0, key)
         if not self.training:
             epoch = 0
         inputs = self.source.read(index, generator(self.seed, epoch, index))

@@ -8,9 +8,11 @@ power between the two (twist), a range of levels, tones of 40 ms, noise.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import pi
+from math import inf, pi
 
 import numpy as np
+
+from datamodules.randomness import check_range
 
 LOW_HZ = (697.0, 770.0, 852.0, 941.0)
 HIGH_HZ = (1209.0, 1336.0, 1477.0)
@@ -41,6 +43,17 @@ class ToneLine:
     twist_db: tuple[float, float] = (-8.0, 4.0)
     level_db: tuple[float, float] = (-30.0, -20.0)
     seconds: tuple[float, float] = (0.04, 0.1)
+
+    def __post_init__(self) -> None:
+        limits = {
+            "snr_db": (-inf, inf),
+            "frequency_error": (-0.5, 0.5),
+            "twist_db": (-inf, inf),
+            "level_db": (-inf, 0),
+            "seconds": (0, inf),
+        }
+        for name, (low, high) in limits.items():
+            check_range(f"data.degrade.audio.{name}", getattr(self, name), low=low, high=high)
 
 
 def dial_tone(
