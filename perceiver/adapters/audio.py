@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -26,7 +27,8 @@ class WaveformAdapter(Adapter):
 
     Args:
         samples_per_token: length of a run; the last one is padded with zeros.
-        max_samples: the longest waveform that is meant to come.
+        sample_rate: samples a second.
+        max_seconds: the longest waveform that is meant to come.
         position: makes the position codes over time; see `Adapter`.
         embed_dim: width of a linear embedding of a run; None = its samples as they are.
     """
@@ -35,13 +37,14 @@ class WaveformAdapter(Adapter):
         self,
         *,
         samples_per_token: int,
-        max_samples: int,
+        sample_rate: int,
+        max_seconds: float,
         position: Callable[..., Positions] | None,
         embed_dim: int | None = None,
     ) -> None:
         super().__init__(
             content_dim=samples_per_token,
-            shape=[-(-max_samples // samples_per_token)],
+            shape=[-(-math.ceil(sample_rate * max_seconds) // samples_per_token)],
             position=position,
             embed_dim=embed_dim,
         )
@@ -70,7 +73,8 @@ class SpectrogramAdapter(Adapter):
             t·hop_length.
         num_bins: bins that the transform gives.
         hop_length: samples from one frame to the next.
-        max_samples: the longest waveform that is meant to come.
+        sample_rate: samples a second.
+        max_seconds: the longest waveform that is meant to come.
         position: makes the position codes over time (and frequency); see `Adapter`.
         frames_per_token: length of a patch in frames.
         bins_per_token: height of a patch in bins; None = all of them, a grid of one axis.
@@ -88,7 +92,8 @@ class SpectrogramAdapter(Adapter):
         transform: nn.Module,
         num_bins: int,
         hop_length: int,
-        max_samples: int,
+        sample_rate: int,
+        max_seconds: float,
         position: Callable[..., Positions] | None,
         frames_per_token: int = 1,
         bins_per_token: int | None = None,
@@ -99,7 +104,8 @@ class SpectrogramAdapter(Adapter):
         bins = bins_per_token or num_bins
         if num_bins % bins:
             raise ValueError(f"bins_per_token={bins} does not divide num_bins={num_bins}")
-        max_tokens = -(-(max_samples // hop_length + 1) // frames_per_token)
+        max_frames = math.ceil(sample_rate * max_seconds) // hop_length + 1
+        max_tokens = -(-max_frames // frames_per_token)
         super().__init__(
             content_dim=frames_per_token * bins,
             shape=[max_tokens] if bins == num_bins else [max_tokens, num_bins // bins],

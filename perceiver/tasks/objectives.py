@@ -20,19 +20,24 @@ from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 class Objective(nn.Module):
     """Base of objectives, for models with one output an example.
 
-    `monitor` names the metric that model selection watches and subsets are reported in, `mode` is
-    "max" or "min".
-
     Args:
         out_dim: numbers that the model puts out for an example.
+        monitor: the metric that selects the best checkpoint and that subsets are reported in.
+        mode: "max" or "min", which of its values is best.
+
+    Raises:
+        ValueError: for a metric that the objective does not have.
     """
 
-    monitor: str
-    mode: str
-
-    def __init__(self, *, out_dim: int) -> None:
+    def __init__(self, *, out_dim: int, monitor: str, mode: str) -> None:
         super().__init__()
-        self.out_dim = out_dim
+        self.out_dim, self.monitor, self.mode = out_dim, monitor, mode
+        known = list(self.metrics())
+        if monitor not in known or mode not in ("max", "min"):
+            raise ValueError(
+                f"task.objective.monitor={monitor} with mode={mode}: choose a metric of "
+                f"{', '.join(known)}, and max or min"
+            )
 
     @abstractmethod
     def loss(self, outputs: Float[Tensor, "b k"], target: Tensor) -> Float[Tensor, ""]:
@@ -70,12 +75,19 @@ class SingleLabel(Objective):
     Args:
         out_dim: classes.
         label_smoothing: share of the target spread over all classes.
+        monitor: "acc" or "f1".
+        mode: "max".
     """
 
-    monitor, mode = "acc", "max"
-
-    def __init__(self, *, out_dim: int, label_smoothing: float = 0.0) -> None:
-        super().__init__(out_dim=out_dim)
+    def __init__(
+        self,
+        *,
+        out_dim: int,
+        label_smoothing: float = 0.0,
+        monitor: str = "acc",
+        mode: str = "max",
+    ) -> None:
+        super().__init__(out_dim=out_dim, monitor=monitor, mode=mode)
         self.label_smoothing = label_smoothing
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -105,7 +117,8 @@ class MultiLabel(Objective):
     Targets are (b, out_dim) of 0 and 1.
     """
 
-    monitor, mode = "map", "max"
+    def __init__(self, *, out_dim: int, monitor: str = "map", mode: str = "max") -> None:
+        super().__init__(out_dim=out_dim, monitor=monitor, mode=mode)
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         if target.shape != outputs.shape:
@@ -133,7 +146,8 @@ class Regression(Objective):
     Targets are (b, out_dim).
     """
 
-    monitor, mode = "mae", "min"
+    def __init__(self, *, out_dim: int, monitor: str = "mae", mode: str = "min") -> None:
+        super().__init__(out_dim=out_dim, monitor=monitor, mode=mode)
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         if target.shape != outputs.shape:

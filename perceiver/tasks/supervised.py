@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric, Metric, SumMetric
 
+from perceiver.tasks.metrics import SplitMetrics
 from perceiver.tasks.objectives import Objective
 from perceiver.tasks.optimisers import parameter_groups
 from perceiver.tasks.subsets import modality_subsets, restrict
@@ -33,8 +33,10 @@ class SupervisedTask(pl.LightningModule):
         modalities: names in the order in which reports list them.
         val_subsets: which subsets of the modalities validation reports: "all", "single", "none".
         test_subsets: the same for the test.
-        config: the run's plain configuration, kept in every checkpoint so that the model can be
-            rebuilt from it.
+
+    Attributes:
+        run_config: set it to the run's configuration as plain data, and every checkpoint holds it,
+            so that the model can be rebuilt from the checkpoint alone.
     """
 
     def __init__(
@@ -47,28 +49,19 @@ class SupervisedTask(pl.LightningModule):
         scheduler: Callable[..., LRScheduler] | None = None,
         val_subsets: str = "single",
         test_subsets: str = "all",
-        config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.objective = model, objective
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.config = config
+        self.run_config: Mapping[str, Any] | None = None
         self.subsets = {
             "val": modality_subsets(modalities, val_subsets),
             "test": modality_subsets(modalities, test_subsets),
         }
-        self.losses = nn.ModuleDict({split: MeanMetric() for split in self.subsets})
-        self.scores = nn.ModuleDict({split: objective.metrics() for split in self.subsets})
-        self.subset_scores = nn.ModuleDict(
+        self.metrics = nn.ModuleDict(
             {
-                split: nn.ModuleDict({"+".join(s): objective.monitored() for s in subsets})
+                split: SplitMetrics(objective=objective, subsets=["+".join(s) for s in subsets])
                 for split, subsets in self.subsets.items()
-            }
-        )
-        self.subset_counts = nn.ModuleDict(
-            {
-                split: nn.ModuleDict({name: SumMetric() for name in scores})
-                for split, scores in self.subset_scores.items()
             }
         )
 
@@ -92,18 +85,14 @@ class SupervisedTask(pl.LightningModule):
         return self.objective.predict(self(batch))
 
     def _evaluate(self, batch: Batch, split: str) -> Tensor:
-        outputs = self(batch)
+        outputs, metrics = self(batch), self.metrics[split]
         predictions = self.objective.predict(outputs)
-        self.losses[split].update(self.objective.loss(outputs, batch.target), len(batch))
-        self.scores[split].update(predictions, batch.target)
+        metrics.update(self.objective.loss(outputs, batch.target), predictions, batch.target)
         for subset in self.subsets[split]:
             part = restrict(batch, subset)
             some = torch.stack([part.present[name] for name in subset]).any(0)
-            answers = self.objective.predict(self(part))[some]
-            name = "+".join(subset)
-            self.subset_counts[split][name].update(some.sum())
-            if len(answers):
-                self.subset_scores[split][name].update(answers, batch.target[some])
+            answers = self.objective.predict(self(part))
+            metrics.update_subset("+".join(subset), answers[some], batch.target[some])
         return predictions
 
     def on_validation_epoch_end(self) -> None:
@@ -113,20 +102,9 @@ class SupervisedTask(pl.LightningModule):
         self._log_split("test")
 
     def _log_split(self, split: str) -> None:
-        # Every rank computes everything, so that none waits for another in vain.
-        values = {f"{split}/loss": self.losses[split].compute()}
-        values |= {f"{split}/{name}": v for name, v in self.scores[split].compute().items()}
-        for subset, metric in self.subset_scores[split].items():
-            value, count = metric.compute(), self.subset_counts[split][subset].compute()
-            if count > 0:
-                values[f"{split}/{self.objective.monitor}/{subset}"] = value
-        for group in (self.losses, self.scores, self.subset_scores, self.subset_counts):
-            for metric in group[split].modules():
-                if isinstance(metric, Metric):
-                    metric.reset()
-        shown = {f"{split}/loss", f"{split}/{self.objective.monitor}"}
-        for name, value in values.items():
-            self.log(name, value.float(), prog_bar=name in shown)
+        for name, value in self.metrics[split].compute().items():
+            self.log(f"{split}/{name}", value, prog_bar=name in ("loss", self.objective.monitor))
+        self.metrics[split].reset()
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(parameter_groups(self.model))
@@ -135,8 +113,7 @@ class SupervisedTask(pl.LightningModule):
         total_steps = self.trainer.estimated_stepping_batches
         if total_steps == float("inf"):
             raise ValueError(
-                "a schedule needs the run's length: set trainer.max_epochs or trainer.max_steps, "
-                "or choose scheduler=none"
+                "a schedule needs the run's length: set trainer.max_epochs or trainer.max_steps"
             )
         scheduler = self.scheduler(optimizer, int(total_steps))
         return {
@@ -145,5 +122,5 @@ class SupervisedTask(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.config is not None:
-            checkpoint["config"] = dict(self.config)
+        if self.run_config is not None:
+            checkpoint["run_config"] = dict(self.run_config)

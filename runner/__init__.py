@@ -1,0 +1,1 @@
+"""From a composed config to a finished run: what the scripts at the top level share."""

@@ -1,0 +1,60 @@
+"""Whether the parts of a composed config fit together, asked before anything is built."""
+
+from __future__ import annotations
+
+import os
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
+
+
+def check_config(config: DictConfig) -> None:
+    """Refuse combinations that cannot work, naming both sides and the override that mends it.
+
+    Raises:
+        ValueError: for the first misfit found.
+    """
+    _check_modalities(config)
+    _check_interpolations(config)
+    _check_processes(config)
+
+
+def _check_modalities(config: DictConfig) -> None:
+    reads = sorted(config.model.adapters or {})
+    offers = list(getattr(get_class(config.data._target_), "offers", reads))
+    extra = [name for name in reads if name not in offers]
+    fitting = ",".join(name for name in reads if name in offers) or ",".join(offers)
+    if extra or not reads:
+        raise ValueError(
+            f"the model reads {', '.join(reads) or 'no modality'}, but the data set offers "
+            f"{', '.join(offers)} alone: choose 'modality@model.adapters=[{fitting}]'"
+        )
+    given = sorted(config.data.modalities)
+    if given != reads:
+        raise ValueError(
+            f"the data gives {', '.join(given)}, but the model reads {', '.join(reads)}: choose "
+            f"'modality@model.adapters=[{','.join(given)}]' and leave data.modalities alone"
+        )
+
+
+def _check_interpolations(config: DictConfig) -> None:
+    try:
+        OmegaConf.to_container(config, resolve=True)
+    except InterpolationKeyError as error:
+        raise ValueError(
+            f"{error.full_key} refers to something that the config does not have: "
+            f"{str(error).splitlines()[0]}; the chosen data, model and task do not fit together"
+        ) from error
+
+
+def _check_processes(config: DictConfig) -> None:
+    """A launcher's processes that do not know of each other would train apart in one folder."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    devices = config.trainer.devices
+    count = len(devices) if OmegaConf.is_list(devices) else devices
+    if launched > 1 and str(count) == "1" and config.trainer.num_nodes == 1:
+        raise ValueError(
+            f"{launched} processes were launched but trainer.devices={devices} on one node: "
+            f"set trainer=ddp trainer.devices={launched}"
+        )

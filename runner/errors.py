@@ -1,0 +1,126 @@
+"""One clear sentence for what a user can mend; the full traceback goes to a file."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+# What a library or a data module raises for input that the user can mend. Anything else is a bug
+# of ours and keeps its traceback.
+USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError, ImportError)
+
+
+@contextmanager
+def clear_errors(config_dir: Path, config_name: str = "config") -> Iterator[None]:
+    """Report a user's error in one sentence and exit with status 1.
+
+    With HYDRA_FULL_ERROR=1 set by the user the traceback is shown instead.
+    """
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        yield
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
+    try:
+        yield
+    except USER_ERRORS as error:
+        print(f"error: {sentence(error, config_dir, config_name)}", file=sys.stderr)
+        hint = getattr(error, "__notes__", ["HYDRA_FULL_ERROR=1 shows the full traceback"])
+        print(f"({hint[-1]})", file=sys.stderr)
+        sys.exit(1)
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+@contextmanager
+def keep_traceback(folder: Path) -> Iterator[None]:
+    """Write the traceback of whatever ends the run to `error.log` in its folder."""
+    try:
+        yield
+    except Exception as error:
+        path = folder / "error.log"
+        try:
+            path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+            error.add_note(f"full traceback: {path}")
+        except OSError:
+            pass  # the folder cannot be written, which may be the very error
+        raise
+
+
+def sentence(error: BaseException, config_dir: Path, config_name: str) -> str:
+    """What went wrong, where, and what to do, on one line."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        missing = error.missing_cfg_file
+        group, _, choice = str(missing[0] if isinstance(missing, list) else missing).rpartition("/")
+        return (
+            f"{group} has no choice {choice!r}{_nearest(choice, error.options)}; "
+            f"choices: {', '.join(error.options)}"
+        )
+    overridden = re.search(r"Could not override '([^']+)'", str(error))
+    if overridden is None:
+        overridden = re.search(r"Key '([^']+)' is not in struct", str(error))
+    if overridden:
+        name = overridden.group(1)
+        known = known_keys(config_dir, config_name, skip=name)
+        # A bare name may be meant for any part of the config.
+        leaves = {key.rpartition(".")[2]: key for key in reversed(known)}
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.7) or [
+            leaves[leaf]
+            for leaf in difflib.get_close_matches(name.rpartition(".")[2], leaves, n=1, cutoff=0.5)
+        ]
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"the config has no {name!r}{hint} (python train.py --help lists all)"
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        where = re.search(r"full_key: (\S+)", str(error))
+        cause = _one_line(error.__cause__)
+        return f"{cause} (in {where.group(1)})" if where else cause
+    return _one_line(error)
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    if "Original Traceback" in text:  # a DataLoader worker's error carries its whole traceback
+        text = re.sub(r"^\w[\w.]*: ", "", text.splitlines()[-1])
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def known_keys(config_dir: Path, config_name: str, skip: str) -> list[str]:
+    """Every key of the config as it would be without the override of `skip`, and every group."""
+    from hydra import compose, initialize_config_dir
+
+    overrides = [a for a in sys.argv[1:] if "=" in a and not a.startswith("-")]
+    overrides = [a for a in overrides if a.split("=")[0].lstrip("+~") != skip and "hydra" not in a]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir), version_base="1.3"):
+        try:
+            config = compose(config_name, overrides=overrides)
+        except (HydraException, OmegaConfBaseException):
+            config = compose(config_name)
+    groups = [path.name for path in config_dir.iterdir() if path.is_dir()]
+    return [*groups, *_flatten(config)]
+
+
+def _flatten(config: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for key in config:
+        keys.append(f"{prefix}{key}")
+        if not OmegaConf.is_missing(config, key):
+            child = config._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none():
+                keys += _flatten(child, f"{prefix}{key}.")
+    return keys

@@ -1,0 +1,42 @@
+"""Hydra sweeps over Lightning's multi-process strategies: each job launches its own helpers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed as dist
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import open_dict, read_write
+
+# What Lightning's launcher leaves behind for its children; a second job must not inherit it.
+_LAUNCH_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@contextmanager
+def launches_of_this_job_alone() -> Iterator[None]:
+    """Let helper processes repeat this job of a sweep rather than the whole sweep.
+
+    Lightning starts its other processes by running the command line again. In a sweep that line
+    holds all jobs, so it is replaced by this job's overrides and folder while the job runs.
+    """
+    launcher = "LOCAL_RANK" not in os.environ
+    argv = sys.argv
+    if HydraConfig.initialized() and launcher:
+        hydra = HydraConfig.get()
+        if hydra.mode == RunMode.MULTIRUN:
+            kept = [a for a in argv[1:] if a.startswith(("--config", "-cn", "-cp", "-cd"))]
+            sys.argv = [argv[0], *kept, *hydra.overrides.task]
+            with read_write(hydra), open_dict(hydra):
+                hydra.run.dir = hydra.runtime.output_dir
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if launcher and dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+            for name in _LAUNCH_VARIABLES:
+                os.environ.pop(name, None)

@@ -1,0 +1,38 @@
+"""Loggers and callbacks from their configs."""
+
+from __future__ import annotations
+
+import os
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
+
+
+def build_loggers(config: DictConfig | None) -> list[Logger]:
+    """All chosen loggers; wandb goes offline by itself where no account is set up."""
+    if config and "wandb" in config and not os.environ.get("WANDB_MODE") and not _wandb_account():
+        os.environ["WANDB_MODE"] = "offline"
+        rank_zero_info(
+            "wandb: no account on this machine, logging offline "
+            f"(afterwards: wandb login && wandb sync {config.wandb.save_dir}/wandb/offline-run-*)"
+        )
+    return [instantiate(choice) for choice in (config or {}).values()]
+
+
+def _wandb_account() -> bool:
+    import wandb
+
+    # Looks for credentials only; neither asks for them nor tries them on the server.
+    return wandb.login(prompt=False, verify=False)
+
+
+def build_callbacks(config: DictConfig | None, loggers: list[Logger]) -> list[pl.Callback]:
+    """All chosen callbacks, without those that have nobody to report to."""
+    callbacks = [instantiate(choice) for choice in (config or {}).values()]
+    if loggers:
+        return callbacks
+    return [c for c in callbacks if not isinstance(c, LearningRateMonitor)]

@@ -1,0 +1,74 @@
+"""What a run leaves: results.json, and a table for the person who waited."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+PACKAGES = (
+    "perceiver-multimodal",
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "pytorch-lightning",
+    "hydra-core",
+    "wandb",
+)
+
+
+def environment() -> dict[str, Any]:
+    """Versions of what the result depends on, and the commit of the code."""
+    return {
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in PACKAGES},
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def write_results(path: Path, results: Mapping[str, Any]) -> None:
+    """Write `results` as JSON, whole or not at all."""
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def print_summary(
+    metrics: Mapping[str, float],
+    *,
+    split: str,
+    monitor: str,
+    modalities: list[str],
+    files: Mapping[str, Path],
+) -> None:
+    """The monitored metric with every subset of the modalities, and where the files are."""
+    whole = f"{split}/{monitor}"
+    rows = {name.removeprefix(f"{whole}/"): v for name, v in metrics.items() if f"{whole}/" in name}
+    table = Table("modalities", f"{whole}", title="What the model knows from what it is given")
+    for name, value in rows.items():
+        table.add_row(name.replace("+", " + "), f"{value:.4f}")
+    if whole in metrics:
+        table.add_row(" + ".join(modalities), f"{metrics[whole]:.4f}", style="bold")
+    console = Console(soft_wrap=True)
+    console.print(table)
+    for what, where in files.items():
+        if where.exists():
+            console.print(f"{what:12} {where}", highlight=False)

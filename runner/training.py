@@ -1,0 +1,164 @@
+"""A training run from a composed config: build, fit, test, report."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
+
+from perceiver.callbacks import ConfusionMatrix, PredictionTable
+from perceiver.tasks import SingleLabel, SupervisedTask
+from runner.checkpoints import check_same_model, read_checkpoint
+from runner.checks import check_config
+from runner.errors import keep_traceback
+from runner.launch import launches_of_this_job_alone
+from runner.loggers import build_callbacks, build_loggers
+from runner.report import environment, print_summary, write_results
+
+# Lightning advertises other products at every start.
+logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+    lambda record: "Tip" not in record.getMessage()
+)
+
+
+def run_training(config: DictConfig) -> float | None:
+    """Train and test as the config says; returns the best validated metric, for sweeps."""
+    try:
+        with keep_traceback(Path(config.paths.run_dir)), launches_of_this_job_alone():
+            return _run(config)
+    finally:
+        if "wandb" in (config.logger or {}):
+            import wandb
+
+            wandb.finish()
+
+
+def _run(config: DictConfig) -> float | None:
+    check_config(config)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    datamodule = build_data(config)
+    task, plain = build_task(config)
+    folder = Path(config.paths.run_dir)
+    save_config(plain, folder)
+
+    loggers = build_loggers(config.logger)
+    callbacks = build_callbacks(config.callbacks, loggers)
+    callbacks += report_callbacks(task, datamodule, folder)
+    trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(plain)
+    if config.ckpt_path:
+        check_same_model(read_checkpoint(config.ckpt_path), task, config.ckpt_path)
+    elif not config.fit:
+        raise ValueError("fit=false tests a checkpoint: name it with ckpt_path=FILE")
+
+    results: dict[str, Any] = {"seed": config.seed}
+    score = None
+    if config.fit:
+        start = time.perf_counter()
+        trainer.fit(task, datamodule=datamodule, ckpt_path=config.ckpt_path, weights_only=True)
+        results["fit_seconds"] = round(time.perf_counter() - start, 2)
+        results |= as_floats(trainer.callback_metrics, "val/")
+        score = best_score(trainer, task)
+        if trainer.interrupted:
+            rank_zero_info("interrupted: reporting on what was trained so far")
+    if config.test:
+        checkpoint = best_checkpoint(trainer) if config.fit else config.ckpt_path
+        trainer.test(
+            task, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False
+        )
+        results |= as_floats(trainer.callback_metrics, "test/")
+    results["num_params"] = sum(p.numel() for p in task.model.parameters())
+    finish(
+        results | environment(), task, datamodule, folder, split="test" if config.test else "val"
+    )
+    return score
+
+
+def build_data(config: DictConfig) -> pl.LightningDataModule:
+    """The data module, set up; what it has inferred is written into the config."""
+    datamodule = instantiate(config.data)
+    datamodule.prepare_data()
+    datamodule.setup()
+    if config.data.num_classes is None:
+        with open_dict(config):
+            config.data.num_classes = datamodule.num_classes
+    for line in datamodule.summary():
+        rank_zero_info(line)
+    return datamodule
+
+
+def build_task(config: DictConfig) -> tuple[SupervisedTask, dict[str, Any]]:
+    """The task, and the run's configuration as plain data, which goes into its checkpoints."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    task: SupervisedTask = instantiate(config.task, _convert_="all")
+    task.run_config = plain
+    return task, plain
+
+
+@rank_zero_only
+def save_config(plain: dict[str, Any], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")
+
+
+def report_callbacks(
+    task: SupervisedTask, datamodule: pl.LightningDataModule, folder: Path
+) -> list[pl.Callback]:
+    """The confusion picture and the table of predictions, where there are classes to confuse."""
+    if not isinstance(task.objective, SingleLabel):
+        return []
+    names = datamodule.class_names
+    return [
+        ConfusionMatrix(class_names=names, folder=str(folder)),
+        PredictionTable(class_names=names, folder=str(folder)),
+    ]
+
+
+def best_checkpoint(trainer: pl.Trainer) -> str | None:
+    """The best checkpoint of the fit; None (the weights at hand) if none was kept."""
+    return getattr(trainer.checkpoint_callback, "best_model_path", "") or None
+
+
+def best_score(trainer: pl.Trainer, task: SupervisedTask) -> float | None:
+    """The best validated value of the monitored metric."""
+    best = getattr(trainer.checkpoint_callback, "best_model_score", None)
+    last = trainer.callback_metrics.get(f"val/{task.objective.monitor}")
+    value = best if best is not None else last
+    return None if value is None else float(value)
+
+
+def as_floats(metrics: dict[str, Any], prefix: str) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if name.startswith(prefix)}
+
+
+@rank_zero_only
+def finish(
+    results: dict[str, Any],
+    task: SupervisedTask,
+    datamodule: pl.LightningDataModule,
+    folder: Path,
+    *,
+    split: str,
+) -> None:
+    """Write results.json and print the summary."""
+    write_results(folder / "results.json", results)
+    print_summary(
+        results,
+        split=split,
+        monitor=task.objective.monitor,
+        modalities=datamodule.modalities,
+        files={
+            "confusion": folder / "confusion.png",
+            "predictions": folder / "predictions.csv",
+            "results": folder / "results.json",
+            "checkpoint": folder / "checkpoints" / "best.ckpt",
+            "run folder": folder,
+        },
+    )
