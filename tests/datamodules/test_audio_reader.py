@@ -1,0 +1,102 @@
+"""read_audio: mono, one rate, and no file that is silently shorter than it says."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from datamodules.readers.audio import AudioOptions, read_audio
+
+OPTIONS = AudioOptions(sample_rate=8000, max_seconds=0.5)
+
+
+def sine(hertz, *, rate, seconds=0.1):
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
+def loudest_hertz(waveform, *, rate):
+    return torch.fft.rfft(waveform).abs().argmax().item() * rate / len(waveform)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_samples_of_any_format_come_as_float_in_unit_range(tmp_path, subtype):
+    wave = sine(440, rate=8000)
+    soundfile.write(tmp_path / "a.wav", wave, 8000, subtype=subtype)
+    read = read_audio(tmp_path / "a.wav", OPTIONS)
+    assert read.dtype == torch.float32
+    # Half a step of 16 bits.
+    torch.testing.assert_close(read, torch.from_numpy(wave).float(), atol=2**-15, rtol=0)
+
+
+def test_channels_are_averaged(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.tile([0.5, -0.25], (101, 1)), 8000)
+    torch.testing.assert_close(read_audio(tmp_path / "a.wav", OPTIONS), torch.full((101,), 0.125))
+
+
+def test_another_rate_is_resampled_to_the_same_pitch_and_duration(tmp_path):
+    soundfile.write(tmp_path / "a.flac", sine(1000, rate=44100), 44100)
+    read = read_audio(tmp_path / "a.flac", OPTIONS)
+    assert len(read) == 800
+    assert loudest_hertz(read, rate=8000) == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_long_files_are_cut_to_their_beginning(tmp_path, rate):
+    wave = np.concatenate([sine(1000, rate=rate, seconds=0.5), np.zeros(rate)])
+    soundfile.write(tmp_path / "a.wav", wave, rate)
+    read = read_audio(tmp_path / "a.wav", OPTIONS)
+    assert len(read) == 4000
+    assert read[-40:].abs().max() > 0.4
+
+
+def test_a_wav_that_is_cut_short_is_named(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, sine(440, rate=8000), 8000)
+    path.write_bytes(path.read_bytes()[:-101])
+    with pytest.raises(ValueError, match=r"a\.wav: it is cut short.* 1600 bytes.* holds 1499"):
+        read_audio(path, OPTIONS)
+
+
+def test_a_wav_cut_before_its_sound_is_named(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, sine(440, rate=8000), 8000)
+    path.write_bytes(path.read_bytes()[:30])
+    with pytest.raises(ValueError, match=r"a\.wav: it is cut short"):
+        read_audio(path, OPTIONS)
+
+
+def test_chunks_after_the_sound_are_allowed(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, sine(440, rate=8000), 8000)
+    path.write_bytes(path.read_bytes() + b"LIST\x04\x00\x00\x00INFO")
+    assert len(read_audio(path, OPTIONS)) == 800
+
+
+def test_a_file_of_zero_bytes_is_named(tmp_path):
+    (tmp_path / "a.wav").touch()
+    with pytest.raises(ValueError, match=r"a\.wav: the file has zero bytes"):
+        read_audio(tmp_path / "a.wav", OPTIONS)
+
+
+def test_a_file_without_samples_is_named(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(0), 8000)
+    with pytest.raises(ValueError, match=r"a\.wav holds no samples"):
+        read_audio(tmp_path / "a.wav", OPTIONS)
+
+
+def test_nan_in_a_file_is_named(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.array([0, np.nan, 0]), 8000, subtype="FLOAT")
+    with pytest.raises(ValueError, match=r"a\.wav holds NaN"):
+        read_audio(tmp_path / "a.wav", OPTIONS)
+
+
+def test_a_file_that_is_no_audio_is_named(tmp_path):
+    (tmp_path / "a.wav").write_text("not a sound")
+    with pytest.raises(ValueError, match=r"Cannot read the audio .*a\.wav"):
+        read_audio(tmp_path / "a.wav", OPTIONS)
+
+
+@pytest.mark.parametrize("options", [{"sample_rate": 0}, {"max_seconds": 0.0}])
+def test_impossible_options_are_refused(options):
+    with pytest.raises(ValueError, match=rf"data\.audio\.{next(iter(options))}"):
+        AudioOptions(**({"sample_rate": 8000, "max_seconds": 1.0} | options))

@@ -1,0 +1,55 @@
+"""conf/data: every file lists every option of its data module, and names none that is not there."""
+
+import inspect
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+from datamodules.readers.audio import AudioOptions
+from datamodules.readers.image import ImageOptions
+from datamodules.readers.text import TextOptions
+from datamodules.splits import SPLITS
+
+CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
+MODALITY_OPTIONS = {"image": ImageOptions, "audio": AudioOptions, "text": TextOptions}
+
+
+def options(data_module):
+    """Keyword-only parameters of a class and of those it passes `**common` on to."""
+    found = set()
+    for cls in data_module.__mro__:
+        if cls.__module__.startswith("datamodules"):
+            parameters = inspect.signature(cls.__init__).parameters.values()
+            found |= {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return found
+
+
+@pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
+def config(request):
+    return OmegaConf.to_container(OmegaConf.load(request.param), resolve=False)
+
+
+def test_every_option_is_listed(config):
+    data_module = get_class(config["_target_"])
+    not_offered = set(MODALITY_OPTIONS) - set(data_module.offers)
+    listed = set(config) - {"_target_", "_convert_", "defaults"}
+    assert listed == options(data_module) - not_offered
+
+
+def test_every_option_of_a_modality_is_listed(config):
+    for modality in get_class(config["_target_"]).offers:
+        expected = {field.name for field in fields(MODALITY_OPTIONS[modality])}
+        if "DigitsDataModule" in config["_target_"]:
+            expected.discard("resize")  # the scans have one size
+        assert set(config[modality]) == expected
+
+
+def test_every_modality_can_be_made_missing_and_augmented_without_a_plus(config):
+    offers = set(get_class(config["_target_"]).offers)
+    assert {split: set(chances) for split, chances in config["missing"].items()} == dict.fromkeys(
+        SPLITS, offers
+    )
+    assert set(config["augment"]) == offers

@@ -1,0 +1,147 @@
+"""Split, draw_missing and hold_out: randomness that can be repeated."""
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.randomness import check_range, derive_seed, torch_seed
+from datamodules.splits import Source, Split, draw_missing, hold_out
+
+
+class Draws(Source):
+    """An example is what its generator draws."""
+
+    def read(self, index, rng):
+        return {"audio": torch.tensor([rng.random()]), "text": torch.tensor([index])}
+
+
+def split(*, training, seed=0, augment=None, modalities=("audio", "text"), lacking=None):
+    source = Draws(targets=[0, 1, 2], ids=["a", "b", "c"])
+    if lacking is None:
+        lacking = np.zeros((3, len(modalities)), dtype=bool)
+    return Split(
+        source,
+        modalities=modalities,
+        lacking=lacking,
+        training=training,
+        seed=seed,
+        augment=augment,
+    )
+
+
+def draw(dataset, epoch, index):
+    return dataset[epoch, index].inputs["audio"].item()
+
+
+def test_training_draws_depend_on_seed_epoch_and_index():
+    data = split(training=True)
+    draws = {(e, i): draw(data, e, i) for e in range(3) for i in range(3)}
+    assert len(set(draws.values())) == 9
+    assert all(draw(split(training=True), e, i) == value for (e, i), value in draws.items())
+    assert draw(split(training=True, seed=1), 0, 0) != draws[0, 0]
+
+
+def test_evaluation_draws_ignore_the_epoch():
+    data = split(training=False)
+    assert draw(data, 0, 1) == draw(data, 5, 1)
+    assert draw(data, 0, 1) != draw(data, 0, 2)
+
+
+def test_a_plain_index_reads_the_first_epoch():
+    data = split(training=True)
+    assert data[2].inputs["audio"] == data[0, 2].inputs["audio"]
+
+
+def test_augmentation_applies_in_training_only_and_leaves_the_models_generator_alone():
+    augment = {"audio": [lambda wave: wave + torch.rand(1)]}
+    state = torch.get_rng_state()
+    first = draw(split(training=True, augment=augment), 0, 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(1)
+    assert draw(split(training=True, augment=augment), 0, 0) == first
+    assert first != draw(split(training=True), 0, 0)
+    plain, augmented = split(training=False), split(training=False, augment=augment)
+    assert draw(augmented, 0, 0) == draw(plain, 0, 0)
+
+
+def test_images_as_bytes_are_scaled_after_augmentation():
+    class Bytes(Source):
+        def read(self, index, rng):
+            return {"image": torch.tensor([0, 255], dtype=torch.uint8)}
+
+    seen = []
+
+    def watch(image):
+        seen.append(image.dtype)
+        return image
+
+    data = Split(
+        Bytes(targets=[0], ids=["a"]),
+        modalities=["image"],
+        lacking=np.zeros((1, 1), dtype=bool),
+        training=True,
+        seed=0,
+        augment={"image": [watch]},
+    )
+    assert data[0, 0].inputs["image"].tolist() == [-1.0, 1.0]
+    assert seen == [torch.uint8]
+
+
+def test_what_an_example_lacks_is_none_and_not_augmented():
+    lacking = np.array([[True, False], [False, True], [False, False]])
+    data = split(training=True, lacking=lacking, augment={"audio": [lambda wave: wave + 1]})
+    found = [[name for name, value in data[0, i].inputs.items() if value is None] for i in range(3)]
+    assert found == [["audio"], ["text"], []]
+
+
+def test_missing_modalities_follow_their_probabilities_and_one_always_stays():
+    absent = np.zeros((2003, 3), dtype=bool)
+    lacking = draw_missing([0.3, 0.0, 0.0], absent=absent, rng=np.random.default_rng(0))
+    # Four standard deviations of a binomial share around the probability.
+    assert abs(lacking[:, 0].mean() - 0.3) < 4 * (0.3 * 0.7 / 2003) ** 0.5
+    assert not lacking[:, 1:].any()
+    lacking = draw_missing([1.0, 1.0, 1.0], absent=absent, rng=np.random.default_rng(0))
+    assert (lacking.sum(axis=1) == 2).all()
+    assert (lacking.mean(axis=0) < 0.8).all(), "always the same modality stays"
+
+
+def test_what_is_absent_to_begin_with_is_never_the_one_that_stays():
+    absent = np.tile([True, False, False], (101, 1))
+    lacking = draw_missing([0.0, 1.0, 1.0], absent=absent, rng=np.random.default_rng(0))
+    assert lacking[:, 0].all()
+    assert (lacking[:, 1:].sum(axis=1) == 1).all()
+
+
+def test_hold_out_takes_the_share_of_every_group():
+    groups = ["a"] * 20 + ["b"] * 30 + ["c"] * 3 + ["d"]
+    held_out = hold_out(groups, 0.1, rng=np.random.default_rng(0))
+    counts = {
+        g: sum(h for h, name in zip(held_out, groups, strict=True) if name == g) for g in "abcd"
+    }
+    assert counts == {"a": 2, "b": 3, "c": 1, "d": 0}
+    with pytest.raises(ValueError, match="inside"):
+        hold_out(groups, 1.5, rng=np.random.default_rng(0))
+
+
+def test_derived_seeds_differ_between_neighbours_and_positions():
+    seeds = {derive_seed(a, b) for a in range(7) for b in range(7)}
+    assert len(seeds) == 49
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_torch_seed_restores_the_generator_even_after_an_error():
+    state = torch.get_rng_state()
+
+    def draw_and_fail():
+        with torch_seed(5):
+            torch.rand(3)
+            raise RuntimeError
+
+    pytest.raises(RuntimeError, draw_and_fail)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("bounds", [[2, 1], [-1, 1], [0, 3], [1]])
+def test_ranges_that_are_no_ranges_are_refused(bounds):
+    with pytest.raises(ValueError, match=r"noise=.*expected"):
+        check_range("noise", bounds, low=0, high=2)

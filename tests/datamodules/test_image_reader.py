@@ -1,0 +1,116 @@
+"""read_image: every kind of file becomes uint8 of the promised shape, or a clear error."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datamodules.readers.image import ImageOptions, read_image, scale_pixels
+
+OPTIONS = ImageOptions(channels=3, size=[3, 5])
+
+
+def save(path, array, mode=None):
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(path)
+    return path
+
+
+def grid(value=(200, 100, 50), height=3, width=5):
+    return np.full((height, width, 3), value, dtype=np.uint8)
+
+
+def test_pixels_come_as_channels_height_width(tmp_path):
+    array = np.random.default_rng(0).integers(256, size=(3, 5, 3), dtype=np.uint8)
+    pixels = read_image(save(tmp_path / "a.png", array), OPTIONS)
+    assert pixels.dtype == torch.uint8
+    assert np.array_equal(pixels.numpy(), array.transpose(2, 0, 1))
+
+
+def test_scaling_maps_black_to_minus_one_and_white_to_one():
+    assert scale_pixels(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("CMYK", "tif"), ("P", "png"), ("P", "gif"), ("RGBA", "png")]
+)
+def test_other_colour_modes_become_the_same_colour(tmp_path, mode, suffix):
+    pixels = read_image(save(tmp_path / f"a.{suffix}", grid(), mode), OPTIONS)
+    # A palette of 216 web colours is 51 apart: off by at most half a step.
+    assert (pixels.float().mean((1, 2)) - torch.tensor([200.0, 100, 50])).abs().max() <= 26
+
+
+def test_grey_is_repeated_over_the_channels_and_colour_becomes_grey(tmp_path):
+    pixels = read_image(save(tmp_path / "a.png", grid()[..., 0]), OPTIONS)
+    assert pixels.shape == (3, 3, 5)
+    assert (pixels == 200).all()
+    grey = ImageOptions(channels=1, size=[3, 5])
+    pixels = read_image(save(tmp_path / "b.png", grid((77, 77, 77))), grey)
+    assert pixels.shape == (1, 3, 5)
+    assert (pixels == 77).all()
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
+    array = np.full((3, 5), 257 * 100, dtype=np.uint16)
+    assert (read_image(save(tmp_path / "a.png", array), OPTIONS) == 100).all()
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    image = Image.fromarray(grid(height=5, width=3))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: the top of the picture is at the right
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg", OPTIONS).shape == (3, 3, 5)
+
+
+def test_the_first_frame_of_an_animation_is_read(tmp_path):
+    frames = [Image.fromarray(grid((v, v, v))) for v in (0, 255)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert (read_image(tmp_path / "a.gif", OPTIONS) == 0).all()
+
+
+def test_another_size_is_refused_with_both_sizes_and_the_override(tmp_path):
+    path = save(tmp_path / "a.png", grid(height=7, width=11))
+    with pytest.raises(ValueError, match=r"a\.png is 7×11.*\[3,5\].*data\.image\.resize=true"):
+        read_image(path, OPTIONS)
+
+
+def test_another_size_is_scaled_if_asked(tmp_path):
+    path = save(tmp_path / "a.png", grid(height=7, width=11))
+    pixels = read_image(path, ImageOptions(channels=3, size=[3, 5], resize=True))
+    assert pixels.shape == (3, 3, 5)
+    assert (pixels[0] == 200).all()
+
+
+def test_a_file_of_zero_bytes_is_named(tmp_path):
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ValueError, match=r"a\.png: the file has zero bytes"):
+        read_image(tmp_path / "a.png", OPTIONS)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_file_that_is_cut_short_is_named(tmp_path, suffix):
+    array = np.random.default_rng(0).integers(256, size=(61, 67, 3), dtype=np.uint8)
+    path = save(tmp_path / f"a.{suffix}", array)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=rf"Cannot read the image .*a\.{suffix}"):
+        read_image(path, OPTIONS)
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path):
+    (tmp_path / "a.jpg").write_text("not an image")
+    with pytest.raises(ValueError, match=r"Cannot read the image .*a\.jpg"):
+        read_image(tmp_path / "a.jpg", OPTIONS)
+
+
+def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", grid(height=50, width=50))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match=r"a\.png.*decompression bomb"):
+        read_image(path, OPTIONS)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(2, [3, 5]), (3, [3]), (3, [0, 5])])
+def test_impossible_options_are_refused(channels, size):
+    with pytest.raises(ValueError, match=r"data\.image\."):
+        ImageOptions(channels=channels, size=size)

@@ -1,0 +1,79 @@
+"""TextOptions.encode and decode_utf8: bytes to ids."""
+
+import sys
+
+import pytest
+import torch
+
+from datamodules.readers.text import TextOptions, decode_utf8
+
+
+def test_ids_are_bytes_plus_six():
+    assert TextOptions(max_length=11).encode("aé").tolist() == [97 + 6, 0xC3 + 6, 0xA9 + 6]
+
+
+def test_bytes_equal_the_perceiver_tokenizer():
+    transformers = pytest.importorskip("transformers")
+    text = "naïve 七 שבע 🎈"
+    expected = transformers.PerceiverTokenizer()(text, add_special_tokens=False)["input_ids"]
+    assert TextOptions(max_length=64).encode(text).tolist() == expected
+
+
+def test_long_texts_are_cut():
+    assert len(TextOptions(max_length=5).encode("seventeen")) == 5
+
+
+def test_an_empty_text_is_absent():
+    assert TextOptions(max_length=5).encode("") is None
+
+
+def test_bytes_that_are_not_utf8_are_refused_with_their_place():
+    with pytest.raises(ValueError, match=r"a\.tsv, line 3 is not UTF-8 .*0xff at position 2"):
+        decode_utf8(b"ab\xff", where="a.tsv, line 3")
+
+
+def test_bytes_that_are_not_utf8_are_replaced_if_asked():
+    assert decode_utf8(b"ab\xff", where="", errors="replace") == "ab\ufffd"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_length": 0},
+        {"errors": "ignore"},
+        {"vocab_size": 261},
+        {"tokenizer": "no.json", "vocab_size": 7},
+    ],
+)
+def test_impossible_options_are_refused(options):
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match=rf"data\.text\.{next(iter(options))}"
+    ):
+        TextOptions(**({"max_length": 5} | options))
+
+
+@pytest.fixture
+def tokenizer_file(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {"[UNK]": 0, "one": 1, "two": 2}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return str(tmp_path / "tokenizer.json")
+
+
+def test_a_tokenizer_file_takes_the_place_of_bytes(tokenizer_file):
+    ids = TextOptions(max_length=5, tokenizer=tokenizer_file, vocab_size=3).encode("two one six")
+    assert ids.tolist() == [2, 1, 0]
+    assert ids.dtype == torch.int64
+
+
+def test_a_vocabulary_that_differs_from_the_tokenizers_is_refused(tokenizer_file):
+    with pytest.raises(ValueError, match=r"vocab_size=262.*has 3 ids.*data\.text\.vocab_size=3"):
+        TextOptions(max_length=5, tokenizer=tokenizer_file)
+
+
+def test_a_missing_tokenizers_package_is_named(tokenizer_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ValueError, match="needs the package tokenizers: pip install"):
+        TextOptions(max_length=5, tokenizer=tokenizer_file, vocab_size=3)

@@ -1,0 +1,125 @@
+"""data=text_tsv: a sentence and a label a line, whatever the file's line ends."""
+
+import pytest
+
+from datamodules.text_tsv import read_rows
+
+ROWS = "good film\tpos\nbad film\tneg\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(train=…, dev=…, test=…) puts the files where the default config looks."""
+
+    def write(**files):
+        folder = tmp_path / "text"
+        folder.mkdir(exist_ok=True)
+        for name, content in ({"train": ROWS, "dev": ROWS, "test": ROWS} | files).items():
+            raw = content.encode() if isinstance(content, str) else content
+            (folder / f"{name}.tsv").write_bytes(raw)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def make(make_data):
+    return lambda **overrides: make_data("text_tsv", modalities=["text"], **overrides)
+
+
+def test_labels_become_indices_in_sorted_order(make, write):
+    write()
+    data = make()
+    (batch,) = data.test_dataloader()
+    assert data.class_names == ["neg", "pos"]
+    assert batch.target.tolist() == [1, 0]
+    assert batch.ids == ["test.tsv:1", "test.tsv:2"]
+    assert bytes((batch.inputs["text"][1][:8] - 6).tolist()) == b"bad film"
+
+
+def test_integer_labels_are_sorted_by_value(make, write):
+    rows = "a\t10\nb\t9\n"
+    write(train=rows, dev=rows, test=rows)
+    data = make()
+    data.setup()
+    assert data.class_names == ["9", "10"]
+
+
+def test_classes_may_be_given_in_an_order_of_ones_own(make, write):
+    write()
+    data = make(classes=["pos", "neg"])
+    (batch,) = data.test_dataloader()
+    assert batch.target.tolist() == [0, 1]
+
+
+def test_val_tsv_serves_as_dev_tsv(make, write):
+    folder = write()
+    (folder / "dev.tsv").rename(folder / "val.tsv")
+    make().setup()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"a b\tx\nc\ty\n", b"\xef\xbb\xbfa b\tx\nc\ty\n", b"a b\tx\r\nc\ty\r\n", b"a b\tx\nc\ty"],
+    ids=["plain", "byte order mark", "carriage returns", "no end of the last line"],
+)
+def test_line_ends_and_byte_order_marks_do_not_matter(tmp_path, raw):
+    (tmp_path / "a.tsv").write_bytes(raw)
+    rows = read_rows(tmp_path / "a.tsv", header=False, errors="raise")
+    assert rows == [(1, "a b", "x"), (2, "c", "y")]
+
+
+def test_other_line_separators_of_unicode_are_text(tmp_path):
+    (tmp_path / "a.tsv").write_bytes("a\u2028b\x0bc\tx\n".encode())
+    rows = read_rows(tmp_path / "a.tsv", header=False, errors="raise")
+    assert rows == [(1, "a\u2028b\x0bc", "x")]
+
+
+def test_a_header_is_skipped_and_lines_count_from_the_top(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(b"text\tlabel\na\tx\n")
+    assert read_rows(tmp_path / "a.tsv", header=True, errors="raise") == [(2, "a", "x")]
+
+
+@pytest.mark.parametrize(("row", "count"), [("three\tcolumns\tpos", 3), ("one column", 1), ("", 1)])
+def test_a_wrong_number_of_columns_is_named_with_file_and_line(make, write, row, count):
+    write(dev=f"fine\tpos\n{row}\nfine\tneg\n")
+    with pytest.raises(ValueError, match=rf"dev\.tsv, line 2 has {count} columns, expected 2"):
+        make().setup()
+
+
+def test_an_unknown_label_is_named_with_file_and_line(make, write):
+    write(test="fine\tpos\nodd\tmeh\n")
+    with pytest.raises(ValueError, match=r"test\.tsv, line 2: unknown label 'meh'.*\['neg', 'pos'"):
+        make().setup()
+
+
+def test_invalid_utf8_is_named_with_file_and_line(make, write):
+    write(train=b"good\tpos\nb\xe4d\tneg\n")
+    with pytest.raises(ValueError, match=r"train\.tsv, line 2 is not UTF-8.*errors=replace"):
+        make().setup()
+
+
+def test_invalid_utf8_is_replaced_if_asked(make, write):
+    write(test=b"b\xe4d\tneg\n")
+    (batch,) = make(text={"errors": "replace"}).test_dataloader()
+    text = bytes(i - 6 for i in batch.inputs["text"][0].tolist() if i >= 6).decode()
+    assert text == "b\ufffdd"
+
+
+def test_a_text_of_zero_bytes_is_named(make, write):
+    write(test="fine\tpos\n\tneg\n")
+    with pytest.raises(ValueError, match=r"test\.tsv:2 has none of the modalities \['text'\]"):
+        make().setup()
+
+
+def test_an_absent_file_is_named_with_the_layout(make, write):
+    (write() / "test.tsv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"test\.tsv does not exist.*must hold train\.tsv"):
+        make().setup()
+
+
+def test_the_real_sentences_are_read(make, real_data):
+    data = make(root=str(real_data("sst2")))
+    data.setup()
+    assert data.class_names == ["0", "1"]
+    assert [len(split) for split in data.splits.values()] == [6920, 872, 1821]
