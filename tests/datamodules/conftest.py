@@ -20,6 +20,7 @@ def make_data(tmp_path):
 
     def make(name, *, modalities, seed=0, **overrides):
         data = OmegaConf.load(PROJECT / "conf" / "data" / f"{name}.yaml")
+        data.pop("defaults", None)  # for Hydra: which adapters fit
         data.modalities = modalities
         data.seed = seed
         OmegaConf.set_struct(data, True)

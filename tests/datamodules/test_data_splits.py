@@ -137,7 +137,8 @@ def test_torch_seed_restores_the_generator_even_after_an_error():
             torch.rand(3)
             raise RuntimeError
 
-    pytest.raises(RuntimeError, draw_and_fail)
+    with pytest.raises(RuntimeError):
+        draw_and_fail()
     assert torch.equal(torch.get_rng_state(), state)
 
 
