@@ -32,7 +32,7 @@ def _wandb_account() -> bool:
 
 def build_callbacks(config: DictConfig | None, loggers: list[Logger]) -> list[pl.Callback]:
     """All chosen callbacks, without those that have nobody to report to."""
-    callbacks = [instantiate(choice) for choice in (config or {}).values()]
+    callbacks = [instantiate(choice) for choice in (config or {}).values() if choice is not None]
     if loggers:
         return callbacks
     return [c for c in callbacks if not isinstance(c, LearningRateMonitor)]

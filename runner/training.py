@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,15 @@ from runner.launch import launches_of_this_job_alone
 from runner.loggers import build_callbacks, build_loggers
 from runner.report import environment, print_summary, write_results
 
-# Lightning advertises other products at every start.
-logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
-    lambda record: "Tip" not in record.getMessage()
-)
+
+def quiet_lightning() -> None:
+    """Leave out what Lightning says at every start: advertisements, and options restated."""
+    noise = ("Tip", "was configured so", "Loading `train_dataloader` to estimate")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+        lambda record: not any(words in record.getMessage() for words in noise)
+    )
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
 def run_training(config: DictConfig) -> float | None:
@@ -40,10 +46,11 @@ def run_training(config: DictConfig) -> float | None:
 
 
 def _run(config: DictConfig) -> float | None:
+    quiet_lightning()
     check_config(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     datamodule = build_data(config)
-    task, plain = build_task(config)
+    task, plain = build_task(config, datamodule.class_names)
     folder = Path(config.paths.run_dir)
     save_config(plain, folder)
 
@@ -94,9 +101,10 @@ def build_data(config: DictConfig) -> pl.LightningDataModule:
     return datamodule
 
 
-def build_task(config: DictConfig) -> tuple[SupervisedTask, dict[str, Any]]:
+def build_task(config: DictConfig, class_names: list[str]) -> tuple[SupervisedTask, dict[str, Any]]:
     """The task, and the run's configuration as plain data, which goes into its checkpoints."""
     plain = OmegaConf.to_container(config, resolve=True)
+    plain["class_names"] = class_names
     task: SupervisedTask = instantiate(config.task, _convert_="all")
     task.run_config = plain
     return task, plain

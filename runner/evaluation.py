@@ -1,0 +1,41 @@
+"""Testing a checkpoint: rebuild, run over a split, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from runner.errors import keep_traceback
+from runner.loggers import build_loggers
+from runner.rebuild import rebuild
+from runner.training import as_floats, environment, finish, quiet_lightning, report_callbacks
+
+
+def run_evaluation(config: DictConfig) -> float:
+    """Evaluate `config.ckpt_path` on a split of its data; returns the monitored metric."""
+    with keep_traceback(Path(config.paths.run_dir)):
+        return _run(config)
+
+
+def _run(config: DictConfig) -> float:
+    quiet_lightning()
+    if config.split not in ("test", "val"):
+        raise ValueError(f"split={config.split} must be test or val")
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    options = OmegaConf.to_container(config.data, resolve=True)
+    task, datamodule, _ = rebuild(config.ckpt_path, data_options=options)
+    datamodule.setup()
+    folder = Path(config.paths.run_dir)
+    reports = report_callbacks(task, datamodule, folder) if config.split == "test" else []
+    trainer: pl.Trainer = instantiate(
+        config.trainer, logger=build_loggers(config.logger), callbacks=reports
+    )
+    evaluate = trainer.test if config.split == "test" else trainer.validate
+    evaluate(task, datamodule=datamodule, verbose=False)
+    results = as_floats(trainer.callback_metrics, f"{config.split}/")
+    about = {"ckpt_path": str(config.ckpt_path)} | environment()
+    finish(results | about, task, datamodule, folder, split=config.split)
+    return results[f"{config.split}/{task.objective.monitor}"]
