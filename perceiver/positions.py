@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -18,9 +18,14 @@ def fourier_features(
 ) -> Float[Tensor, "... features"]:
     """[x, sin(π f_k x), cos(π f_k x)] of d coordinates in [−1, 1]: d(2K+1) channels.
 
-    The frequencies f_k of an axis run linearly from 1 to μ/2, μ its resolution (half the Nyquist
-    rate of the finest grid). First the coordinates, then all sines, then all cosines.
-    Jaegle et al. 2021, §3.2 and appendix D.
+    The frequencies f_k of an axis run linearly from 1 to μ/2, the Nyquist frequency of μ places.
+    First the coordinates, then all sines, then all cosines; within either, all bands of the first
+    axis come first. Jaegle et al. 2021, §3.2 and appendix D.
+
+    Args:
+        coordinates: of each element along each axis.
+        num_bands: frequencies an axis, K.
+        max_resolution: μ of each axis.
     """
     bands = torch.stack(
         [
@@ -32,7 +37,7 @@ def fourier_features(
     return torch.cat([coordinates, angles.sin(), angles.cos()], dim=-1)
 
 
-class Positions(nn.Module):
+class Positions(nn.Module, ABC):
     """Base of position codes for elements on a grid.
 
     Every kind is made with `shape=`, the largest grid that is meant to come. `dim` is the width
@@ -48,13 +53,44 @@ class Positions(nn.Module):
         """The codes of a grid: per axis (length, code), or one (product of lengths, code)."""
 
 
-class FourierPositions(Positions):
+class ConstantPositions(Positions):
+    """Base of codes without parameters: computed once for a grid, then kept.
+
+    They are computed in float64, whatever the module's dtype: angles reach thousands, where half
+    precision has lost the fraction and float32 four digits.
+    """
+
+    _like: Tensor  # empty; knows the module's dtype and device
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cache: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
+        self.register_buffer("_like", torch.empty(0), persistent=False)
+
+    @abstractmethod
+    def axis_code(self, axis: int, length: int) -> Float[Tensor, "length code"]:
+        """The codes of one axis, in float64 on the CPU."""
+
+    def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+        key = (shape, self._like.device, self._like.dtype)
+        if key not in self._cache:
+            if len(self._cache) > 64:  # ragged inputs come in many lengths; keep memory bounded
+                self._cache.clear()
+            # The cache outlives a validation loop, and a context that sets the default device.
+            with torch.inference_mode(False), torch.device("cpu"):
+                self._cache[key] = tuple(
+                    self.axis_code(axis, length).to(self._like) for axis, length in enumerate(shape)
+                )
+        return self._cache[key]
+
+
+class FourierPositions(ConstantPositions):
     """Fourier features of a grid, axis by axis.
 
     Coordinates run over [−1, 1] on the input itself ("crop coordinates": the paper's choice, image
-    coordinates overfit). With `absolute` they run over `max_resolution` places instead, so that a
+    coordinates overfit). With `absolute` they run over [−1, 1] on the full grid instead, so that a
     place's code does not depend on how far a batch was padded: the choice for sequences of varying
-    length.
+    length. The one place of an axis of length 1 stands at 0.
 
     Args:
         shape: the full grid, one length an axis.
@@ -64,7 +100,8 @@ class FourierPositions(Positions):
         absolute: coordinates on the full grid rather than on the input.
 
     Raises:
-        ValueError: in `forward`, for a grid of other axes, or one longer than an absolute range.
+        ValueError: if `max_resolution` has other axes than `shape`; in `forward`, for a grid of
+            other axes, or one longer than an absolute range.
     """
 
     def __init__(
@@ -85,39 +122,28 @@ class FourierPositions(Positions):
             )
         self.num_bands = num_bands
         self.absolute = absolute
-        self.dim = len(self.max_resolution) * (2 * num_bands + 1)
-        # Keyed by what the codes depend on; codes are constants, computed once and kept.
-        self._cache: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
-        self.register_buffer("_device", torch.empty(0), persistent=False)
+        self.dim = len(self.shape) * (2 * num_bands + 1)
 
     def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
         if len(shape) != len(self.shape):
             raise ValueError(f"input of shape {shape} has other axes than positions {self.shape}")
-        key = (shape, self._device.device, self._device.dtype)
-        if key not in self._cache:
-            if len(self._cache) > 64:  # ragged inputs come in many lengths; keep memory bounded
-                self._cache.clear()
-            with torch.inference_mode(False):  # the cache outlives a validation loop
-                self._cache[key] = tuple(self._axis(i, length) for i, length in enumerate(shape))
-        return self._cache[key]
+        return super().forward(shape)
 
-    def _axis(self, axis: int, length: int) -> Tensor:
+    def axis_code(self, axis: int, length: int) -> Float[Tensor, "length code"]:
         full = self.shape[axis] if self.absolute else length
         if length > full:
             raise ValueError(
                 f"input is {length} long but its positions end at {full}: "
                 "shorten the input or raise the adapter's maximum"
             )
-        # Angles in float64: π f x reaches hundreds, where float32 has lost four digits.
         span = torch.linspace(-1.0, 1.0, full, dtype=torch.float64)
         if full == 1:
             span = torch.zeros_like(span)
-        codes = fourier_features(
+        return fourier_features(
             span[:length, None],
             num_bands=self.num_bands,
             max_resolution=self.max_resolution[axis : axis + 1],
         )
-        return codes.to(self._device)
 
 
 class LearnedPositions(Positions):
@@ -168,13 +194,18 @@ class LearnedPositions(Positions):
         )
 
 
-class SinusoidalPositions(Positions):
+class SinusoidalPositions(ConstantPositions):
     """The Transformer's sinusoids on one axis, added to the content (Vaswani et al. 2017, §3.5).
+
+    Channels 2i and 2i + 1 of place t are sin(t / max_period^(2i/dim)) and the cosine of the same.
 
     Args:
         shape: one length; longer inputs are fine.
         dim: width of a code, even.
-        max_period: longest wavelength over 2π.
+        max_period: bound on the wavelengths over 2π.
+
+    Raises:
+        ValueError: for an odd width, or a grid of more than one axis.
     """
 
     add = True
@@ -186,13 +217,14 @@ class SinusoidalPositions(Positions):
                 f"sinusoidal positions need an even width and one axis, got dim={dim} and "
                 f"shape={list(shape)}"
             )
-        self.dim = dim
-        exponent = torch.arange(0, dim, 2, dtype=torch.float64) / dim
-        self.register_buffer("frequencies", max_period**-exponent, persistent=False)
+        self.dim, self.max_period = dim, max_period
 
     def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
         if len(shape) != 1:
             raise ValueError(f"sinusoidal positions have one axis, input has shape {shape}")
-        steps = torch.arange(shape[0], device=self.frequencies.device)
-        angles = steps[:, None] * self.frequencies
-        return (torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2),)
+        return super().forward(shape)
+
+    def axis_code(self, axis: int, length: int) -> Float[Tensor, "length code"]:
+        exponent = torch.arange(0, self.dim, 2, dtype=torch.float64) / self.dim
+        angles = torch.arange(length)[:, None] * self.max_period**-exponent
+        return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)

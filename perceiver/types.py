@@ -12,7 +12,8 @@ Masks are boolean, True = may be attended to. They are never floats.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -30,7 +31,8 @@ class Batch:
             the modality holds zeros there.
         masks: modality → (b, length) bool, True on elements that are not padding. A modality whose
             examples are all full has no entry.
-        present: modality → (b,) bool, False where the example lacks the modality altogether.
+        present: modality → (b,) bool, False where the example lacks the modality altogether. A
+            modality that all examples have needs no entry.
         target: (b,) class indices, (b, k) 0/1 labels or (b, k) real values; None for prediction.
         ids: one name an example, for reports and error messages.
     """
@@ -42,7 +44,14 @@ class Batch:
     ids: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(next(iter(self.inputs.values())))
+        return len(next(iter(self.inputs.values()), ()))
+
+    def has_any(self, modalities: Sequence[str]) -> Bool[Tensor, " b"]:
+        """Which examples have at least one of the modalities."""
+        everywhere = torch.ones(
+            len(self), dtype=torch.bool, device=next(iter(self.inputs.values())).device
+        )
+        return torch.stack([self.present.get(name, everywhere) for name in modalities]).any(0)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(
@@ -90,10 +99,16 @@ class Segment:
         return self.content.shape[-1] + sum(code.shape[-1] for code in self.axes) + constant
 
     def dense(self) -> Float[Tensor, "b m channels"]:
-        """The tokens as one tensor: the definition of what a segment means."""
+        """The tokens as one tensor: the definition of what a segment means.
+
+        Raises:
+            ValueError: if the position codes are of another grid than the content.
+        """
         b, m, _ = self.content.shape
         parts = [self.content]
         lengths = [code.shape[0] for code in self.axes]
+        if lengths and math.prod(lengths) != m:
+            raise ValueError(f"position codes of a grid {lengths} do not fit {m} tokens")
         for axis, code in enumerate(self.axes):
             view = [1] * axis + [lengths[axis]] + [1] * (len(lengths) - axis - 1) + [-1]
             grid = code.reshape(view).expand(*lengths, -1).reshape(1, m, -1)
