@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -13,7 +14,16 @@ from perceiver.positions import Positions
 from perceiver.types import Segment
 
 
-class Adapter(nn.Module):
+def check_mask(mask: Tensor | None, shape: Sequence[int]) -> None:
+    """Raise ValueError unless `mask` is None or boolean and of the given shape."""
+    if mask is not None and (mask.dtype is not torch.bool or mask.shape != torch.Size(shape)):
+        raise ValueError(
+            f"mask is {mask.dtype} of shape {tuple(mask.shape)}; expected bool of shape "
+            f"{tuple(shape)}, True on real elements"
+        )
+
+
+class Adapter(nn.Module, ABC):
     """Base of adapters: one modality's raw tensor → a `Segment`.
 
     Args:
@@ -38,14 +48,14 @@ class Adapter(nn.Module):
         self.embed = lecun_linear(content_dim, embed_dim) if embed_dim else nn.Identity()
         content_dim = embed_dim or content_dim
         self.position = position(shape=tuple(shape)) if position else None
-        added = self.position is not None and self.position.add
-        if added and self.position.dim != content_dim:
+        self.channels = content_dim
+        if self.position is not None and not self.position.add:
+            self.channels += self.position.dim
+        elif self.position is not None and self.position.dim != content_dim:
             raise ValueError(
                 f"positions of width {self.position.dim} cannot be added to content of width "
                 f"{content_dim}: make the two equal, or concatenate (add=false)"
             )
-        concatenated = 0 if self.position is None or added else self.position.dim
-        self.channels = content_dim + concatenated
 
     @abstractmethod
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Segment:
@@ -57,7 +67,17 @@ class Adapter(nn.Module):
         shape: tuple[int, ...],
         mask: Bool[Tensor, "b m"] | None = None,
     ) -> Segment:
-        """Embed the content and set the position codes of the grid `shape` beside it."""
+        """Embed the content and set the position codes of the grid `shape` beside it.
+
+        Raises:
+            ValueError: for content that is not floating-point, or a mask that is not bool (b, m).
+        """
+        if not content.is_floating_point():
+            raise ValueError(
+                f"{type(self).__name__} needs floating-point values, got {content.dtype}: "
+                "convert and scale them first"
+            )
+        check_mask(mask, content.shape[:2])
         content = self.embed(content)
         axes = self.position(shape) if self.position is not None else ()
         if self.position is not None and self.position.add:

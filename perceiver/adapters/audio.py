@@ -9,17 +9,22 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from perceiver.adapters.adapter import Adapter
+from perceiver.adapters.adapter import Adapter, check_mask
 from perceiver.positions import Positions
 from perceiver.types import Segment
 
 
-def _check_waveform(waveform: Tensor) -> None:
-    if waveform.dim() != 2:
+def _checked(waveform: Tensor, mask: Tensor | None) -> Tensor:
+    """The waveform with silence for padding, so that a token never holds what is not its clip."""
+    if waveform.dim() != 2 or not waveform.is_floating_point():
         raise ValueError(
-            f"audio has shape {tuple(waveform.shape)}; expected a mono waveform (batch, samples)"
+            f"audio has shape {tuple(waveform.shape)} and type {waveform.dtype}; expected a mono "
+            "floating-point waveform (batch, samples)"
         )
+    check_mask(mask, waveform.shape)
+    return waveform if mask is None else waveform.masked_fill(~mask, 0.0)
 
 
 class WaveformAdapter(Adapter):
@@ -53,7 +58,7 @@ class WaveformAdapter(Adapter):
     def forward(
         self, values: Float[Tensor, "b samples"], mask: Bool[Tensor, "b samples"] | None = None
     ) -> Segment:
-        _check_waveform(values)
+        values = _checked(values, mask)
         chunk = self.samples_per_token
         content = F.pad(values, (0, -values.shape[1] % chunk)).unflatten(1, (-1, chunk))
         # A token is real if its first sample is: padding lies at the end.
@@ -83,7 +88,8 @@ class SpectrogramAdapter(Adapter):
         augment: applied in training to the (b, bins, frames) log-spectrogram, SpecAugment for one.
 
     Raises:
-        ValueError: if `bins_per_token` does not divide `num_bins`.
+        ValueError: if `bins_per_token` does not divide `num_bins`; in `forward`, if the transform
+            gives other bins or frames than promised.
     """
 
     def __init__(
@@ -120,10 +126,7 @@ class SpectrogramAdapter(Adapter):
     def forward(
         self, values: Float[Tensor, "b samples"], mask: Bool[Tensor, "b samples"] | None = None
     ) -> Segment:
-        _check_waveform(values)
-        # Fourier transforms exist in full precision only.
-        with torch.autocast(values.device.type, enabled=False):
-            spectrogram = self.log_spectrogram(values.float(), mask)
+        spectrogram = self.log_spectrogram(_checked(values, mask), mask)
         tile, bins = self.frames_per_token, self.bins_per_token
         spectrogram = F.pad(spectrogram, (0, -spectrogram.shape[-1] % tile))
         patches = spectrogram.unfold(1, bins, bins).unfold(2, tile, tile)  # b rows cols bins tile
@@ -145,8 +148,19 @@ class SpectrogramAdapter(Adapter):
     def log_spectrogram(
         self, waveform: Float[Tensor, "b samples"], mask: Bool[Tensor, "b samples"] | None = None
     ) -> Float[Tensor, "b bins frames"]:
-        """log(power + 1e-6), normalised over each clip's real frames, zero on the others."""
-        log = (self.transform(waveform) + 1e-6).log()
+        """log(power + 1e-6), normalised over each clip's real frames, zero on the others.
+
+        Computed in float32 at least, returned in the waveform's dtype.
+        """
+        with torch.autocast(waveform.device.type, enabled=False):
+            log = (self._power(waveform) + 1e-6).log()
+        promised = (self.num_bins, 1 + waveform.shape[1] // self.hop_length)
+        if log.shape[1:] != promised:
+            raise ValueError(
+                f"the transform gives {log.shape[1]} bins × {log.shape[2]} frames, but num_bins="
+                f"{self.num_bins} and hop_length={self.hop_length} promise {promised[0]} × "
+                f"{promised[1]}"
+            )
         keep = torch.ones_like(log[:, :1])
         if mask is not None:
             keep = self._frames(mask)[:, None].to(log.dtype)
@@ -155,5 +169,12 @@ class SpectrogramAdapter(Adapter):
             mean = (log * keep).sum((1, 2), keepdim=True) / count
             variance = ((log - mean).square() * keep).sum((1, 2), keepdim=True) / count
             log = (log - mean) * (variance + 1e-5).rsqrt()
-        log = log * keep
+        log = (log * keep).to(waveform.dtype)
         return self.augment(log) if self.training and self.augment is not None else log
+
+    def _power(self, waveform: Float[Tensor, "b samples"]) -> Float[Tensor, "b bins frames"]:
+        # Fourier transforms exist in full precision only, also in a half-precision model.
+        if waveform.dtype.itemsize >= 4:
+            return self.transform(waveform)
+        wide = {name: buffer.float() for name, buffer in self.transform.named_buffers()}
+        return functional_call(self.transform, wide, waveform.float())

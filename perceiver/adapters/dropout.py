@@ -15,8 +15,12 @@ class ModalityDropout(nn.Module):
     On AudioSet, dropping the video of an example with p = 0.3 lifts mAP from 39.7 to 43.5
     (Jaegle et al. 2021, §4.2).
 
+    Of an example whose modalities would all be dropped, the one that came closest to being kept
+    (the largest draw less its probability) is kept.
+
     Args:
-        p: probability of dropping a modality, one for all or modality → probability.
+        p: probability of dropping a modality, one for all or modality → probability; a modality
+            that is not named is never dropped.
 
     Raises:
         ValueError: for a probability outside [0, 1].
@@ -36,10 +40,9 @@ class ModalityDropout(nn.Module):
         names = list(present)
         had = torch.stack([present[name] for name in names], dim=1)
         rates = [self.p.get(n, 0.0) if isinstance(self.p, Mapping) else self.p for n in names]
-        draw = torch.rand(had.shape, device=had.device)
-        kept = had & (draw >= torch.tensor(rates, device=had.device))
-        # Where all were dropped, the one with the luckiest draw comes back.
-        luckiest = (draw * had).argmax(1, keepdim=True)
-        saved = torch.zeros_like(had).scatter(1, luckiest, True) & had
+        margin = torch.rand(had.shape, device=had.device) - torch.tensor(rates, device=had.device)
+        kept = had & (margin >= 0)
+        closest = margin.masked_fill(~had, float("-inf")).argmax(1, keepdim=True)
+        saved = torch.zeros_like(had).scatter(1, closest, True) & had
         kept = torch.where(kept.any(1, keepdim=True), kept, saved)
         return dict(zip(names, kept.unbind(1), strict=True))

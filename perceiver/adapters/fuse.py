@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from perceiver.attention.init import lecun_linear
 from perceiver.types import ByteArray, Segment
 
 
-class Fusion(nn.Module):
+class Fusion(nn.Module, ABC):
     """Base of fusions: segments of several widths → a byte array of width `channels`."""
 
     channels: int
@@ -42,10 +42,15 @@ class PaddingFusion(Fusion):
         channels: modality → width of its segment.
         min_padding: learned channels that even the widest modality gets. 0 with one modality leaves
             its segment as it is.
+
+    Raises:
+        ValueError: for a negative `min_padding`.
     """
 
     def __init__(self, *, channels: Mapping[str, int], min_padding: int) -> None:
         super().__init__()
+        if min_padding < 0:
+            raise ValueError(f"min_padding={min_padding} must be 0 or more learned channels")
         self.channels = max(channels.values()) + min_padding
         self.padding = nn.ParameterDict(
             {
@@ -56,7 +61,12 @@ class PaddingFusion(Fusion):
         )
 
     def fuse(self, name: str, segment: Segment) -> Segment:
-        return replace(segment, constant=self.padding[name]) if name in self.padding else segment
+        if name not in self.padding:
+            return segment
+        padding: Tensor = self.padding[name]
+        if segment.constant is not None:
+            padding = torch.cat([segment.constant, padding])
+        return replace(segment, constant=padding)
 
 
 class ProjectionFusion(Fusion):

@@ -48,7 +48,7 @@ class PixelAdapter(Adapter):
 
 
 class PatchAdapter(Adapter):
-    """One token a square patch, its pixels as content.
+    """One token a square patch, its pixels as content: channel by channel, row by row.
 
     Args:
         channels: colour channels.
@@ -100,13 +100,16 @@ class ConvStemAdapter(Adapter):
     """A convolution of stride 2 and a max-pool of stride 2, one token a place: 224 → 56.
 
     The preprocessing of Perceiver IO's convolutional ImageNet model (Jaegle et al. 2022, §4.5):
-    7×7 convolution, batch norm, ReLU, 3×3 max-pool, all padded to "same".
+    7×7 convolution, batch norm, ReLU, 3×3 max-pool, all padded to "same" for sides that 4 divides.
 
     Args:
         channels: colour channels.
         size: height and width in pixels.
         stem_dim: channels of the convolution.
         position: makes the position codes of the reduced grid; see `Adapter`.
+
+    Raises:
+        ValueError: for sides below 4 pixels.
     """
 
     def __init__(
@@ -117,6 +120,10 @@ class ConvStemAdapter(Adapter):
         position: Callable[..., Positions] | None,
         stem_dim: int = 64,
     ) -> None:
+        if min(size) < 4:
+            raise ValueError(
+                f"a stem that quarters the grid needs sides of 4 pixels, got {[*size]}"
+            )
         super().__init__(
             content_dim=stem_dim,
             shape=[side // 2 // 2 for side in size],

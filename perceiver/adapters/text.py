@@ -22,6 +22,9 @@ class TokenAdapter(Adapter):
         dim: width of the embedding.
         max_length: the longest sequence that is meant to come.
         position: makes the position codes; see `Adapter`.
+
+    Raises:
+        ValueError: in `forward`, for values that are not ids (b, length) below `vocab_size`.
     """
 
     def __init__(
@@ -44,4 +47,12 @@ class TokenAdapter(Adapter):
                 f"text has shape {tuple(values.shape)} and type {values.dtype}; "
                 "expected integer ids (batch, length)"
             )
+        # On a GPU the check would stall the queue.
+        if values.device.type == "cpu" and values.numel():
+            low, high = (int(bound) for bound in values.aminmax())
+            if low < 0 or high >= self.embedding.num_embeddings:
+                raise ValueError(
+                    f"text holds the id {low if low < 0 else high}, out of range for "
+                    f"vocab_size={self.embedding.num_embeddings}"
+                )
         return self.segment(self.embedding(values), (values.shape[1],), mask)
