@@ -1,7 +1,7 @@
 """Models in plain torch."""
 
 from perceiver.models.blocks import AttentionBlock
-from perceiver.models.decoder import Decoder, LearnedQueries, MeanPoolDecoder, QueryDecoder
+from perceiver.models.decoder import Decoder, LearnedQueries, MeanPoolDecoder, Queries, QueryDecoder
 from perceiver.models.encoder import PerceiverEncoder
 from perceiver.models.perceiver import Perceiver
 
@@ -12,5 +12,6 @@ __all__ = [
     "MeanPoolDecoder",
     "Perceiver",
     "PerceiverEncoder",
+    "Queries",
     "QueryDecoder",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -13,7 +13,7 @@ from perceiver.attention.init import lecun_linear
 from perceiver.models.blocks import AttentionBlock, build
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Module, ABC):
     """Base of decoders: latents (b, n, d) → outputs (b, o, k)."""
 
     @abstractmethod
@@ -38,7 +38,16 @@ class MeanPoolDecoder(Decoder):
         return self.linear(self.norm(latents.mean(1, keepdim=True)))
 
 
-class LearnedQueries(nn.Module):
+class Queries(nn.Module, ABC):
+    """Base of what makes output queries (b, o, e) for a batch; `dim` is their width, e."""
+
+    dim: int
+
+    @abstractmethod
+    def forward(self, batch_size: int) -> Float[Tensor, "b o e"]: ...
+
+
+class LearnedQueries(Queries):
     """Output queries that are learned and the same for every example.
 
     Args:
@@ -62,7 +71,7 @@ class QueryDecoder(Decoder):
     Args:
         latent_dim: width of a latent.
         out_dim: numbers an output holds.
-        queries: a module with `dim` whose forward(batch_size) gives the queries (b, o, e).
+        queries: makes the queries of a batch.
         attention: makes the cross-attention from (query_dim, key_dim).
         widening: widening of the MLP.
         query_residual: add the queries to what they read; the published classifier does not.
@@ -73,7 +82,7 @@ class QueryDecoder(Decoder):
         *,
         latent_dim: int,
         out_dim: int,
-        queries: nn.Module,
+        queries: Queries,
         attention: Callable[..., nn.Module],
         widening: int = 1,
         query_residual: bool = False,
@@ -89,7 +98,7 @@ class QueryDecoder(Decoder):
             widening=widening,
             query_residual=query_residual,
         )
-        self.linear = lecun_linear(self.cross_attend.norm.normalized_shape[0], out_dim)
+        self.linear = lecun_linear(queries.dim, out_dim)
 
     def forward(self, latents: Float[Tensor, "b n d"]) -> Float[Tensor, "b o k"]:
         return self.linear(self.cross_attend(self.queries(latents.shape[0]), latents))

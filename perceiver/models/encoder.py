@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -61,6 +61,11 @@ class PerceiverEncoder(nn.Module):
         init_std: float = 0.02,
     ) -> None:
         super().__init__()
+        if num_latents < 1 or num_layers < 0:
+            raise ValueError(
+                f"num_latents={num_latents} must be at least 1 and num_layers={num_layers} at "
+                "least 0"
+            )
         if not 1 <= num_cross_attends <= num_blocks:
             raise ValueError(
                 f"num_cross_attends={num_cross_attends} must lie between 1 and "
@@ -97,6 +102,11 @@ class PerceiverEncoder(nn.Module):
             for _ in range(1 if share_blocks else num_blocks)
         )
 
+    def _latent_layers(self, block: int) -> Iterable[nn.Module]:
+        layers = self.latent_blocks[min(block, len(self.latent_blocks) - 1)]
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
     def forward(self, inputs: ByteArray) -> Float[Tensor, "b n d"]:
         """The latents after all blocks."""
         tokens, mask = inputs.tokens, inputs.mask
@@ -105,6 +115,6 @@ class PerceiverEncoder(nn.Module):
             if block < self.num_cross_attends:
                 cross = self.cross_attends[min(block, len(self.cross_attends) - 1)]
                 latents = cross(latents, tokens, mask=mask)
-            for layer in self.latent_blocks[min(block, len(self.latent_blocks) - 1)]:
+            for layer in self._latent_layers(block):
                 latents = layer(latents)
         return latents

@@ -28,6 +28,9 @@ class Perceiver(nn.Module):
         latent_attention: makes the latents' self-attention likewise.
         decoder: makes the decoder from latent_dim=.
         modality_dropout: drops modalities of single examples in training; None = never.
+
+    Raises:
+        ValueError: without adapters, or for a dropout rate of a modality that has none.
     """
 
     def __init__(
@@ -44,6 +47,13 @@ class Perceiver(nn.Module):
         super().__init__()
         if not adapters:
             raise ValueError("a model needs at least one modality: model.adapters is empty")
+        rates = getattr(modality_dropout, "p", None)
+        strangers = sorted(set(rates) - set(adapters)) if isinstance(rates, Mapping) else []
+        if strangers:
+            raise ValueError(
+                f"model.modality_dropout.p names {', '.join(strangers)}: the model's modalities "
+                f"are {', '.join(sorted(adapters))}"
+            )
         self.adapters = nn.ModuleDict(dict(sorted(adapters.items())))
         self.modality_dropout = modality_dropout
         widths = {name: adapter.channels for name, adapter in self.adapters.items()}
@@ -69,12 +79,16 @@ class Perceiver(nn.Module):
         """What the latents read of the inputs, absent modalities masked.
 
         Raises:
-            ValueError: for an unknown modality, or none.
+            ValueError: for an unknown modality, or none, or inputs of different numbers of
+                examples.
         """
         unknown = sorted(set(inputs) - set(self.adapters))
         if unknown or not inputs:
             what = f"cannot read {', '.join(unknown)}" if unknown else "was given no input at all"
             raise ValueError(f"the model {what}: its modalities are {', '.join(self.modalities)}")
+        sizes = {name: len(values) for name, values in inputs.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"the inputs hold different numbers of examples: {sizes}")
         masks, present = masks or {}, dict(present or {})
         if self.training and self.modality_dropout is not None:
             first = next(iter(inputs.values()))
