@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from perceiver.tasks.objectives import Objective
 class SplitMetrics(nn.Module):
     """Collects over batches and processes; exact however the split was cut up.
 
+    The loss is the mean over examples, whatever the sizes of the batches.
+
     Args:
         objective: gives the metrics.
         subsets: names of the subsets that are reported besides the whole.
@@ -21,35 +23,40 @@ class SplitMetrics(nn.Module):
 
     def __init__(self, *, objective: Objective, subsets: Sequence[str]) -> None:
         super().__init__()
-        self.monitor = objective.monitor
-        self.loss = MeanMetric()
+        self.monitor, self.metric_target = objective.monitor, objective.metric_target
+        self.loss = MeanMetric(nan_strategy="disable")  # a diverged run must show it
         self.scores = objective.metrics()
-        self.subset_scores = nn.ModuleDict({name: objective.monitored() for name in subsets})
-        self.subset_counts = nn.ModuleDict({name: SumMetric() for name in subsets})
+        self.subset_scores: Mapping[str, Metric] = nn.ModuleDict(  # type: ignore[assignment]
+            {name: objective.monitored() for name in subsets}
+        )
+        self.subset_counts: Mapping[str, SumMetric] = nn.ModuleDict(  # type: ignore[assignment]
+            {name: SumMetric() for name in subsets}
+        )
 
     def update(self, loss: Tensor, predictions: Tensor, target: Tensor) -> None:
         """Add a batch, given everything that its examples have."""
         self.loss.update(loss, len(target))
-        self.scores.update(predictions, target)
+        self.scores.update(predictions, self.metric_target(target))
 
     def update_subset(self, name: str, predictions: Tensor, target: Tensor) -> None:
         """Add what was predicted from a subset, for the examples that have any of it."""
         self.subset_counts[name].update(torch.tensor(float(len(target)), device=target.device))
         if len(target):
-            self.subset_scores[name].update(predictions, target)
+            self.subset_scores[name].update(predictions, self.metric_target(target))
 
     def compute(self) -> dict[str, Tensor]:
         """All values over all processes; a subset that no example has any of is left out."""
         values = {"loss": self.loss.compute(), **self.scores.compute()}
         for name, metric in self.subset_scores.items():
-            # Every process computes everything, so that none waits for another in vain.
-            value, count = metric.compute(), self.subset_counts[name].compute()
-            if count > 0:
-                values[f"{self.monitor}/{name}"] = value
+            # The count is the same on every process, so that none waits for another in vain.
+            if self.subset_counts[name].compute() > 0:
+                values[f"{self.monitor}/{name}"] = metric.compute()
         return {name: value.float() for name, value in values.items()}
 
     def reset(self) -> None:
         """Start anew."""
-        for module in self.modules():
-            if isinstance(module, Metric):
-                module.reset()
+        self.loss.reset()
+        self.scores.reset()
+        for name, metric in self.subset_scores.items():
+            metric.reset()
+            self.subset_counts[name].reset()

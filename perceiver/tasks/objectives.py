@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,8 +19,22 @@ from torchmetrics.classification import (
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 
 
-class Objective(nn.Module):
+class R2(R2Score):
+    """The share of the targets' variance that is explained; NaN for fewer than two examples."""
+
+    def compute(self) -> Tensor:
+        return super().compute() if self.total > 1 else self.residual.mean() * torch.nan
+
+
+def _wide(outputs: Tensor) -> Tensor:
+    """Losses are computed in float32 at least: half precision would round the targets."""
+    return outputs.float() if outputs.dtype.itemsize < 4 else outputs
+
+
+class Objective(nn.Module, ABC):
     """Base of objectives, for models with one output an example.
+
+    `targets` says what the target of an example is: "a class", "labels" or "values".
 
     Args:
         out_dim: numbers that the model puts out for an example.
@@ -29,10 +45,12 @@ class Objective(nn.Module):
         ValueError: for a metric that the objective does not have.
     """
 
+    targets: ClassVar[str]
+
     def __init__(self, *, out_dim: int, monitor: str, mode: str) -> None:
         super().__init__()
         self.out_dim, self.monitor, self.mode = out_dim, monitor, mode
-        known = list(self.metrics())
+        known = [str(name) for name in self.metrics()]
         if monitor not in known or mode not in ("max", "min"):
             raise ValueError(
                 f"task.objective.monitor={monitor} with mode={mode}: choose a metric of "
@@ -51,6 +69,10 @@ class Objective(nn.Module):
         """Outputs as a person would read them: probabilities, or values."""
         return outputs
 
+    def metric_target(self, target: Tensor) -> Tensor:
+        """The target as the metrics take it."""
+        return target
+
     def monitored(self) -> Metric:
         """A fresh metric of the kind that is monitored."""
         return self.metrics()[self.monitor]
@@ -61,10 +83,10 @@ class Objective(nn.Module):
         Raises:
             ValueError: if the decoder gives several, or outputs of another width.
         """
-        if outputs.shape[1] != 1 or outputs.shape[2] != self.out_dim:
+        if outputs.shape[1:] != (1, self.out_dim):
             raise ValueError(
                 f"{type(self).__name__} needs one output of width out_dim={self.out_dim} an "
-                f"example, the decoder gives {outputs.shape[1]} of width {outputs.shape[2]}"
+                f"example, (batch, 1, {self.out_dim}); the model gives {tuple(outputs.shape)}"
             )
         return outputs[:, 0]
 
@@ -77,7 +99,13 @@ class SingleLabel(Objective):
         label_smoothing: share of the target spread over all classes.
         monitor: "acc" or "f1".
         mode: "max".
+
+    Raises:
+        ValueError: for a smoothing that is no share; in `loss`, for targets other than (b,) class
+            indices below `out_dim`.
     """
+
+    targets = "a class"
 
     def __init__(
         self,
@@ -88,16 +116,23 @@ class SingleLabel(Objective):
         mode: str = "max",
     ) -> None:
         super().__init__(out_dim=out_dim, monitor=monitor, mode=mode)
+        if not 0.0 <= label_smoothing <= 1.0:
+            raise ValueError(f"label_smoothing={label_smoothing} must lie in [0, 1]")
         self.label_smoothing = label_smoothing
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        if target.shape != outputs.shape[:1] or target.is_floating_point():
+            raise ValueError(
+                f"single-label targets have shape {tuple(target.shape)} and type {target.dtype}, "
+                f"outputs {tuple(outputs.shape)}: give one class index an example"
+            )
         # On a GPU the check would stall the queue; there the data's own check must do.
         if target.device.type == "cpu" and not bool(
             ((target >= 0) & (target < self.out_dim)).all()
         ):
             wrong = target[(target < 0) | (target >= self.out_dim)][0]
             raise ValueError(f"label {int(wrong)} is out of range for {self.out_dim} classes")
-        return F.cross_entropy(outputs, target, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(_wide(outputs), target, label_smoothing=self.label_smoothing)
 
     def metrics(self) -> MetricCollection:
         return MetricCollection(
@@ -114,8 +149,13 @@ class SingleLabel(Objective):
 class MultiLabel(Objective):
     """Any number of `out_dim` labels: binary cross-entropy, mean average precision, accuracy.
 
-    Targets are (b, out_dim) of 0 and 1.
+    Targets are (b, out_dim) of 0 and 1, of any type.
+
+    Raises:
+        ValueError: in `loss`, for other targets.
     """
+
+    targets = "labels"
 
     def __init__(self, *, out_dim: int, monitor: str = "map", mode: str = "max") -> None:
         super().__init__(out_dim=out_dim, monitor=monitor, mode=mode)
@@ -126,7 +166,14 @@ class MultiLabel(Objective):
                 f"multi-label targets have shape {tuple(target.shape)}, outputs "
                 f"{tuple(outputs.shape)}: give 0 or 1 for each of the {self.out_dim} labels"
             )
-        return F.binary_cross_entropy_with_logits(outputs, target.to(outputs.dtype))
+        if target.device.type == "cpu" and not bool(((target == 0) | (target == 1)).all()):
+            wrong = target[(target != 0) & (target != 1)][0]
+            raise ValueError(f"multi-label targets hold {float(wrong):g}: give 0 or 1")
+        wide = _wide(outputs)
+        return F.binary_cross_entropy_with_logits(wide, target.to(wide.dtype))
+
+    def metric_target(self, target: Tensor) -> Tensor:
+        return target.long()
 
     def metrics(self) -> MetricCollection:
         return MetricCollection(
@@ -144,7 +191,12 @@ class Regression(Objective):
     """`out_dim` real values: mean squared error; reported MAE, RMSE and R².
 
     Targets are (b, out_dim).
+
+    Raises:
+        ValueError: in `loss`, for targets of another shape.
     """
+
+    targets = "values"
 
     def __init__(self, *, out_dim: int, monitor: str = "mae", mode: str = "min") -> None:
         super().__init__(out_dim=out_dim, monitor=monitor, mode=mode)
@@ -155,13 +207,17 @@ class Regression(Objective):
                 f"regression targets have shape {tuple(target.shape)}, outputs "
                 f"{tuple(outputs.shape)}: give {self.out_dim} values an example"
             )
-        return F.mse_loss(outputs, target.to(outputs.dtype))
+        wide = _wide(outputs)
+        return F.mse_loss(wide, target.to(wide.dtype))
 
     def metrics(self) -> MetricCollection:
         return MetricCollection(
             {
                 "mae": MeanAbsoluteError(),
                 "rmse": MeanSquaredError(squared=False),
-                "r2": R2Score(),
+                "r2": R2(),
             }
         )
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        return outputs.float()

@@ -1,6 +1,7 @@
 """Learning-rate schedules over a whole run, as factors of the optimiser's rate.
 
-Each takes the optimiser and the run's number of steps, and is stepped once a step.
+Each takes the optimiser and the run's number of steps, and is stepped once a step. `warmup` is a
+share of the run, in which the rate rises linearly; other shares are of what follows the warm-up.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 def _warmed(
     optimizer: Optimizer, total_steps: int, warmup: float, factor: Callable[[float], float]
 ) -> LambdaLR:
-    """Linear warm-up over a share of the run, then factor(progress), progress from 0 to 1."""
+    """Linear warm-up, then factor(progress), progress from 0 to 1 over the rest of the run."""
     if not 0.0 <= warmup < 1.0:
         raise ValueError(f"warmup={warmup} is a share of the run, at least 0 and below 1")
     warmup_steps = round(warmup * total_steps)
@@ -74,7 +75,15 @@ def step(
 
     Perceiver on ImageNet (Jaegle et al. 2021, appendix A): ÷10 at epochs 84, 102 and 114 of 120,
     milestones 0.7, 0.85 and 0.95.
+
+    Raises:
+        ValueError: for a milestone that is no share, an epoch say.
     """
+    if not all(0.0 < milestone < 1.0 for milestone in milestones):
+        raise ValueError(
+            f"milestones={list(milestones)} are shares of the run, above 0 and below 1: "
+            "epoch 84 of 120 is 0.7"
+        )
     return _warmed(
         optimizer,
         total_steps,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -16,6 +15,12 @@ from perceiver.tasks.objectives import Objective
 from perceiver.tasks.optimisers import parameter_groups
 from perceiver.tasks.subsets import modality_subsets, restrict
 from perceiver.types import Batch
+
+
+def _target(batch: Batch) -> Tensor:
+    if batch.target is None:
+        raise ValueError("the batch has no target, which training and evaluation need")
+    return batch.target
 
 
 class SupervisedTask(pl.LightningModule):
@@ -58,7 +63,7 @@ class SupervisedTask(pl.LightningModule):
             "val": modality_subsets(modalities, val_subsets),
             "test": modality_subsets(modalities, test_subsets),
         }
-        self.metrics = nn.ModuleDict(
+        self.metrics: Mapping[str, SplitMetrics] = nn.ModuleDict(  # type: ignore[assignment]
             {
                 split: SplitMetrics(objective=objective, subsets=["+".join(s) for s in subsets])
                 for split, subsets in self.subsets.items()
@@ -71,7 +76,7 @@ class SupervisedTask(pl.LightningModule):
         return self.objective.single_output(outputs)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.objective.loss(self(batch), batch.target)
+        loss = self.objective.loss(self(batch), _target(batch))
         self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
         return loss
 
@@ -85,14 +90,14 @@ class SupervisedTask(pl.LightningModule):
         return self.objective.predict(self(batch))
 
     def _evaluate(self, batch: Batch, split: str) -> Tensor:
-        outputs, metrics = self(batch), self.metrics[split]
+        outputs, target, metrics = self(batch), _target(batch), self.metrics[split]
         predictions = self.objective.predict(outputs)
-        metrics.update(self.objective.loss(outputs, batch.target), predictions, batch.target)
+        metrics.update(self.objective.loss(outputs, target), predictions, target)
         for subset in self.subsets[split]:
             part = restrict(batch, subset)
-            some = torch.stack([part.present[name] for name in subset]).any(0)
+            some = batch.has_any(subset)
             answers = self.objective.predict(self(part))
-            metrics.update_subset("+".join(subset), answers[some], batch.target[some])
+            metrics.update_subset("+".join(subset), answers[some], target[some])
         return predictions
 
     def on_validation_epoch_end(self) -> None:
