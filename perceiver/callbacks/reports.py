@@ -35,11 +35,12 @@ class ConfusionMatrix(pl.Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Tensor,
+        outputs: Any,
         batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        assert batch.target is not None, "a test has targets"
         self.matrix.update(outputs, batch.target)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -107,7 +108,7 @@ class PredictionTable(pl.Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Tensor,
+        outputs: Any,
         batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -115,14 +116,16 @@ class PredictionTable(pl.Callback):
         wanted = self.num_examples - len(self.rows)
         if not trainer.is_global_zero or wanted <= 0:
             return
-        here = {name: flags.tolist() for name, flags in batch.present.items()}
+        assert batch.target is not None, "a test has targets"
+        here = {name: batch.has_any([name]).tolist() for name in batch.inputs}
+        seen = len(self.rows)
         for index, (answer, target) in enumerate(
             zip(outputs[:wanted].cpu(), batch.target[:wanted].tolist(), strict=True)
         ):
             confidence, label = torch.max(answer, 0)
             self.rows.append(
                 [
-                    batch.ids[index] if batch.ids else str(index),
+                    batch.ids[index] if batch.ids else str(seen + index),
                     self.class_names[target],
                     self.class_names[int(label)],
                     round(float(confidence), 4),

@@ -14,10 +14,17 @@ class Throughput(pl.Callback):
     """Logs `train/examples_per_second` an epoch, over all processes, validation left out."""
 
     def __init__(self) -> None:
-        self._examples, self._start = 0, 0.0
+        self._examples, self._seconds, self._start = 0, 0.0, 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._examples, self._start = 0, time.perf_counter()
+        self._examples, self._seconds, self._start = 0, 0.0, time.perf_counter()
+
+    # Validation runs inside the training epoch, perhaps several times: the clock stops for it.
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._seconds += time.perf_counter() - self._start
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start = time.perf_counter()
 
     def on_train_batch_end(
         self,
@@ -28,8 +35,8 @@ class Throughput(pl.Callback):
         batch_idx: int,
     ) -> None:
         self._examples += len(batch)
-        # Validation runs inside the last batch's epoch: the clock must be read before it.
-        if trainer.is_last_batch:
-            seconds = time.perf_counter() - self._start
-            rate = self._examples * trainer.world_size / seconds
-            pl_module.log("train/examples_per_second", rate, batch_size=len(batch))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        seconds = self._seconds + time.perf_counter() - self._start
+        rate = self._examples * trainer.world_size / seconds
+        pl_module.log("train/examples_per_second", rate)
