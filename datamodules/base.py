@@ -59,6 +59,7 @@ class MultimodalDataModule(pl.LightningDataModule):
     """
 
     offers: ClassVar[tuple[str, ...]]
+    targets: ClassVar[str] = "a class"  # or "labels", "values": what an example's target is
 
     def __init__(
         self,
@@ -130,7 +131,7 @@ class MultimodalDataModule(pl.LightningDataModule):
                 lacking=self._lacking(split, sources[split]),
                 training=training,
                 seed=(self.seed if training else self.split_seed) * len(SPLITS) + number,
-                augment={m: s for m, s in self.augment.items() if m in self.modalities},
+                augment=self.augment,
             )
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -72,6 +72,22 @@ def test_chunks_after_the_sound_are_allowed(tmp_path):
     assert len(read_audio(path, OPTIONS)) == 800
 
 
+def test_chunks_of_odd_length_before_the_sound_are_skipped_with_their_padding(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, sine(440, rate=8000), 8000)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:12] + b"note\x03\x00\x00\x00abc\x00" + raw[12:-101])
+    with pytest.raises(ValueError, match=r"1600 bytes of sound and the file holds 1499"):
+        read_audio(path, OPTIONS)
+
+
+def test_a_cut_leaves_no_trace_in_a_resampled_file(tmp_path):
+    soundfile.write(tmp_path / "a.wav", sine(1000, rate=44100, seconds=1.0), 44100)
+    cut = read_audio(tmp_path / "a.wav", OPTIONS)
+    whole = read_audio(tmp_path / "a.wav", AudioOptions(sample_rate=8000, max_seconds=2.0))
+    torch.testing.assert_close(cut, whole[: len(cut)])
+
+
 def test_a_file_of_zero_bytes_is_named(tmp_path):
     (tmp_path / "a.wav").touch()
     with pytest.raises(ValueError, match=r"a\.wav: the file has zero bytes"):

@@ -5,6 +5,9 @@ import pytest
 import soundfile
 import torch
 
+from datamodules.av_digits import AVDigitsDataModule
+from datamodules.scans import ScanDamage
+
 MODALITIES = ["image", "audio"]
 
 
@@ -58,6 +61,13 @@ def test_training_pairs_change_with_the_epoch_and_the_others_never(data):
     assert pairs("train", 0) == pairs("train", 0)
     assert pairs("train", 0) != pairs("train", 1)
     assert pairs("test", 0) == pairs("test", 1)
+
+
+def test_scans_stay_as_they_are_where_no_degradation_is_given():
+    data = AVDigitsDataModule(
+        root=".", modalities=["image"], batch_size=2, image={"channels": 1, "size": [8, 8]}
+    )
+    assert data.damage == ScanDamage(noise=(0.0, 0.0), patch=(0, 0))
 
 
 def test_a_digit_without_recordings_is_named(data, tmp_path):

@@ -15,13 +15,17 @@ NAMES = [
 
 @pytest.fixture
 def original(tmp_path, monkeypatch):
-    """cifar-10-batches-py with 30 training images and 10 for the test; red tells the class."""
+    """cifar-10-batches-py with 30 training images and 10 for the test.
+
+    Red tells the class, green the row.
+    """
     folder = tmp_path / "cifar10" / CIFAR10.base_folder
     folder.mkdir(parents=True)
 
     def write(name, labels):
         data = np.zeros((len(labels), 3, 32, 32), dtype=np.uint8)
         data[:, 0] = np.array(labels)[:, None, None]
+        data[:, 1] = np.arange(32)[:, None]
         with (folder / name).open("wb") as file:
             pickle.dump({"data": data.reshape(len(labels), -1), "labels": labels}, file)
 
@@ -40,7 +44,9 @@ def test_the_original_files_are_read_with_their_labels(make_data, original):
     assert data.class_names == NAMES
     red = batch.inputs["image"][:, 0, 5, 7]
     torch.testing.assert_close(red, batch.target / 127.5 - 1)
-    assert (batch.inputs["image"][:, 1:] == -1).all()
+    rows = torch.arange(32.0) / 127.5 - 1
+    torch.testing.assert_close(batch.inputs["image"][3, 1, :, 7], rows)
+    assert (batch.inputs["image"][:, 2] == -1).all()
 
 
 def test_validation_is_one_of_each_class_apart_from_training(make_data, original):
