@@ -16,6 +16,7 @@ def check_config(config: DictConfig) -> None:
         ValueError: for the first misfit found.
     """
     _check_modalities(config)
+    _check_targets(config)
     _check_interpolations(config)
     _check_processes(config)
 
@@ -35,6 +36,17 @@ def _check_modalities(config: DictConfig) -> None:
         raise ValueError(
             f"the data gives {', '.join(given)}, but the model reads {', '.join(reads)}: choose "
             f"'modality@model.adapters=[{','.join(given)}]' and leave data.modalities alone"
+        )
+
+
+def _check_targets(config: DictConfig) -> None:
+    wanted = getattr(get_class(config.task.objective._target_), "targets", None)
+    given = getattr(get_class(config.data._target_), "targets", wanted)
+    if wanted is not None and given != wanted:
+        fitting = {"a class": "single_label", "labels": "multi_label", "values": "regression"}
+        raise ValueError(
+            f"the task trains on {wanted} of an example, but the data set gives {given}: "
+            f"choose task={fitting[given]}"
         )
 
 

@@ -59,13 +59,12 @@ def keep_traceback(folder: Path) -> Iterator[None]:
 
 def sentence(error: BaseException, config_dir: Path, config_name: str) -> str:
     """What went wrong, where, and what to do, on one line."""
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        missing = error.missing_cfg_file
-        group, _, choice = str(missing[0] if isinstance(missing, list) else missing).rpartition("/")
-        return (
-            f"{group} has no choice {choice!r}{_nearest(choice, error.options)}; "
-            f"choices: {', '.join(error.options)}"
-        )
+    missing = re.search(r"Could not (?:find|load) '([^']+)/([^']+)'", str(error))
+    if isinstance(error, MissingConfigException) and missing:
+        group, choice = missing.groups()
+        known = sorted(path.stem for path in (config_dir / group).glob("*.yaml"))
+        near = _nearest(choice, known)
+        return f"{group} has no choice {choice!r}{near}; choices: {', '.join(known)}"
     overridden = re.search(r"Could not override '([^']+)'", str(error))
     if overridden is None:
         overridden = re.search(r"Key '([^']+)' is not in struct", str(error))

@@ -1,0 +1,135 @@
+"""conf/: every file composes, instantiates and takes one step of training, validation and test."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from runner.training import run_training
+
+CONF = Path(__file__).parents[2] / "conf"
+ROOTS = {"fsdd": "spoken_digits", "av_digits": "spoken_digits", "text_tsv": "sentences"}
+ROOTS |= {"image_folder": "photographs", "cifar10": "photographs", "sst2": "sentences"}
+# Not taken by a run of the default job: where they are tested instead is said beside them.
+ELSEWHERE = {
+    ("task", "multi_label"),  # tests/tasks, and refused below: no shipped data set has such targets
+    ("task", "regression"),  # likewise
+    ("trainer", "gpu"),  # needs a GPU
+    ("trainer", "ddp"),  # tests/test_processes.py
+}
+
+
+def choices(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def cases(*groups):
+    return [(g, c) for g in groups for c in choices(g) if (g, c) not in ELSEWHERE]
+
+
+@pytest.fixture
+def step(compose_run, request):
+    """Run one batch of fit, validation and test; returns the score."""
+
+    def run(*overrides, data=None):
+        if data in ROOTS:
+            overrides = (*overrides, f"data.root={request.getfixturevalue(ROOTS[data])}")
+        if data == "cifar10":
+            overrides = (*overrides, "data.num_classes=2")
+        return run_training(compose_run("debug=fast", *overrides))
+
+    return run
+
+
+SINGLE = ("model", "optimizer", "scheduler", "callbacks", "task", "trainer", "logger", "paths")
+
+
+@pytest.mark.parametrize(("group", "choice"), cases(*SINGLE))
+def test_choice_takes_a_step(step, group, choice):
+    needs = f"callbacks=[default,{choice}]" if group == "callbacks" else f"{group}={choice}"
+    assert math.isfinite(step(*[needs] if choice != "default" else []))
+
+
+@pytest.mark.parametrize("choice", choices("data"))
+def test_data_set_takes_a_step(step, choice):
+    assert math.isfinite(step(f"data={choice}", data=choice))
+
+
+@pytest.mark.parametrize("choice", choices("modality"))
+def test_modality_takes_a_step(step, choice):
+    assert math.isfinite(step(f"modality@model.adapters=[{choice}]"))
+
+
+@pytest.mark.parametrize(
+    ("group", "place", "choice"),
+    [
+        (group, place, choice)
+        for group, places in {
+            "decoder": ["model.decoder"],
+            "fusion": ["model.fusion"],
+        }.items()
+        for place in places
+        for choice in choices(group)
+    ],
+)
+def test_part_of_the_model_takes_a_step(step, group, place, choice):
+    assert math.isfinite(step(f"{group}@{place}={choice}"))
+
+
+@pytest.mark.parametrize("choice", choices("debug"))
+def test_debug_mode_runs(compose_run, tmp_path, choice):
+    overrides = ["trainer.limit_train_batches=3", "trainer.limit_test_batches=2"]
+    overrides += ["data.batch_size=7", *(["trainer.max_epochs=1"] if choice != "fast" else [])]
+    run_training(compose_run(f"debug={choice}", *overrides))
+    assert "test/acc" in (tmp_path / "run" / "results.json").read_text()
+
+
+EXPERIMENTS = choices("experiment")
+
+
+@pytest.mark.parametrize("choice", [c for c in EXPERIMENTS if not c.startswith("imagenet")])
+def test_experiment_takes_a_step(step, choice):
+    assert math.isfinite(step(f"experiment={choice}", data=choice))
+
+
+@pytest.mark.slow  # up to 326 M parameters and their moments: 5 GB
+@pytest.mark.parametrize("choice", [c for c in EXPERIMENTS if c.startswith("imagenet")])
+def test_preset_takes_a_step(step, choice):
+    small = ["data.image.size=[32,32]", "data.num_classes=2", "data.batch_size=2"]
+    small += ["data.augment.image=[]", "trainer.precision=32-true"]
+    local = ["data.num_workers=0", "data.pin_memory=false"]
+    assert math.isfinite(step(f"experiment={choice}", *small, *local, data="image_folder"))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "parameters"),
+    [
+        ("imagenet_perceiver", 44_912_254),
+        ("imagenet_perceiver_unshared", 326_241_856),
+        ("imagenet_perceiver_1x", 42_135_859),
+        ("imagenet_perceiver_io", 48_440_627),
+        ("imagenet_perceiver_io_conv", 48_646_522),
+        ("imagenet_perceiver_io_learned", 62_255_848),
+    ],
+)
+def test_preset_has_the_published_number_of_parameters(compose_run, experiment, parameters):
+    config = compose_run(f"experiment={experiment}")
+    with torch.device("meta"):
+        model = instantiate(config.model, _convert_="all")
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("experiment", "giga"), [("imagenet_perceiver", 707), ("imagenet_perceiver_1x", 404)]
+)
+def test_preset_has_the_published_number_of_flops(compose_run, experiment, giga):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = compose_run(f"experiment={experiment}")
+    with torch.device("meta"):
+        model = instantiate(config.model, _convert_="all")
+        with FlopCounterMode(display=False) as counter:
+            model({"image": torch.empty(1, 3, 224, 224)})
+    assert counter.get_total_flops() == pytest.approx(giga * 1e9, rel=0.005)

@@ -1,0 +1,108 @@
+"""What all tests share: no network, no accounts, tiny data sets, and the scripts as a user."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+PROJECT = Path(__file__).parents[1]
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["WANDB_SILENT"] = "true"
+os.environ["WANDB_ERROR_REPORTING"] = "false"
+
+
+@pytest.fixture(autouse=True)
+def _wandb_stays_in_the_test(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    for name in ("DATA", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb"))
+
+
+@pytest.fixture
+def compose_run(tmp_path):
+    """compose_run("data=fsdd", …) → the config of a run whose folder is inside tmp_path."""
+
+    def make(*overrides, name="config"):
+        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+            return compose(name, overrides=[f"paths.run_dir={tmp_path}/run", *overrides])
+
+    return make
+
+
+@pytest.fixture
+def run_script(tmp_path):
+    """run_script("train.py", "seed=1", …) → the finished process, run as a user would."""
+
+    def run(script, *arguments, status=0, timeout=300, **environment):
+        done = subprocess.run(
+            [sys.executable, str(PROJECT / script), *arguments],
+            cwd=tmp_path,
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        assert done.returncode == status, done.stdout[-3000:] + done.stderr[-6000:]
+        return done
+
+    return run
+
+
+def write_wav(path: Path, seconds: float, frequency: float, rate: int = 8000) -> None:
+    time = np.arange(round(seconds * rate)) / rate
+    samples = (8000 * np.sin(2 * np.pi * frequency * time)).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.tobytes())
+
+
+@pytest.fixture
+def spoken_digits(tmp_path):
+    """A folder laid out as the Free Spoken Digit Dataset: 10 digits × 2 speakers × 8 recordings."""
+    root = tmp_path / "fsdd"
+    root.mkdir()
+    for digit in range(10):
+        for speaker in ("ann", "bob"):
+            for index in range(8):
+                write_wav(root / f"{digit}_{speaker}_{index}.wav", 0.11, 200 + 100 * digit)
+    return root
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A folder of 32×32 pictures in two splits and two classes."""
+    root = tmp_path / "photographs"
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for index in range(5):
+                pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    return root
+
+
+@pytest.fixture
+def sentences(tmp_path):
+    """A folder of three files of labelled sentences."""
+    root = tmp_path / "sentences"
+    root.mkdir()
+    for split in ("train", "dev", "test"):
+        lines = [f"{'good' if n % 2 else 'bad'} film number {n}\t{n % 2}" for n in range(12)]
+        (root / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
