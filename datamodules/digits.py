@@ -34,7 +34,7 @@ class Typing:
         languages: which to draw from; empty = all of `number_names.NAMES`.
     """
 
-    rate: tuple[float, float] = (0.0, 0.6)
+    rate: tuple[float, float] = (0.1, 0.7)
     languages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
