@@ -1,7 +1,8 @@
 """Lightning callbacks: what a run reports about itself."""
 
+from perceiver.callbacks.averaging import warmed_ema
 from perceiver.callbacks.gradient_norm import GradientNorm
 from perceiver.callbacks.reports import ConfusionMatrix, PredictionTable
 from perceiver.callbacks.throughput import Throughput
 
-__all__ = ["ConfusionMatrix", "GradientNorm", "PredictionTable", "Throughput"]
+__all__ = ["ConfusionMatrix", "GradientNorm", "PredictionTable", "Throughput", "warmed_ema"]

@@ -1,0 +1,64 @@
+"""Prediction for one example from files: read as in training, run, print."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import to_absolute_path
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from datamodules.collate import Collator, Example
+from datamodules.readers.audio import read_audio
+from datamodules.readers.image import read_image, scale_pixels
+from perceiver.tasks import Regression
+from runner.rebuild import rebuild
+
+
+def run_prediction(config: DictConfig) -> Tensor:
+    """Predict from whatever of image, audio and text is given; prints, and returns (1, k)."""
+    task, datamodule, trained = rebuild(config.ckpt_path)
+    given = {name: config[name] for name in ("image", "audio", "text") if config[name] is not None}
+    unknown = [name for name in given if name not in datamodule.modalities]
+    if unknown or not given:
+        problem = f"does not read {', '.join(unknown)}" if unknown else "needs something to read"
+        raise ValueError(
+            f"the model {problem}: give some of "
+            + " ".join(f"{name}=…" for name in datamodule.modalities)
+        )
+    inputs: dict[str, Any] = dict.fromkeys(datamodule.modalities)
+    inputs |= {name: read(name, str(value), datamodule) for name, value in given.items()}
+    batch = Collator(datamodule.fields())([Example(inputs, 0, "the example")])
+    with torch.inference_mode():
+        answer = task.predict_step(batch, 0)
+    names = trained.get("class_names") or [str(n) for n in range(answer.shape[1])]
+    is_value = isinstance(task.objective, Regression)
+    table = Table("output" if is_value else "class", "value" if is_value else "probability")
+    order = range(len(names)) if is_value else answer[0].argsort(descending=True)[: config.top]
+    for index in order:
+        table.add_row(names[int(index)], f"{float(answer[0, int(index)]):.4f}")
+    Console().print(f"from {', '.join(given)}")
+    Console().print(table)
+    return answer
+
+
+def read(modality: str, value: str, datamodule: pl.LightningDataModule) -> Any:
+    """The tensor of one modality, read with the options that the model was trained with.
+
+    Pictures of another size are scaled, whatever training did with them.
+    """
+    options = getattr(datamodule, modality)
+    if modality == "text":
+        return options.encode(value)
+    path = Path(to_absolute_path(value))
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {modality} file {path}")
+    if modality == "audio":
+        return read_audio(path, options)
+    return scale_pixels(read_image(path, replace(options, resize=True)))

@@ -1,0 +1,159 @@
+"""train.py, evaluate.py and predict.py as a user runs them."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+
+from runner import training
+from runner.prediction import run_prediction
+from runner.training import run_training
+
+SHORT = ["trainer.max_epochs=2", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1"]
+SUBSETS = ["image", "audio", "text", "image+audio", "image+text", "audio+text"]
+
+
+def results_of(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_run_leaves_results_for_every_subset_and_files_to_look_at(compose_run, tmp_path):
+    score = run_training(compose_run(*SHORT, "seed=5"))
+    folder = tmp_path / "run"
+    results = results_of(folder)
+    assert {f"test/acc/{subset}" for subset in SUBSETS} <= set(results)
+    assert results["seed"] == 5
+    assert results["fit_seconds"] > 0
+    assert results["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert 0 <= results["test/acc"] <= 1
+    assert score == pytest.approx(max(_column(folder, "val/acc")))
+    with Image.open(folder / "confusion.png") as picture:
+        assert min(picture.size) > 300
+    with (folder / "predictions.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 100
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+
+
+def _column(folder, name):
+    with (folder / "metrics" / "metrics.csv").open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+
+
+def test_run_logs_rate_norm_throughput_and_losses(compose_run, tmp_path):
+    run_training(compose_run(*SHORT, "callbacks.gradient_norm.every_n_steps=1"))
+    folder = tmp_path / "run"
+    for name in ("train/loss", "train/grad_norm", "train/examples_per_second", "val/acc/image"):
+        assert all(value >= 0 for value in _column(folder, name)), name
+        assert _column(folder, name), name
+    assert any("lr-" in key for key in (folder / "metrics" / "metrics.csv").read_text().split(","))
+
+
+def test_same_seed_gives_the_same_result_and_another_does_not(compose_run, tmp_path):
+    losses = []
+    for seed in (1, 1, 2):
+        run_training(compose_run(*SHORT, f"seed={seed}", f"paths.run_dir={tmp_path}/{len(losses)}"))
+        losses.append(results_of(tmp_path / str(len(losses)))["test/loss"])
+    assert losses[0] == losses[1] != losses[2]
+
+
+class StopAfter(pl.Callback):
+    """Ends a fit after some epochs, as a kill between two epochs would."""
+
+    def __init__(self, epochs):
+        self.epochs = epochs
+
+    def on_validation_end(self, trainer, pl_module):
+        if trainer.current_epoch + 1 == self.epochs and not trainer.sanity_checking:
+            trainer.should_stop = True
+
+
+def test_resumed_run_ends_as_the_whole_one(compose_run, tmp_path, monkeypatch):
+    run = ["trainer.max_epochs=3", "trainer.limit_train_batches=3", "test=false"]
+    run_training(compose_run(*run, f"paths.run_dir={tmp_path}/whole"))
+    with monkeypatch.context() as patch:
+        build = training.build_callbacks
+        patch.setattr(training, "build_callbacks", lambda *a: [*build(*a), StopAfter(2)])
+        run_training(compose_run(*run, f"paths.run_dir={tmp_path}/part"))
+    last = tmp_path / "part" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 6
+    run_training(compose_run(*run, f"ckpt_path={last}", f"paths.run_dir={tmp_path}/rest"))
+    ended, resumed = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
+        for name in ("whole", "rest")
+    )
+    assert ended["global_step"] == resumed["global_step"] == 9
+    assert ended["lr_schedulers"][0]["last_epoch"] == resumed["lr_schedulers"][0]["last_epoch"] == 9
+
+
+def test_no_logger_is_needed(compose_run, tmp_path):
+    assert math.isfinite(run_training(compose_run(*SHORT, "logger=none")))
+    assert not (tmp_path / "run" / "metrics").exists()
+
+
+def test_wandb_goes_offline_by_itself_and_holds_the_run(compose_run, tmp_path, capfd):
+    loggers = "logger=[wandb,csv,tensorboard]"
+    run_training(compose_run(*SHORT, loggers, "callbacks.gradient_norm.every_n_steps=1"))
+    folder = tmp_path / "run"
+    [file] = folder.glob("wandb/offline-run-*/*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    logged = set()
+    for line in done.stdout.splitlines():
+        record = json.loads(line)
+        if record.get("type") == "history":
+            logged |= set(record["history"]["item"])
+    wanted = {"train/loss", "val/acc", "val/acc/image", "train/grad_norm", "test/acc/image+audio"}
+    wanted |= {"train/examples_per_second", "test/confusion", "test/predictions"}
+    assert wanted <= logged, wanted - logged
+    assert any(name.startswith("lr-") for name in logged)
+    media = folder.glob("wandb/offline-run-*/files/media/**/*.*")
+    assert {path.suffix for path in media} >= {".png", ".json"}
+    assert list((folder / "tensorboard").glob("events.*"))
+    assert list(folder.glob("metrics/metrics.csv"))
+
+
+def test_sweep_runs_every_job_in_a_folder_of_its_own(run_script, tmp_path):
+    run_script("train.py", "-m", "seed=1,2", "debug=fast", f"hydra.sweep.dir={tmp_path}/sweep")
+    for job, seed in (("0", 1), ("1", 2)):
+        assert results_of(tmp_path / "sweep" / job)["seed"] == seed
+
+
+def test_help_lists_every_group_and_choice_without_importing_torch(run_script):
+    done = run_script("train.py", "--help", timeout=60)
+    groups = "data model modality attention decoder task optimizer scheduler trainer logger"
+    for group in [*groups.split(), "callbacks", "experiment", "debug", "paths", "fusion"]:
+        assert f"\n{group}: " in done.stdout, group
+    assert "av_digits" in done.stdout
+    assert "imagenet_perceiver_io" in done.stdout
+
+
+def test_prediction_reads_files_as_in_training(compose_run, tmp_path, capsys):
+    run_training(compose_run(*SHORT))
+    Image.new("L", (9, 11), 128).save(tmp_path / "scan.png")
+    checkpoint = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    given = [f"ckpt_path={checkpoint}", f"image={tmp_path}/scan.png", "text=seven"]
+    answer = run_prediction(compose_run(*given, name="predict"))
+    assert answer.sum() == pytest.approx(1.0, abs=1e-5)
+    shown = capsys.readouterr().out
+    assert "from image, text" in shown
+    assert f"{answer.max():.4f}" in shown
+    with pytest.raises(ValueError, match="needs something to read"):
+        run_prediction(compose_run(given[0], name="predict"))
+    with pytest.raises(FileNotFoundError, match="no audio file"):
+        run_prediction(compose_run(given[0], "audio=none.wav", name="predict"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_default_job_reaches_its_promise(run_script, tmp_path, seed):
+    run_script("train.py", f"seed={seed}", f"hydra.run.dir={tmp_path}/run", timeout=1200)
+    results = results_of(tmp_path / "run")
+    assert results["test/acc"] >= 0.98
+    for modality in ("image", "audio", "text"):
+        assert 0.75 <= results[f"test/acc/{modality}"] <= 0.93, modality
