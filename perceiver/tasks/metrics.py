@@ -35,7 +35,8 @@ class SplitMetrics(nn.Module):
 
     def update(self, loss: Tensor, predictions: Tensor, target: Tensor) -> None:
         """Add a batch, given everything that its examples have."""
-        self.loss.update(loss, len(target))
+        # Once an example: MeanMetric without its check for NaN ignores weights.
+        self.loss.update(loss.expand(len(target)))
         self.scores.update(predictions, self.metric_target(target))
 
     def update_subset(self, name: str, predictions: Tensor, target: Tensor) -> None:
