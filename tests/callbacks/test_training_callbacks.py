@@ -1,0 +1,71 @@
+"""What is logged of a training run's gradients and speed."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from perceiver.callbacks import GradientNorm, Throughput, throughput
+
+
+def norms_by_hand(task, loader) -> list[float]:
+    """The gradient's 2-norm at every step of plain descent with rate 0.1."""
+    model, norms = copy.deepcopy(task.model), []
+    parameters = list(model.parameters())
+    for batch in loader:
+        outputs = model(batch.inputs, {}, {})[:, 0]
+        loss = -outputs.log_softmax(1)[torch.arange(len(batch)), batch.target].mean()
+        gradients = torch.autograd.grad(loss, parameters)
+        norms.append(sum(g.square().sum().item() for g in gradients) ** 0.5)
+        scale = min(1.0, 0.01 / norms[-1])  # clipped to 0.01
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter -= 0.1 * scale * gradient
+    return norms
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_gradient_norm_is_that_of_the_logged_step_before_clipping(
+    task, data, trainer, memory, every
+):
+    loader = data(5, 2, 3, 7, 4, 2, 6)
+    expected = norms_by_hand(task, loader)
+    run = trainer(
+        GradientNorm(every_n_steps=every), gradient_clip_val=0.01, log_every_n_steps=every
+    )
+    run.fit(task, loader)
+    logged = memory.values("train/grad_norm")
+    steps = [step for step in range(7) if (step + 1) % every == 0]
+    assert logged == pytest.approx({step: expected[step] for step in steps}, rel=1e-4)
+
+
+@pytest.mark.parametrize("interval", [1.0, 0.5])
+def test_throughput_counts_examples_over_the_time_of_training_alone(
+    task, data, trainer, memory, monkeypatch, interval
+):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def taking(seconds, step):
+        def slow(*arguments):
+            clock.now += seconds
+            return step(*arguments)
+
+        return slow
+
+    monkeypatch.setattr(task, "training_step", taking(0.5, task.training_step))
+    monkeypatch.setattr(task, "validation_step", taking(1000.0, task.validation_step))
+    run = trainer(Throughput(), max_epochs=2, val_check_interval=interval)
+    run.fit(task, data(5, 2, 3, 7), data(2, 3))
+    rates = list(memory.values("train/examples_per_second").values())
+    assert rates == pytest.approx([17 / 2.0] * 2)
+
+
+def test_throughput_is_logged_of_an_epoch_that_is_cut_short(
+    task, data, trainer, memory, monkeypatch
+):
+    clock = iter(range(1000))
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    trainer(Throughput(), max_steps=2).fit(task, data(5, 2, 3, 7))
+    assert list(memory.values("train/examples_per_second").values()) == [7.0]

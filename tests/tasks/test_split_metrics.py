@@ -1,0 +1,76 @@
+"""A split's metrics are those of all its examples, however it was cut up."""
+
+import pytest
+import torch
+
+from perceiver.tasks import MultiLabel, Regression, SingleLabel
+from perceiver.tasks.metrics import SplitMetrics
+
+
+def filled(objective, outputs, target, sizes, subset_of=None) -> dict[str, float]:
+    """Over batches of the given sizes; subset "x" holds the examples that `subset_of` flags."""
+    metrics = SplitMetrics(objective=objective, subsets=["x"])
+    flags = torch.zeros(len(target)).bool() if subset_of is None else subset_of
+    for o, t, some in zip(*(v.split(sizes) for v in (outputs, target, flags)), strict=True):
+        metrics.update(objective.loss(o, t), objective.predict(o), t)
+        metrics.update_subset("x", objective.predict(o)[some], t[some])
+    return {name: value.item() for name, value in metrics.compute().items()}
+
+
+def test_metrics_are_exact_under_uneven_batches():
+    objective = SingleLabel(out_dim=5)
+    outputs, target = torch.randn(23, 5), torch.randint(0, 5, (23,))
+    some = torch.rand(23) < 0.5
+    right = outputs.argmax(1) == target
+    values = filled(objective, outputs, target, [2, 13, 1, 7], some)
+    assert values["loss"] == pytest.approx(objective.loss(outputs, target).item(), rel=1e-6)
+    assert values["acc"] == pytest.approx(right.double().mean().item())
+    assert values["acc/x"] == pytest.approx(right[some].double().mean().item())
+    assert values == pytest.approx(filled(objective, outputs, target, [23], some), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("objective", "target"),
+    [
+        (SingleLabel(out_dim=3), torch.tensor([0, 1, 2, 0, 1])),
+        (MultiLabel(out_dim=3), torch.eye(5, 3)),
+        (Regression(out_dim=3), torch.eye(5, 3)),
+        (Regression(out_dim=3, monitor="r2", mode="max"), torch.eye(5, 3)),
+    ],
+    ids=["single", "multi", "mae", "r2"],
+)
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_subset_that_no_example_has_any_of_is_left_out(objective, target):
+    values = filled(objective, torch.randn(5, 3), target, [2, 3])
+    assert f"{objective.monitor}/x" not in values
+    assert {"loss", objective.monitor} <= set(values)
+
+
+def test_a_batch_without_examples_of_the_subset_counts_for_nothing():
+    outputs, target = torch.eye(3)[[0, 1, 0]], torch.tensor([0, 1, 2])
+    some = torch.tensor([True, False, True])
+    values = filled(SingleLabel(out_dim=3), outputs, target, [1, 1, 1], some)
+    assert values["acc/x"] == 0.5
+
+
+def test_an_epoch_knows_nothing_of_the_one_before():
+    objective = SingleLabel(out_dim=3)
+    metrics = SplitMetrics(objective=objective, subsets=["x"])
+    for right in (True, False, True):
+        target = torch.tensor([0, 1, 2, 2, 2])
+        outputs = 9.0 * torch.eye(3)[target if right else (target + 1) % 3]
+        for part in (slice(0, 2), slice(2, 5)):
+            o, t = outputs[part], target[part]
+            metrics.update(objective.loss(o, t), objective.predict(o), t)
+            metrics.update_subset("x", objective.predict(o)[:1], t[:1])
+        values = metrics.compute()
+        assert values["acc"] == values["f1"] == values["acc/x"] == float(right)
+        assert (values["loss"] < 0.01) == right
+        metrics.reset()
+
+
+def test_a_loss_that_is_not_a_number_is_reported_as_such():
+    metrics = SplitMetrics(objective=Regression(out_dim=1), subsets=[])
+    metrics.update(torch.tensor(1.0), torch.ones(2, 1), torch.ones(2, 1))
+    metrics.update(torch.tensor(float("nan")), torch.ones(3, 1), torch.ones(3, 1))
+    assert metrics.compute()["loss"].isnan()

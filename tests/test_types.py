@@ -1,0 +1,131 @@
+"""Segments mean what `dense` spells out; batches move and count as one."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from perceiver.types import Batch, ByteArray, Segment
+
+
+def joined_by_loops(segment: Segment, lengths: tuple[int, ...]) -> torch.Tensor:
+    """Token by token: content, the code of each index, the constant."""
+    examples = []
+    for content in segment.content:
+        tokens = []
+        for token, indices in enumerate(product(*(range(length) for length in lengths))):
+            codes = [code[i] for code, i in zip(segment.axes, indices, strict=True)]
+            constant = [] if segment.constant is None else [segment.constant]
+            tokens.append(torch.cat([content[token], *codes, *constant]))
+        examples.append(torch.stack(tokens))
+    return torch.stack(examples)
+
+
+@pytest.mark.parametrize("constant", [None, 2])
+@pytest.mark.parametrize("lengths", [(5,), (3, 5), (5, 2, 3)])
+def test_dense_joins_content_the_codes_of_each_index_and_the_constant(lengths, constant):
+    m = torch.Size(lengths).numel()
+    segment = Segment(
+        content=torch.randn(2, m, 3),
+        axes=tuple(torch.randn(length, 4 + axis) for axis, length in enumerate(lengths)),
+        constant=None if constant is None else torch.randn(constant),
+    )
+    expected = joined_by_loops(segment, lengths)
+    assert_close(segment.dense(), expected, rtol=0, atol=0)
+    assert segment.channels == expected.shape[-1]
+
+
+def test_one_code_for_every_place_of_a_grid_is_an_axis_of_all_places():
+    content, codes = torch.randn(2, 15, 3), torch.randn(15, 7)
+    dense = Segment(content, axes=(codes,), shape=(3, 5)).dense()
+    assert_close(dense, torch.cat([content, codes.expand(2, -1, -1)], -1), rtol=0, atol=0)
+
+
+def test_a_segment_without_positions_is_its_content():
+    content = torch.randn(2, 5, 3)
+    assert Segment(content).dense() is content
+
+
+def test_codes_and_constants_take_the_type_of_the_content():
+    segment = Segment(
+        torch.randn(2, 5, 3, dtype=torch.float64), axes=(torch.randn(5, 2),), constant=torch.ones(1)
+    )
+    assert segment.dense().dtype is torch.float64
+
+
+@pytest.mark.parametrize("lengths", [(7,), (2, 3)])
+def test_codes_of_another_grid_are_refused(lengths):
+    axes = tuple(torch.randn(length, 2) for length in lengths)
+    with pytest.raises(ValueError, match="do not fit 5 tokens"):
+        Segment(torch.randn(2, 5, 3), axes=axes).dense()
+
+
+def test_keep_masks_the_tokens_of_absent_examples_and_nothing_else():
+    mask = torch.tensor([[True, True, False], [True, False, False], [True, True, True]])
+    present = torch.tensor([True, False, True])
+    padded = Segment(torch.randn(3, 3, 2), mask=mask).keep(present)
+    full = Segment(torch.randn(3, 3, 2)).keep(present)
+    assert padded.mask.tolist() == [[True, True, False], [False] * 3, [True] * 3]
+    assert full.mask.tolist() == [[True] * 3, [False] * 3, [True] * 3]
+
+
+def test_a_byte_array_lays_its_segments_end_to_end():
+    first, second = torch.randn(2, 3, 5), torch.randn(2, 7, 5)
+    array = ByteArray({"audio": Segment(first), "text": Segment(second)})
+    assert_close(array.tokens, torch.cat([first, second], 1), rtol=0, atol=0)
+    assert array.spans == {"audio": slice(0, 3), "text": slice(3, 10)}
+    for name, tokens in (("audio", first), ("text", second)):
+        assert_close(array.tokens[:, array.spans[name]], tokens, rtol=0, atol=0)
+
+
+def test_a_byte_array_joins_its_tokens_once_for_all_layers():
+    array = ByteArray({"text": Segment(torch.randn(2, 3, 5), axes=(torch.randn(3, 2),))})
+    assert array.tokens is array.tokens
+
+
+def test_a_byte_array_has_a_mask_only_where_a_segment_has_one():
+    full, mask = Segment(torch.randn(2, 3, 5)), torch.tensor([[True, False], [False, True]])
+    padded = Segment(torch.randn(2, 2, 5), mask=mask)
+    assert ByteArray({"a": full, "b": full}).mask is None
+    joined = ByteArray({"a": full, "b": padded}).mask
+    assert joined.tolist() == [[True] * 3 + [True, False], [True] * 3 + [False, True]]
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return Batch(
+        inputs={"image": torch.randn(3, 1, 2, 2), "text": torch.randint(0, 9, (3, 5))},
+        masks={"text": torch.ones(3, 5, dtype=torch.bool)},
+        present={"text": torch.tensor([True, False, False])},
+        target=torch.tensor([0, 1, 2]),
+        ids=["x", "y", "z"],
+    )
+
+
+def test_a_batch_is_as_long_as_its_examples(batch):
+    assert len(batch) == 3
+    assert len(Batch({})) == 0
+
+
+def test_all_tensors_of_a_batch_move_to_a_device_with_their_types(batch):
+    moved = batch.to("meta")
+    tensors = [*moved.inputs.values(), *moved.masks.values(), *moved.present.values(), moved.target]
+    assert all(tensor.device.type == "meta" for tensor in tensors)
+    assert moved.inputs["text"].dtype is torch.int64
+    assert moved.masks["text"].dtype is torch.bool
+    assert moved.ids == ["x", "y", "z"]
+    assert batch.target.device.type == "cpu"
+
+
+def test_a_batch_without_a_target_moves_too(batch):
+    batch.target = None
+    assert batch.to("meta").target is None
+
+
+def test_a_modality_without_an_entry_in_present_is_there(batch):
+    assert batch.has_any(["text"]).tolist() == [True, False, False]
+    assert batch.has_any(["image"]).tolist() == [True, True, True]
+    assert batch.has_any(["text", "image"]).tolist() == [True, True, True]
+    batch.present["image"] = torch.tensor([False, False, True])
+    assert batch.has_any(["text", "image"]).tolist() == [True, False, True]
