@@ -48,10 +48,9 @@ def test_a_segment_without_positions_is_its_content():
 
 
 def test_codes_and_constants_take_the_type_of_the_content():
-    segment = Segment(
-        torch.randn(2, 5, 3, dtype=torch.float64), axes=(torch.randn(5, 2),), constant=torch.ones(1)
-    )
-    assert segment.dense().dtype is torch.float64
+    content = torch.randn(2, 5, 3).bfloat16()
+    assert Segment(content, axes=(torch.randn(5, 2),)).dense().dtype is torch.bfloat16
+    assert Segment(content, constant=torch.ones(1)).dense().dtype is torch.bfloat16
 
 
 @pytest.mark.parametrize("lengths", [(7,), (2, 3)])

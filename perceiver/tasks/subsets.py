@@ -27,13 +27,8 @@ def modality_subsets(modalities: Sequence[str], which: str) -> list[tuple[str, .
             f"{len(modalities)} modalities have {2 ** len(modalities) - 1} subsets: "
             "choose subsets=single"
         )
-    sizes = {"all": range(1, len(modalities)), "single": range(1, 2), "none": range(0)}[which]
-    return [
-        subset
-        for size in sizes
-        if size < len(modalities)
-        for subset in combinations(modalities, size)
-    ]
+    largest = {"all": len(modalities) - 1, "single": min(1, len(modalities) - 1), "none": 0}[which]
+    return [subset for size in range(1, largest + 1) for subset in combinations(modalities, size)]
 
 
 def restrict(batch: Batch, subset: Sequence[str]) -> Batch:

@@ -146,6 +146,13 @@ def test_patches_of_a_spectrogram_go_time_first_and_hold_bins_by_frames():
     assert adapter.position.shape == (9, 3)  # 26 frames in half a second
 
 
+def test_the_longest_clip_has_positions_and_a_longer_one_is_refused():
+    adapter = spectrograms(position=absolute)
+    assert adapter(torch.randn(2, 500)).shape == adapter.position.shape == (26,)
+    with pytest.raises(ValueError, match="input is 27 long but its positions end at 26"):
+        adapter(torch.randn(2, 520))
+
+
 def test_the_patches_of_padding_frames_are_masked_over_all_bins():
     adapter = spectrograms(bins_per_token=2)
     segment = adapter(*padded(torch.randn(20), torch.randn(70), to=70))

@@ -67,6 +67,9 @@ def test_an_epoch_knows_nothing_of_the_one_before():
         assert values["acc"] == values["f1"] == values["acc/x"] == float(right)
         assert (values["loss"] < 0.01) == right
         metrics.reset()
+    # An epoch without the subset does not report that of the last.
+    metrics.update(torch.tensor(0.0), torch.eye(3), torch.arange(3))
+    assert "acc/x" not in metrics.compute()
 
 
 def test_a_loss_that_is_not_a_number_is_reported_as_such():

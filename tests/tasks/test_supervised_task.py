@@ -134,6 +134,15 @@ def test_the_test_reports_every_proper_subset_in_the_order_of_the_modalities(tmp
     assert logged == pytest.approx({f"test/{k}": v for k, v in expected.items()}, rel=1e-5)
 
 
+def test_one_validation_knows_nothing_of_the_one_before(tmp_path):
+    module, run = task(), trainer(tmp_path)
+    for made in (batches(11, 2), batches(5, 7)):
+        expected = expected_metrics(module, made, [])
+        (logged,) = run.validate(module, loader(made), verbose=False)
+        assert logged["val/loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        assert logged["val/acc"] == pytest.approx(expected["acc"], rel=1e-5)
+
+
 def test_subsets_may_be_left_out(tmp_path):
     module = task(val_subsets="none", test_subsets="none")
     logged = trainer(tmp_path).test(module, loader(batches(3)), verbose=False)[0]
