@@ -13,8 +13,8 @@ CONFIG_DIR = Path(__file__).parent / "conf"
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def train(config: DictConfig) -> float | None:
-    """Train and test as the config says; returns the best validated metric."""
+def train(config: DictConfig) -> float:
+    """Train and test as the config says; returns the validated metric, for sweeps."""
     from runner.training import run_training  # torch takes seconds to import; --help should not
 
     return run_training(config)

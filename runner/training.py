@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from perceiver.callbacks import ConfusionMatrix, PredictionTable
@@ -31,10 +32,11 @@ def quiet_lightning() -> None:
     )
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
 
 
-def run_training(config: DictConfig) -> float | None:
-    """Train and test as the config says; returns the best validated metric, for sweeps."""
+def run_training(config: DictConfig) -> float:
+    """Train and test as the config says; returns the validated metric of the tested weights."""
     try:
         with keep_traceback(Path(config.paths.run_dir)), launches_of_this_job_alone():
             return _run(config)
@@ -45,7 +47,7 @@ def run_training(config: DictConfig) -> float | None:
             wandb.finish()
 
 
-def _run(config: DictConfig) -> float | None:
+def _run(config: DictConfig) -> float:
     quiet_lightning()
     check_config(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -66,26 +68,26 @@ def _run(config: DictConfig) -> float | None:
         raise ValueError("fit=false tests a checkpoint: name it with ckpt_path=FILE")
 
     results: dict[str, Any] = {"seed": config.seed}
-    score = None
     if config.fit:
         start = time.perf_counter()
         trainer.fit(task, datamodule=datamodule, ckpt_path=config.ckpt_path, weights_only=True)
         results["fit_seconds"] = round(time.perf_counter() - start, 2)
-        results |= as_floats(trainer.callback_metrics, "val/")
-        score = best_score(trainer, task)
         if trainer.interrupted:
             rank_zero_info("interrupted: reporting on what was trained so far")
+    checkpoint = best_checkpoint(trainer) if config.fit else config.ckpt_path
+    # This callback would put the weights of the last step in place of a loaded checkpoint's.
+    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]
+    rest = {"datamodule": datamodule, "verbose": False, "weights_only": True}
+    trainer.validate(task, ckpt_path=checkpoint, **rest)
+    results |= as_floats(trainer.callback_metrics, "val/")
     if config.test:
-        checkpoint = best_checkpoint(trainer) if config.fit else config.ckpt_path
-        trainer.test(
-            task, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False
-        )
+        trainer.test(task, ckpt_path=checkpoint, **rest)
         results |= as_floats(trainer.callback_metrics, "test/")
     results["num_params"] = sum(p.numel() for p in task.model.parameters())
     finish(
         results | environment(), task, datamodule, folder, split="test" if config.test else "val"
     )
-    return score
+    return results[f"val/{task.objective.monitor}"]
 
 
 def build_data(config: DictConfig) -> pl.LightningDataModule:
@@ -132,14 +134,6 @@ def report_callbacks(
 def best_checkpoint(trainer: pl.Trainer) -> str | None:
     """The best checkpoint of the fit; None (the weights at hand) if none was kept."""
     return getattr(trainer.checkpoint_callback, "best_model_path", "") or None
-
-
-def best_score(trainer: pl.Trainer, task: SupervisedTask) -> float | None:
-    """The best validated value of the monitored metric."""
-    best = getattr(trainer.checkpoint_callback, "best_model_score", None)
-    last = trainer.callback_metrics.get(f"val/{task.objective.monitor}")
-    value = best if best is not None else last
-    return None if value is None else float(value)
 
 
 def as_floats(metrics: dict[str, Any], prefix: str) -> dict[str, float]:

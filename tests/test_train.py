@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from runner import training
+from runner.evaluation import run_evaluation
 from runner.prediction import run_prediction
 from runner.training import run_training
 
@@ -32,12 +33,26 @@ def test_run_leaves_results_for_every_subset_and_files_to_look_at(compose_run, t
     assert results["fit_seconds"] > 0
     assert results["versions"]["torch"] == torch.__version__.split("+")[0]
     assert 0 <= results["test/acc"] <= 1
-    assert score == pytest.approx(max(_column(folder, "val/acc")))
+    assert score == results["val/acc"]
     with Image.open(folder / "confusion.png") as picture:
         assert min(picture.size) > 300
     with (folder / "predictions.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 100
     assert (folder / "checkpoints" / "last.ckpt").exists()
+
+
+def test_tested_weights_are_those_of_the_best_checkpoint(compose_run, tmp_path):
+    run_training(compose_run(*SHORT))
+    trained = results_of(tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    again = compose_run(f"ckpt_path={path}", f"paths.run_dir={tmp_path}/again", name="evaluate")
+    run_evaluation(again)
+    evaluated = results_of(tmp_path / "again")
+    names = [name for name in trained if name.startswith("test/")]
+    assert len(names) == 9
+    assert {name: evaluated[name] for name in names} == {name: trained[name] for name in names}
+    # The best epoch's own validation, as it was logged during the fit.
+    assert trained["val/loss"] == pytest.approx(min(_column(tmp_path / "run", "val/loss")[:-1]))
 
 
 def _column(folder, name):
