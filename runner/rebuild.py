@@ -39,13 +39,15 @@ def rebuild(
     config = checkpoint.get("run_config")
     if not isinstance(config, dict) or not {"task", "data"} <= set(config):
         raise ValueError(f"{path} does not say how to rebuild its model: train.py did not write it")
-    for target in _targets({"task": config["task"], "data": config["data"]}):
-        _check_target(target, path)
     replaced = {name: value for name, value in (data_options or {}).items() if value is not None}
     unknown = sorted(set(replaced) - set(config["data"]))
     if unknown:
         raise ValueError(f"the data set of {path} has no option {', '.join(unknown)}")
-    data = config["data"] | replaced | ({"download": False} if "download" in config["data"] else {})
+    # Training alone augments, and nothing is downloaded on a stranger's word.
+    untrained = {name: None for name in ("augment", "download") if name in config["data"]}
+    data = config["data"] | untrained | replaced
+    for target in _targets({"task": config["task"], "data": data}):
+        _check_target(target, path)
     datamodule = instantiate(data)
     task: SupervisedTask = instantiate(config["task"], _convert_="all")
     check_same_model(checkpoint, task, path)

@@ -187,6 +187,25 @@ def test_weight_decay_spares_biases(tmp_path):
     assert [{p.dim() for p in group["params"]} for group in groups] == [{2}, {1}]
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped_for_a_fused_optimiser_in_full_and_mixed_precision(
+    tmp_path, precision, algorithm
+):
+    module = task(optimizer=partial(torch.optim.SGD, lr=1.0, fused=True))
+    before = torch.cat([p.detach().flatten() for p in module.model.parameters()])
+    run = trainer(
+        tmp_path,
+        precision=precision,
+        gradient_clip_val=0.01,
+        gradient_clip_algorithm=algorithm,
+    )
+    run.fit(module, loader(batches(7)))
+    moved = torch.cat([p.detach().flatten() for p in module.model.parameters()]) - before
+    size = moved.norm() if algorithm == "norm" else moved.abs().max()
+    assert size.item() == pytest.approx(0.01, rel=1e-3)
+
+
 def test_a_checkpoint_is_plain_data_with_the_runs_config(tmp_path):
     module = task(scheduler=cosine)
     module.run_config = {"model": {"dim": 7}, "names": ["a", "b"], "rate": 0.1, "none": None}
