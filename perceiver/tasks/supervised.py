@@ -131,7 +131,7 @@ class SupervisedTask(pl.LightningModule):
     def configure_gradient_clipping(
         self,
         optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
+        gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         precision = self.trainer.precision_plugin
