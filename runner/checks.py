@@ -19,6 +19,7 @@ def check_config(config: DictConfig) -> None:
     _check_targets(config)
     _check_interpolations(config)
     _check_processes(config)
+    _check_precision(config)
 
 
 def _check_modalities(config: DictConfig) -> None:
@@ -69,4 +70,13 @@ def _check_processes(config: DictConfig) -> None:
         raise ValueError(
             f"{launched} processes were launched but trainer.devices={devices} on one node: "
             f"set trainer=ddp trainer.devices={launched}"
+        )
+
+
+def _check_precision(config: DictConfig) -> None:
+    clips, fused = config.trainer.gradient_clip_val, config.optimizer.get("fused")
+    if str(config.trainer.precision) == "16-mixed" and clips and fused:
+        raise ValueError(
+            "trainer.precision=16-mixed cannot clip the gradients of a fused optimiser, which "
+            "unscales them itself: set optimizer.fused=false, or trainer.precision=bf16-mixed"
         )

@@ -11,7 +11,7 @@ from perceiver.attention.init import lecun_linear
 
 
 class MLP(nn.Sequential):
-    """Two linear layers with a GELU between.
+    """Two linear layers with a GELU between, in its tanh form as in the released Perceivers.
 
     Args:
         dim: width in and out.
@@ -22,7 +22,7 @@ class MLP(nn.Sequential):
     def __init__(self, dim: int, *, widening: int = 1, dropout: float = 0.0) -> None:
         super().__init__(
             lecun_linear(dim, widening * dim),
-            nn.GELU(),
+            nn.GELU(approximate="tanh"),
             lecun_linear(widening * dim, dim),
             nn.Dropout(dropout),
         )

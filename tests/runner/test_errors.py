@@ -58,6 +58,7 @@ def test_typo_names_the_nearest_choice(run_script, override, words):
         (["fit=false"], ["ckpt_path"]),
         (["data=fsdd"], ["data.download=true"]),
         (["model.encoder.num_cross_attends=3"], ["num_cross_attends=3", "num_blocks=1"]),
+        (["trainer.precision=16-mixed"], ["optimizer.fused=false"]),
         (["trainer.max_epochs=-1"], ["trainer.max_epochs"]),
     ],
 )
