@@ -14,13 +14,18 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 def build_loggers(config: DictConfig | None) -> list[Logger]:
     """All chosen loggers; wandb goes offline by itself where no account is set up."""
-    if config and "wandb" in config and not os.environ.get("WANDB_MODE") and not _wandb_account():
-        os.environ["WANDB_MODE"] = "offline"
-        rank_zero_info(
-            "wandb: no account on this machine, logging offline "
-            f"(afterwards: wandb login && wandb sync {config.wandb.save_dir}/wandb/offline-run-*)"
-        )
-    return [instantiate(choice) for choice in (config or {}).values()]
+    loggers = []
+    for name, choice in (config or {}).items():
+        options = {}
+        chosen = name != "wandb" or choice.mode or os.environ.get("WANDB_MODE")
+        if not chosen and not _wandb_account():
+            options["mode"] = "offline"
+            rank_zero_info(
+                "wandb: no account on this machine, logging offline "
+                f"(afterwards: wandb login && wandb sync {choice.save_dir}/wandb/offline-run-*)"
+            )
+        loggers.append(instantiate(choice, **options))
+    return loggers
 
 
 def _wandb_account() -> bool:
