@@ -1,5 +1,5 @@
 """Attention as one equation with named axes; needs torch alone."""
 
-from perceiver.attention.attention import Attention, AttentionOutput
+from perceiver.attention.attention import Attention, AttentionAux, AttentionOutput
 
-__all__ = ["Attention", "AttentionOutput"]
+__all__ = ["Attention", "AttentionAux", "AttentionOutput"]
