@@ -58,7 +58,9 @@ def _over_queries(problem: Problem, size: int) -> Result:
     joined = [
         None if pieces[0] is None else torch.cat(pieces, 2) for pieces in zip(*parts, strict=True)
     ]
-    return Result(*joined)
+    read = joined[0]
+    assert read is not None
+    return Result(read, *joined[1:])
 
 
 def _over_keys(problem: Problem, size: int) -> Result:
