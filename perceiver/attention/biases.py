@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -138,7 +139,7 @@ class SwinTable(Position):
 
     has_bias = True
 
-    def __init__(self, *, num_heads: int, grid: tuple[int, int] | None = None) -> None:
+    def __init__(self, *, num_heads: int, grid: Sequence[int] | None = None) -> None:
         super().__init__()
         self.grid = height, width = require_grid("position=swin_table", grid)
         self.table = nn.Parameter(torch.empty((2 * height - 1) * (2 * width - 1), num_heads))

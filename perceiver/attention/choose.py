@@ -50,11 +50,20 @@ def choose(
     )
 
 
+def options_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The arguments that a factory names."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+
+
 def check_options(
     name: str, factory: Callable[..., Any], options: Mapping[str, Any], sizes: Iterable[str]
 ) -> None:
     """Raises ValueError for options that a member does not have."""
-    own = set(inspect.signature(factory).parameters) - set(sizes)
+    own = set(options_of(factory)) - set(sizes)
     for option in sorted(set(options) - own):
         listed = f"it has {', '.join(sorted(own))}" if own else "it has none"
         raise ValueError(f"{name} has no option {option!r}: {nearest(option, own)}{listed}")
@@ -81,16 +90,14 @@ def build(
         ValueError: for an unknown name or option, or an option that is missing.
     """
     factory = choose(axis, choice, known)
-    parameters = inspect.signature(factory).parameters
+    parameters = options_of(factory)
     given = {name: value for name, value in sizes.items() if name in parameters}
     if isinstance(choice, str):
         given |= options.get(choice) or {}
     missing = [
         name
         for name, parameter in parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        and given.get(name) is None
+        if parameter.default is parameter.empty and given.get(name) is None
     ]
     if missing:
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import no_type_check
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,6 +37,7 @@ class Localised(Pattern):
     ) -> Predicate:
         middle, lengths = self.centre.detach().floor().long(), self.lengths
 
+        @no_type_check
         def keep(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
             return ((middle[b, i] - j).abs() <= self.reach) & (j < lengths[b])
 

@@ -6,6 +6,7 @@ context.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Bool, Float
@@ -416,7 +417,7 @@ class StandAloneSelfAttention(Attention):
         self,
         dim: int,
         *,
-        grid: tuple[int, int],
+        grid: Sequence[int],
         size: int = 7,
         num_heads: int = 8,
         border: str = "mask",

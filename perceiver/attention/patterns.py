@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import no_type_check
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from perceiver.attention.grids import check_grid, coordinates, require_grid, rim_size
 
+# Predicates are not type-checked in tests: FlexAttention counts their arguments and traces them.
 Predicate = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -164,6 +166,7 @@ class Dilated(Pattern):
     ) -> Predicate:
         shift, dilation = num_keys - num_queries, self.dilation
 
+        @no_type_check
         def keep(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
             distance = (i + shift - j).abs()
             return (distance <= self.window * dilation) & (distance % dilation == 0)
@@ -185,6 +188,7 @@ class Neighbourhood(Pattern):
     ) -> Predicate:
         shift, last = num_keys - num_queries, max(num_keys - self.size, 0)
 
+        @no_type_check
         def keep(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
             start = (i + shift - self.size // 2).clamp(0, last)
             return (j >= start) & (j < start + self.size)
@@ -229,6 +233,7 @@ class Global(Pattern):
         is_global = torch.zeros(num_keys, dtype=torch.bool, device=device)
         is_global[chosen[(chosen >= 0) & (chosen < num_keys)]] = True
 
+        @no_type_check
         def keep(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
             p = i + shift
             return (is_global[p.clamp_min(0)] & (p >= 0)) | is_global[j]
@@ -312,12 +317,12 @@ class Local2d(Pattern):
             their share of the weights.
     """
 
-    grid: tuple[int, int] | None = None
+    grid: Sequence[int] | None = None
     size: int = 7
     border: str = "mask"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "grid", require_grid("pattern=local2d", self.grid))
+        require_grid("pattern=local2d", self.grid)
         if self.size % 2 == 0:
             raise ValueError(f"local2d has size={self.size}: it must be odd")
         if self.border not in ("mask", "zero_pad"):
@@ -325,17 +330,18 @@ class Local2d(Pattern):
 
     @property
     def extra_keys(self) -> int:  # type: ignore[override]
-        assert self.grid is not None
-        return rim_size(self.grid, self.size // 2) if self.border == "zero_pad" else 0
+        grid = require_grid("pattern=local2d", self.grid)
+        return rim_size(grid, self.size // 2) if self.border == "zero_pad" else 0
 
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
     ) -> Predicate:
-        assert self.grid is not None
-        check_grid("pattern=local2d", self.grid, num_queries, num_keys)
+        grid = require_grid("pattern=local2d", self.grid)
+        check_grid("pattern=local2d", grid, num_queries, num_keys)
         reach = self.size // 2
-        cells = coordinates(self.grid, reach, device)
+        cells = coordinates(grid, reach, device)
 
+        @no_type_check
         def keep(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
             return ((cells[i] - cells[j]).abs() <= reach).all(-1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -141,7 +143,7 @@ class RelativeTable2d(Position):
     knows_rim = True
 
     def __init__(
-        self, *, num_heads: int, query_dim: int, grid: tuple[int, int] | None = None, size: int = 7
+        self, *, num_heads: int, query_dim: int, grid: Sequence[int] | None = None, size: int = 7
     ) -> None:
         super().__init__()
         self.grid = require_grid("position=relative_table2d", grid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 from torch import Tensor
@@ -51,6 +51,7 @@ def _block_mask(problem: Problem) -> BlockMask | None:
         return None
     b, h = problem.query.shape[:2]
 
+    @no_type_check
     def keep(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         kept = i >= 0
         if mask is not None:
@@ -85,6 +86,8 @@ def flex(problem: Problem) -> Result:
     if bias is not None:
         bias = bias.expand(*query.shape[:2], -1, -1)
 
+    # Not type-checked in tests, as it is traced.
+    @no_type_check
     def modify(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         if key_bias is not None:
             score = score + key_bias[b, h, j]

@@ -31,7 +31,8 @@ def linear(problem: Problem, *, is_causal: bool) -> Result:
     value = torch.cat([value, value.new_ones(*value.shape[:-1], 1)], -1)
     sums = _causal_sums(query, key, value) if is_causal else query @ (key.mT @ value)
     out, total = sums[..., :-1], sums[..., -1:]
-    return Result((out / total.clamp_min(torch.finfo(out.dtype).tiny)).to(problem.value.dtype))
+    # A query that sees nothing reads 0/1.
+    return Result((out / total.masked_fill(total == 0, 1.0)).to(problem.value.dtype))
 
 
 def key_mask(mask: Bool[Tensor, "#b #h 1 #k"]) -> Bool[Tensor, "#b #h #k 1"]:

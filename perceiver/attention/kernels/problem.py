@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, no_type_check
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,7 @@ class Result(NamedTuple):
     entropy: Tensor | None = None
 
 
+@no_type_check
 def softcapped(scores: Tensor, softcap: float | None) -> Tensor:
     """c tanh(s / c): scores that never pass ±c (Gemma Team 2024, §2)."""
     return scores if softcap is None else softcap * torch.tanh(scores / softcap)

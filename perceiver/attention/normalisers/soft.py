@@ -74,7 +74,7 @@ def sum_to_one(scores: Scores, keep: Mask | None = None) -> Scores:
     wide = wide if keep is None else wide.masked_fill(~keep, 0.0)
     total = wide.sum(-1, keepdim=True)
     # A row of zeros has nothing to share out: its weights stay 0.
-    return (wide / total.clamp_min(torch.finfo(wide.dtype).tiny)).to(scores.dtype)
+    return (wide / total.masked_fill(total == 0, 1.0)).to(scores.dtype)
 
 
 class Softmax(Normaliser):
