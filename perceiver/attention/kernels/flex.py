@@ -7,7 +7,6 @@ from typing import Any, no_type_check
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from perceiver.attention.kernels.merge import with_sink
 from perceiver.attention.kernels.problem import Problem, Result, softcapped
@@ -23,8 +22,8 @@ def block_mask(
     batch: int | None = None,
     heads: int | None = None,
     device: torch.device | str = "cpu",
-) -> BlockMask:
-    """FlexAttention's mask of a pattern, from the predicate that the dense mask is made of.
+) -> Any:
+    """FlexAttention's BlockMask of a pattern, from the predicate that the dense mask is made of.
 
     Args:
         pattern: the pattern.
@@ -34,6 +33,9 @@ def block_mask(
         heads: heads, if the pattern tells them apart.
         device: where the mask lives.
     """
+    # Imported when used: it takes torch seconds.
+    from torch.nn.attention.flex_attention import create_block_mask
+
     device = torch.device(device)
     predicate = pattern.bind(num_queries, num_keys, device)
     keys = num_keys + pattern.extra_keys
@@ -41,11 +43,15 @@ def block_mask(
 
 
 @cache
-def _compiled() -> Any:
-    return torch.compile(flex_attention, dynamic=False)
+def _function(device: str) -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return flex_attention if device == "cpu" else torch.compile(flex_attention, dynamic=False)
 
 
-def _block_mask(problem: Problem) -> BlockMask | None:
+def _block_mask(problem: Problem) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
     mask, predicate = problem.mask, problem.predicate
     if mask is None and predicate is None:
         return None
@@ -97,8 +103,7 @@ def flex(problem: Problem) -> Result:
         return score if bias is None else score + bias[b, h, i, j]
 
     modified = bias is not None or key_bias is not None or softcap is not None
-    run = flex_attention if on_cpu else _compiled()
-    read, lse = run(
+    read, lse = _function(query.device.type)(
         folded.query,
         folded.key,
         problem.value,
