@@ -209,7 +209,7 @@ class Attention(nn.Module):
         self._check_shapes(query, context)
         pattern, keep, gain, centre = self._resolve_pattern(query, context, mask, step)
         dropout = self.dropout if self.training else 0.0
-        sizes = (len(query), self.heads.num_heads, query.shape[1], context.shape[1])
+        sizes = (query.shape[0], self.heads.num_heads, query.shape[1], context.shape[1])
         request = Request(
             score=self.score,
             position=self.position,
@@ -243,9 +243,10 @@ class Attention(nn.Module):
                 raise ValueError(
                     f"{name} has shape {tuple(tensor.shape)}; expected (batch, length, {width})"
                 )
-        if len(query) != len(context):
+        if query.shape[0] != context.shape[0]:
             raise ValueError(
-                f"query has {len(query)} examples and context {len(context)}: they must be as many"
+                f"query has {query.shape[0]} examples and context {context.shape[0]}: "
+                "they must be as many"
             )
         self.position.check(query.shape[1], context.shape[1])
 
@@ -253,7 +254,7 @@ class Attention(nn.Module):
         self, query: Tensor, context: Tensor, mask: Tensor | Pattern | None, step: int
     ) -> tuple[Pattern, Tensor | None, Tensor | None, Tensor | None]:
         """(pattern, keep mask, gain, centre) of this call."""
-        b, queries, keys = len(query), query.shape[1], context.shape[1]
+        b, queries, keys = query.shape[0], query.shape[1], context.shape[1]
         h, device = self.heads.num_heads, query.device
         keep = None
         if isinstance(mask, Tensor):
@@ -289,7 +290,7 @@ class Attention(nn.Module):
             k, v = F.pad(k, (0, 0, 0, rim)), F.pad(v, (0, 0, 0, rim))
         predicate = None
         if rim or self.heads.extra_keys:
-            sizes = (len(query), self.heads.num_heads, queries, keys)
+            sizes = (query.shape[0], self.heads.num_heads, queries, keys)
             keep = with_extra_keys(keep, pattern, sizes, self.heads.extra_keys, query.device)
         elif not isinstance(pattern, Full):
             predicate = pattern.bind(queries, keys, query.device)

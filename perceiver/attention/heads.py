@@ -224,7 +224,7 @@ class QKVHeads(Heads):
 
     def project(self, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.extra_keys:
-            registers = self.registers.to(context.dtype).expand(len(context), -1, -1)
+            registers = self.registers.to(context.dtype).expand(context.shape[0], -1, -1)
             context = torch.cat([context, registers], 1)
         queries = self._split(self.to_query(query), self.num_heads)
         keys = self._split(self.to_key(context), self.num_kv_heads)

@@ -69,7 +69,9 @@ def evaluate(
     b = torch.arange(batch, device=rows.device)[:, None, None, None]
     h = torch.arange(heads, device=rows.device)[:, None, None]
     keep = predicate(b, h, rows[:, None], columns)
-    return keep.expand(*keep.shape[:-2], len(rows), len(columns))[(None,) * (4 - keep.dim())]
+    # shape[0], not len: torch.export would take a length for a constant.
+    whole = keep.expand(*keep.shape[:-2], rows.shape[0], columns.shape[0])
+    return whole[(None,) * (4 - keep.dim())]
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ class TransformerXL(Position):
         # Positions are consecutive, so q + k − 1 distances occur, from the first query to the last
         # key upwards.
         nearest = query_positions[:1] - key_positions[-1:]
-        count = len(query_positions) + len(key_positions) - 1
+        count = query_positions.shape[0] + key_positions.shape[0] - 1
         distances = nearest + torch.arange(count, device=query.device)
         dtype = torch.promote_types(query.dtype, torch.float32)
         codes = sinusoid(distances, self.sinusoid_dim, dtype).to(self.to_relative.weight.dtype)

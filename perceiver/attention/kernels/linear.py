@@ -27,10 +27,13 @@ def linear(problem: Problem, *, is_causal: bool) -> Result:
     query, key, value = (widen(x) for x in (folded.query * folded.scale, folded.key, problem.value))
     if problem.mask is not None:
         key = key * key_mask(problem.mask)
-    # The denominator is the numerator of a value of ones.
-    value = torch.cat([value, value.new_ones(*value.shape[:-1], 1)], -1)
-    sums = _causal_sums(query, key, value) if is_causal else query @ (key.mT @ value)
-    out, total = sums[..., :-1], sums[..., -1:]
+    if is_causal:
+        # The denominator is the numerator of a value of ones.
+        ones = value.new_ones(*value.shape[:-1], 1)
+        sums = _causal_sums(query, key, torch.cat([value, ones], -1))
+        out, total = sums[..., :-1], sums[..., -1:]
+    else:
+        out, total = query @ (key.mT @ value), query @ key.sum(2)[..., None]
     # A query that sees nothing reads 0/1.
     return Result((out / total.masked_fill(total == 0, 1.0)).to(problem.value.dtype))
 

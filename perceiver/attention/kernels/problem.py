@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple, no_type_check
 
 import torch
@@ -95,11 +94,11 @@ class Problem:
     def num_keys(self) -> int:
         return self.key.shape[2]
 
-    @cached_property
+    @property
     def rows(self) -> Tensor:
         return torch.arange(self.num_queries, device=self.query.device)
 
-    @cached_property
+    @property
     def columns(self) -> Tensor:
         return torch.arange(self.num_keys, device=self.query.device)
 
@@ -125,19 +124,16 @@ class Problem:
         """What positions add to the scores of some queries and keys."""
         if not self.position.has_bias:
             return None
-        stop = self.num_keys - self.num_unpositioned
-        columns = slice(*columns.indices(self.num_keys))
-        positioned = self.columns[columns.start : min(columns.stop, stop)]
+        positioned = self.columns[: self.num_keys - self.num_unpositioned][columns]
         bias = self.position.bias(
             self.plain_query[:, :, rows],
             self.query_positions[rows],
             positioned,
             scale=self.score.scale_for(self.query.shape[-1]),
         )
-        missing = columns.stop - max(columns.start, stop)
-        if bias is None or missing <= 0:
+        if bias is None or self.num_unpositioned == 0:
             return bias
-        return F.pad(bias, (0, missing))
+        return F.pad(bias, (0, self.columns[columns].shape[0] - positioned.shape[0]))
 
     def scores(self, rows: slice = ALL, columns: slice = ALL) -> Float[Tensor, "b h q k"]:
         """The scores of some queries and keys: mixed, capped, biased, in that order."""
