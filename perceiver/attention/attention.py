@@ -122,6 +122,7 @@ class Attention(nn.Module):
             raise ValueError(f"softcap={softcap} must be positive, or null for none")
         self.query_dim, self.key_dim = query_dim, key_dim
         self.dropout, self.softcap, self.kernel = dropout, softcap, kernel
+        self.pattern = build_pattern(pattern, options, model_dim=query_dim)
         self.heads = build_member(
             "heads",
             heads,
@@ -145,7 +146,6 @@ class Attention(nn.Module):
             value_dim=self.heads.value_width,
             num_heads=inner,
         )
-        self.pattern = build_pattern(pattern, options, model_dim=query_dim)
         if inspect.isfunction(normaliser):
             self.normaliser: Any = normaliser
         else:

@@ -8,9 +8,9 @@ from torch import Tensor
 from perceiver.attention.kernels.problem import Problem, Result
 
 
-def _additive_mask(problem: Problem, key_bias: Tensor | None) -> Tensor | None:
-    """Mask and biases as the one tensor that SDPA takes; boolean where there is no bias."""
-    keep, bias = problem.keep(), problem.bias()
+def _mask(problem: Problem, keep: Tensor | None, key_bias: Tensor | None) -> Tensor | None:
+    """The mask and biases as the one tensor that SDPA takes; boolean where there is no bias."""
+    bias = problem.bias()
     if key_bias is not None:
         key_bias = key_bias[..., None, :]
         bias = key_bias if bias is None else bias + key_bias
@@ -24,12 +24,18 @@ def sdpa(problem: Problem) -> Result:
     """Softmax attention without the (q, k) matrix; empty rows read zeros, as in `dense`."""
     folded = problem.score.fold(problem.query, problem.key)
     assert folded is not None, "select_kernel admits foldable scores only"
+    keep, empty = problem.keep(), None
+    if keep is not None:
+        # Not every device's kernel gives zeros for a row that keeps nothing: such a row keeps
+        # everything here, and what it reads is set to zero.
+        empty = ~keep.any(-1, keepdim=True)
+        keep = keep | empty
     read = F.scaled_dot_product_attention(
         folded.query,
         folded.key,
         problem.value,
-        attn_mask=_additive_mask(problem, folded.key_bias),
+        attn_mask=_mask(problem, keep, folded.key_bias),
         dropout_p=problem.dropout,
         scale=float(folded.scale),
     )
-    return Result(read)
+    return Result(read if empty is None else read.masked_fill(empty, 0.0))
