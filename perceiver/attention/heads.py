@@ -201,7 +201,7 @@ class QKVHeads(Heads):
         self.to_gate = lecun_linear(query_dim, v_dim, bias=False) if is_gated else None
         self.norm_query, self.norm_key = self._norm(qk_norm), self._norm(qk_norm)
         self.replaces_scale = qk_norm == "l2"
-        self.scale = nn.Parameter(torch.tensor(10.0)) if self.replaces_scale else None
+        self.scale = nn.Parameter(torch.full((1,), 10.0)) if self.replaces_scale else None
         if is_talking:
             # Heads start by listening to themselves alone: plain multi-head attention.
             self.score_mix = nn.Parameter(torch.eye(num_heads))

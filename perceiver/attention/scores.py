@@ -93,7 +93,8 @@ class Dot(Score):
         if isinstance(scale, str):
             if scale != "learned" or query_dim is None:
                 raise ValueError(f"scale={scale!r} must be null, a number or 'learned'")
-            self.scale = nn.Parameter(torch.tensor(query_dim**-0.5))
+            # Of one dimension: FSDP shards no scalars.
+            self.scale = nn.Parameter(torch.full((1,), query_dim**-0.5))
         else:
             self.scale = scale
 
@@ -180,7 +181,7 @@ class Cosine(Score):
         self.log_scale = (
             nn.Parameter(torch.full((num_heads, 1, 1), math.log(10.0))) if scale == "log" else None
         )
-        self.scale = nn.Parameter(torch.tensor(10.0)) if scale == "learned" else scale
+        self.scale = nn.Parameter(torch.full((1,), 10.0)) if scale == "learned" else scale
 
     def _beta(self) -> float | Tensor:
         if self.log_scale is not None:

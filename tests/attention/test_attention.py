@@ -139,3 +139,12 @@ def test_variants_can_be_traced(way):
     script = Path(__file__).with_name("traced.py")
     done = subprocess.run([sys.executable, str(script), way], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+
+
+def test_no_parameter_is_a_scalar():
+    """FSDP shards none."""
+    options = {"dot": {"scale": "learned"}, "qkv": {"qk_norm": "l2"}}
+    variants = [Attention(8, options={name: options[name]}) for name in options]
+    variants.append(Attention(8, score="cosine", options={"cosine": {"scale": "learned"}}))
+    for attention in variants:
+        assert all(parameter.dim() > 0 for parameter in attention.parameters())

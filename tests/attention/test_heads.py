@@ -181,7 +181,7 @@ def test_qk_norm_normalises_each_head(kind):
 
 def test_l2_norm_has_a_learned_scale_in_place_of_one_over_the_root():
     attention = MultiHeadAttention(12, num_heads=3, qk_norm="l2").double()
-    attention.heads.scale.data = torch.tensor(3.5).double()
+    attention.heads.scale.data = torch.tensor([3.5]).double()
     x = torch.randn(2, 7, 12).double()
     query, key = (
         F.normalize(layer(x).unflatten(-1, (3, 4)).transpose(1, 2), dim=-1)

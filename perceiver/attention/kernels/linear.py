@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -22,6 +24,13 @@ def linear(problem: Problem, *, is_causal: bool) -> Result:
         problem: with a score that folds into non-negative features and the normaliser `sum`.
         is_causal: sums run up to p_i; else over all keys.
     """
+    # Autocast would sum in half precision. (It does not know the device "meta".)
+    device = problem.query.device.type
+    with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):
+        return _linear(problem, is_causal)
+
+
+def _linear(problem: Problem, is_causal: bool) -> Result:
     folded = problem.score.fold(problem.query, problem.key)
     assert folded is not None, "select_kernel admits foldable scores only"
     query, key, value = (widen(x) for x in (folded.query * folded.scale, folded.key, problem.value))

@@ -154,6 +154,20 @@ def test_the_linear_kernel_takes_several_chunks(monkeypatch):
             close(others[name], gradient, name)
 
 
+def test_the_linear_kernel_sums_in_single_precision_under_autocast():
+    attention = Attention(8, score="feature_dot", normaliser="sum", kernel="linear")
+    attention.heads.to_out = torch.nn.Identity()
+    x = torch.randn(1, 501, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = attention(x).out
+        query, key, value = (z.double() for z in attention.heads.project(x, x))
+    weights = attention.score(query, key)
+    exact = (weights @ value / weights.sum(-1, keepdim=True))[:, 0]
+    # Features are rounded to bfloat16, results too; sums of 501 terms are not.
+    torch.testing.assert_close(out.double(), exact, rtol=2**-7, atol=2**-9)
+    assert (out == exact.bfloat16()).double().mean() > 0.5
+
+
 @pytest.mark.parametrize("kernel", ["sdpa", "chunked"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_kernels_agree_in_every_precision(kernel, dtype, inputs, small_chunks):
