@@ -242,7 +242,8 @@ def test_location_aware_scores_are_those_of_tacotron_2():
         scores = score.step(query[:, None, None], key[:, None], state)
         weights = Softmax()(scores, keep).weights
         assert_equal(weights[:, 0, 0], expected)
-        state = state.after(weights)
+        earlier, state = state.cumulative, state.after(weights)
+        assert_equal(state.cumulative, earlier + weights)
 
 
 def test_location_aware_options_are_checked():

@@ -31,9 +31,9 @@ def linear(problem: Problem, *, is_causal: bool) -> Result:
 
 
 def _linear(problem: Problem, is_causal: bool) -> Result:
-    folded = problem.score.fold(problem.query, problem.key)
+    folded = problem.score.fold(widen(problem.query), widen(problem.key))
     assert folded is not None, "select_kernel admits foldable scores only"
-    query, key, value = (widen(x) for x in (folded.query * folded.scale, folded.key, problem.value))
+    query, key, value = folded.query * folded.scale, folded.key, widen(problem.value)
     if problem.mask is not None:
         key = key * key_mask(problem.mask)
     if is_causal:

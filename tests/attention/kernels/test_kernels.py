@@ -163,9 +163,8 @@ def test_the_linear_kernel_sums_in_single_precision_under_autocast():
         query, key, value = (z.double() for z in attention.heads.project(x, x))
     weights = attention.score(query, key)
     exact = (weights @ value / weights.sum(-1, keepdim=True))[:, 0]
-    # Features are rounded to bfloat16, results too; sums of 501 terms are not.
-    torch.testing.assert_close(out.double(), exact, rtol=2**-7, atol=2**-9)
-    assert (out == exact.bfloat16()).double().mean() > 0.5
+    # What is projected is rounded to bfloat16, and the result; sums of 501 terms are not.
+    assert (out == exact.bfloat16()).double().mean() > 0.98
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "chunked"])
