@@ -3,18 +3,20 @@
 from perceiver.attention.attention import Attention, AttentionAux, AttentionOutput
 from perceiver.attention.axes import AXES
 from perceiver.attention.losses import RunningBaseline, doubly_stochastic_penalty, reinforce_loss
-from perceiver.attention.named import (
-    BahdanauAttention,
+from perceiver.attention.multi_head import (
     CosineAttention,
     DifferentialAttention,
+    LinearAttention,
+    MultiHeadAttention,
+    StandAloneSelfAttention,
+)
+from perceiver.attention.named import (
+    BahdanauAttention,
     DotAttention,
     HardAttention,
-    LinearAttention,
     LocationAwareAttention,
     LuongAttention,
-    MultiHeadAttention,
     SingleHeadAttention,
-    StandAloneSelfAttention,
     TutorialAttention,
 )
 from perceiver.attention.patterns import Pattern
