@@ -1,5 +1,51 @@
 """Attention as one equation with named axes; needs torch alone."""
 
-from perceiver.attention.attention import Attention, AttentionOutput
+from perceiver.attention.attention import Attention, AttentionAux, AttentionOutput
+from perceiver.attention.axes import AXES
+from perceiver.attention.losses import RunningBaseline, doubly_stochastic_penalty, reinforce_loss
+from perceiver.attention.multi_head import (
+    CosineAttention,
+    DifferentialAttention,
+    LinearAttention,
+    MultiHeadAttention,
+    StandAloneSelfAttention,
+)
+from perceiver.attention.named import (
+    BahdanauAttention,
+    DotAttention,
+    HardAttention,
+    LocationAwareAttention,
+    LuongAttention,
+    SingleHeadAttention,
+    TutorialAttention,
+)
+from perceiver.attention.patterns import Pattern
+from perceiver.attention.recurrent import BahdanauStep, LuongStep, TutorialStep
+from perceiver.attention.stem import AttentionStem
 
-__all__ = ["Attention", "AttentionOutput"]
+__all__ = [
+    "AXES",
+    "Attention",
+    "AttentionAux",
+    "AttentionOutput",
+    "AttentionStem",
+    "BahdanauAttention",
+    "BahdanauStep",
+    "CosineAttention",
+    "DifferentialAttention",
+    "DotAttention",
+    "HardAttention",
+    "LinearAttention",
+    "LocationAwareAttention",
+    "LuongAttention",
+    "LuongStep",
+    "MultiHeadAttention",
+    "Pattern",
+    "RunningBaseline",
+    "SingleHeadAttention",
+    "StandAloneSelfAttention",
+    "TutorialAttention",
+    "TutorialStep",
+    "doubly_stochastic_penalty",
+    "reinforce_loss",
+]

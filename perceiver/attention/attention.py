@@ -1,18 +1,50 @@
-"""The attention equation: heads → score → keep mask → normaliser → read → merge."""
+"""The attention equation: heads → position → score → pattern → normaliser → read → merge."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceiver.attention import normalisers, scores
-from perceiver.attention.choose import choose
-from perceiver.attention.heads import QKVHeads
-from perceiver.attention.kernels import KERNELS, dense, sdpa, select_kernel
+from perceiver.attention.axes import build_member, build_pattern, check_all_options
+from perceiver.attention.kernels import (
+    KERNELS,
+    Problem,
+    Request,
+    Result,
+    chunked,
+    dense,
+    flex,
+    linear,
+    sdpa,
+    select_kernel,
+)
+from perceiver.attention.local import LuongLocal, sentence_lengths
+from perceiver.attention.location import LocationAware
+from perceiver.attention.masks import broadcast_mask, forbid_masked_nan, with_extra_keys
+from perceiver.attention.normalisers import Sum
+from perceiver.attention.patterns import Causal, Full, Pattern
+
+
+class AttentionAux(NamedTuple):
+    """What an attention knows beside its result; None where it has no such thing.
+
+    Args:
+        lse: (b, h, q) log-sum-exp of the kept scores, from softmax when weights are asked for and
+            from the kernels flex and chunked.
+        log_prob: (b, h, q) log-probability of the key that `reinforce` sampled.
+        entropy: (b, h, q) entropy of the distribution that it sampled from.
+        centre: (b, q) centre of the window of `luong_local`.
+    """
+
+    lse: Tensor | None = None
+    log_prob: Tensor | None = None
+    entropy: Tensor | None = None
+    centre: Tensor | None = None
 
 
 class AttentionOutput(NamedTuple):
@@ -20,65 +52,44 @@ class AttentionOutput(NamedTuple):
 
     Args:
         out: (b, q, out_dim).
-        weights: (b, h, q, k) if they were asked for, else None.
+        weights: (b, h, q, k) on the values, before dropout, if they were asked for, else None.
+        aux: what losses need besides.
     """
 
     out: Tensor
     weights: Tensor | None = None
-
-
-def broadcast_mask(mask: Tensor, *, batch: int, queries: int, keys: int) -> Tensor:
-    """A keep mask of 2, 3 or 4 dimensions as one that broadcasts to (b, h, q, k).
-
-    Args:
-        mask: bool (b, k) over keys, (b, q, k) over pairs or (b, h, q, k); True = may attend.
-
-    Raises:
-        TypeError: for a mask that is not boolean.
-        ValueError: for a mask of other dimensions or sizes.
-    """
-    if mask.dtype is not torch.bool:
-        raise TypeError(
-            f"mask is {mask.dtype}; give a boolean mask with True = may attend "
-            "(a mask of another library may mean the opposite)"
-        )
-    views = {2: (slice(None), None, None), 3: (slice(None), None), 4: (slice(None),)}
-    if mask.dim() not in views:
-        raise ValueError(f"mask has shape {tuple(mask.shape)}; expected (b, k), (b, q, k) or 4-D")
-    wide = mask[views[mask.dim()]]
-    expected = {0: batch, 2: queries, 3: keys}
-    if any(wide.shape[dim] not in (1, size) for dim, size in expected.items()):
-        raise ValueError(
-            f"mask has shape {tuple(mask.shape)}, which does not fit batch={batch}, "
-            f"queries={queries}, keys={keys}"
-        )
-    return wide
+    aux: AttentionAux = AttentionAux()
 
 
 class Attention(nn.Module):
     """Attention of queries over a context: o = normaliser(score(q, k)) v, in heads.
 
-    Self-attention is attention without a context. Every axis is named: `score` one of the classes
-    of `perceiver.attention.scores`, `normaliser` one of the functions of
-    `perceiver.attention.normalisers`. A score or normaliser of one's own may be given in place of
-    a name (a class without arguments, or a function).
+    Self-attention is attention without a context. Each of the five axes is chosen by the name of a
+    member, whose own options stand in `options` under that name; options of members that are not
+    chosen are checked and left alone. In place of a name a factory may stand: a class or partial,
+    called with those of the sizes `query_dim`, `key_dim`, `value_dim` (of a head), `num_heads` and
+    `model_dim` that it names.
 
     Args:
         query_dim: width of the queries, and of the result unless `out_dim` is given.
         key_dim: width of the context; None = `query_dim` (self-attention).
-        num_heads: heads; must divide `qk_dim` and `v_dim`.
+        num_heads: heads.
         qk_dim: width of queries and keys over all heads; None = `key_dim`.
         v_dim: width of values over all heads; None = `qk_dim`.
         out_dim: width of the result; None = `query_dim`.
         bias: whether the projections have biases.
         dropout: probability of dropping an attention weight in training.
-        score: "dot".
-        scale: factor of the score; None = 1/√d, d the width of a head.
-        normaliser: "softmax".
+        score: axis 1, how well a key matches a query.
+        position: axis 2, where queries and keys stand.
+        pattern: axis 3, which keys a query may attend to; names may be combined, "window | global".
+        normaliser: axis 4, from scores to weights; a plain function (scores, keep) will do too.
+        heads: axis 5, the projections.
+        softcap: c of c tanh(score / c); None = none.
         kernel: "auto", or the name of one; see `perceiver.attention.kernels`.
+        options: member → its options, as in {"entmax": {"alpha": 1.3}}.
 
     Raises:
-        ValueError: for an unknown name, or heads that do not divide a width.
+        ValueError: for an unknown name or option, or members and sizes that do not fit together.
     """
 
     def __init__(
@@ -92,72 +103,225 @@ class Attention(nn.Module):
         out_dim: int | None = None,
         bias: bool = True,
         dropout: float = 0.0,
-        score: str | Callable[..., scores.Score] = "dot",
-        scale: float | None = None,
-        normaliser: str | Callable[..., Tensor] = "softmax",
+        score: str | Callable[..., Any] = "dot",
+        position: str | Callable[..., Any] = "none",
+        pattern: str | Pattern | Callable[..., Any] = "full",
+        normaliser: str | Callable[..., Any] = "softmax",
+        heads: str | Callable[..., Any] = "qkv",
+        softcap: float | None = None,
         kernel: str = "auto",
+        options: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
+        options = options or {}
+        check_all_options(options)
         key_dim = key_dim or query_dim
-        qk_dim = qk_dim or key_dim
-        self.query_dim, self.key_dim = query_dim, key_dim
-        self.dropout = dropout
-        self.score = choose("score", score, scores)(scale=scale)
-        self.normaliser = choose("normaliser", normaliser, normalisers)
         if kernel not in KERNELS:
             raise ValueError(f"unknown kernel {kernel!r}: choose one of {', '.join(KERNELS)}")
-        self.kernel = kernel
-        self.heads = QKVHeads(
+        if softcap is not None and softcap <= 0:
+            raise ValueError(f"softcap={softcap} must be positive, or null for none")
+        self.query_dim, self.key_dim = query_dim, key_dim
+        self.dropout, self.softcap, self.kernel = dropout, softcap, kernel
+        self.pattern = build_pattern(pattern, options, model_dim=query_dim)
+        self.heads = build_member(
+            "heads",
+            heads,
+            options,
             query_dim=query_dim,
             key_dim=key_dim,
             num_heads=num_heads,
             qk_dim=qk_dim,
-            v_dim=v_dim or qk_dim,
+            v_dim=v_dim,
             out_dim=out_dim or query_dim,
             bias=bias,
         )
+        widths = {"query_dim": self.heads.query_width, "key_dim": self.heads.key_width}
+        inner = self.heads.num_heads
+        self.score = build_member("score", score, options, **widths, num_heads=inner)
+        self.position = build_member(
+            "position",
+            position,
+            options,
+            query_dim=self.heads.query_width,
+            value_dim=self.heads.value_width,
+            num_heads=inner,
+        )
+        if inspect.isfunction(normaliser):
+            self.normaliser: Any = normaliser
+        else:
+            self.normaliser = build_member("normaliser", normaliser, options, num_heads=inner)
+        self._check_parts(score)
+        if self.heads.replaces_scale and getattr(self.score, "scale", 1.0) is None:
+            self.score.scale = 1.0
+
+    def _check_parts(self, score: object) -> None:
+        """Raises ValueError for members that do not fit each other."""
+        widths = self.heads.query_width, self.heads.key_width
+        if widths[0] != widths[1]:
+            for axis, part in (("score", self.score), ("position", self.position)):
+                if part.compares_widths:
+                    raise ValueError(
+                        f"{axis}={_name(part)} compares queries of width {widths[0]} with keys of "
+                        f"width {widths[1]}, which must be equal: use score=general or "
+                        "score=additive without positions, or heads=qkv, which projects both"
+                    )
+        if isinstance(self.normaliser, Sum) and not self.score.is_positive:
+            raise ValueError(
+                "normaliser=sum shares weights out in proportion to the scores, which must not be "
+                f"negative as those of score={score} can be: use score=feature_dot"
+            )
+        if isinstance(self.score, LocationAware) and (
+            self.position.has_bias or self.heads.mixes or self.softcap is not None
+        ):
+            raise ValueError(
+                "score=location_aware is computed query by query: it goes with position=none, "
+                "softcap=null and heads that do not talk"
+            )
+        rim = getattr(self.pattern, "extra_keys", 0)
+        if rim and self.heads.extra_keys:
+            raise ValueError("registers cannot stand beside a pattern that pads with zeros")
 
     def forward(
         self,
-        query: Float[Tensor, "b q e"],
-        context: Float[Tensor, "b k c"] | None = None,
+        query: Tensor,
+        context: Tensor | None = None,
         *,
-        mask: Bool[Tensor, "..."] | None = None,
+        mask: Tensor | Pattern | None = None,
         need_weights: bool = False,
+        step: int = 0,
     ) -> AttentionOutput:
         """Attend from `query` to `context` (to itself if None).
 
         Args:
-            mask: bool, True = may attend: (b, k) over keys, (b, q, k) over pairs, or (b, h, q, k).
-                A query that may attend to nothing reads zeros.
+            query: (b, q, query_dim).
+            context: (b, k, key_dim). Masked elements must be finite, zeros say.
+            mask: bool, True = may attend: (b, k) over keys, (b, q, k) over pairs, or (b, h, q, k);
+                or a pattern, such as `Lengths(lengths)`. A query that may attend to nothing reads
+                zeros.
             need_weights: return the weights too; runs the dense kernel.
+            step: index of the first query, when decoding step by step with `luong_local`.
+
+        Raises:
+            ValueError: for tensors of other ranks or sizes, or NaN in masked elements (on a CPU).
+            TypeError: for a mask that is not boolean.
         """
         context = query if context is None else context
-        keep = mask
-        if mask is not None:
-            keep = broadcast_mask(
-                mask, batch=query.shape[0], queries=query.shape[1], keys=context.shape[1]
-            )
+        self._check_shapes(query, context)
+        pattern, keep, gain, centre = self._resolve_pattern(query, context, mask, step)
         dropout = self.dropout if self.training else 0.0
-        name = select_kernel(
-            self.kernel,
+        sizes = (query.shape[0], self.heads.num_heads, query.shape[1], context.shape[1])
+        request = Request(
             score=self.score,
+            position=self.position,
+            pattern=self.pattern if isinstance(self.pattern, LuongLocal) else pattern,
             normaliser=self.normaliser,
-            need_weights=need_weights,
+            heads=self.heads,
+            mask=keep,
+            softcap=self.softcap,
             dropout=dropout,
+            need_weights=need_weights,
+            numbers=sizes[0] * sizes[1] * sizes[2] * sizes[3] * self.score.width,
         )
-        q, k, v = self.heads.project(query, context)
+        kernel = select_kernel(self.kernel, request)
+        problem = self._problem(query, context, pattern, keep, gain, dropout, need_weights)
+        result = _run(kernel, problem, pattern)
+        out = self.heads.merge(result.read, query)
+        if keep is not None:
+            forbid_masked_nan(out, context, keep)
         weights = None
-        if name == "sdpa":
-            read = sdpa(q, k, v, score=self.score, keep=keep, dropout=dropout)
-        else:
-            read, weights = dense(
-                q,
-                k,
-                v,
-                score=self.score,
-                normaliser=self.normaliser,
-                keep=keep,
-                dropout=dropout,
+        if need_weights and result.weights is not None:
+            weights = self.heads.report(result.weights[..., : context.shape[1]])
+        aux = AttentionAux(result.lse, result.log_prob, result.entropy, centre)
+        return AttentionOutput(out, weights, aux)
+
+    def _check_shapes(self, query: Tensor, context: Tensor) -> None:
+        for name, tensor, width in (
+            ("query", query, self.query_dim),
+            ("context", context, self.key_dim),
+        ):
+            if tensor.dim() != 3 or tensor.shape[-1] != width:
+                raise ValueError(
+                    f"{name} has shape {tuple(tensor.shape)}; expected (batch, length, {width})"
+                )
+        if query.shape[0] != context.shape[0]:
+            raise ValueError(
+                f"query has {query.shape[0]} examples and context {context.shape[0]}: "
+                "they must be as many"
             )
-        return AttentionOutput(self.heads.merge(read), weights if need_weights else None)
+        self.position.check(query.shape[1], context.shape[1])
+
+    def _resolve_pattern(
+        self, query: Tensor, context: Tensor, mask: Tensor | Pattern | None, step: int
+    ) -> tuple[Pattern, Tensor | None, Tensor | None, Tensor | None]:
+        """(pattern, keep mask, gain, centre) of this call."""
+        b, queries, keys = query.shape[0], query.shape[1], context.shape[1]
+        h, device = self.heads.num_heads, query.device
+        keep = None
+        if isinstance(mask, Tensor):
+            keep = broadcast_mask(mask, batch=b, heads=h, queries=queries, keys=keys)
+        if not isinstance(self.pattern, LuongLocal):
+            if not isinstance(mask, Pattern):
+                return self.pattern, keep, None, None
+            both = mask if isinstance(self.pattern, Full) else self.pattern & mask
+            return both, None, None, None
+        if isinstance(mask, Pattern):
+            keep = mask.dense(queries, keys, batch=b, heads=h, device=device)
+        local = self.pattern(query, sentence_lengths(keep, b, keys, device), step)
+        return local, keep, local.gain(keys), local.centre
+
+    def _problem(
+        self,
+        query: Tensor,
+        context: Tensor,
+        pattern: Pattern,
+        keep: Tensor | None,
+        gain: Tensor | None,
+        dropout: float,
+        need_lse: bool,
+    ) -> Problem:
+        queries, keys = query.shape[1], context.shape[1]
+        q, k, v = self.heads.project(query, context)
+        rows = torch.arange(keys - queries, keys, device=query.device)
+        columns = torch.arange(keys, device=query.device)
+        rotated, positioned = self.position.rotate(q, k[:, :, :keys], rows, columns)
+        k = torch.cat([positioned, k[:, :, keys:]], 2) if self.heads.extra_keys else positioned
+        rim = pattern.extra_keys
+        if rim:
+            k, v = F.pad(k, (0, 0, 0, rim)), F.pad(v, (0, 0, 0, rim))
+        predicate = None
+        if rim or self.heads.extra_keys:
+            sizes = (query.shape[0], self.heads.num_heads, queries, keys)
+            keep = with_extra_keys(keep, pattern, sizes, self.heads.extra_keys, query.device)
+        elif not isinstance(pattern, Full):
+            predicate = pattern.bind(queries, keys, query.device)
+        repeats = self.heads.num_heads // k.shape[1]
+        if repeats > 1:
+            k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+        return Problem(
+            query=rotated,
+            key=k,
+            value=v,
+            plain_query=q,
+            score=self.score,
+            position=self.position,
+            normaliser=self.normaliser,
+            heads=self.heads,
+            mask=keep,
+            predicate=predicate,
+            gain=gain,
+            softcap=self.softcap,
+            dropout=dropout,
+            num_extra=rim + self.heads.extra_keys,
+            num_unpositioned=self.heads.extra_keys + (0 if self.position.knows_rim else rim),
+            need_lse=need_lse,
+        )
+
+
+def _run(kernel: str, problem: Problem, pattern: Pattern) -> Result:
+    if kernel == "linear":
+        return linear(problem, is_causal=isinstance(pattern, Causal))
+    return {"dense": dense, "sdpa": sdpa, "flex": flex, "chunked": chunked}[kernel](problem)
+
+
+def _name(part: object) -> str:
+    return getattr(part, "name", type(part).__name__.lower())

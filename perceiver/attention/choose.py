@@ -1,41 +1,107 @@
-"""Looking a named choice up on its axis."""
+"""Looking a named choice up on its axis, and building it."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
 
-def choices(module: ModuleType) -> dict[str, Callable[..., Any]]:
-    """The public functions and concrete classes that a module defines, by snake-case name."""
-    found = {}
-    for name, member in vars(module).items():
-        if name.startswith("_") or getattr(member, "__module__", None) != module.__name__:
-            continue
-        if inspect.isfunction(member) or (inspect.isclass(member) and not _is_base(member)):
-            key = "".join("_" + ch.lower() if ch.isupper() else ch for ch in name).lstrip("_")
-            found[key] = member
+def choices(base: type, *modules: ModuleType) -> dict[str, Callable[..., Any]]:
+    """The subclasses of `base` that modules define, by their `name` or their own in snake case."""
+    found: dict[str, Callable[..., Any]] = {}
+    for module in modules:
+        for member in vars(module).values():
+            if inspect.isclass(member) and issubclass(member, base) and member is not base:
+                name = vars(member).get("name", _snake_case(member.__name__))
+                if name and member.__module__.startswith(module.__name__):
+                    found[name] = member
     return found
 
 
-def _is_base(cls: type) -> bool:
-    return any(getattr(member, "__isabstractmethod__", False) for member in vars(cls).values())
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def choose(axis: str, choice: str | Callable[..., Any], module: ModuleType) -> Callable[..., Any]:
-    """The member of `module` with that name; anything callable is taken as it is.
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint at the known word nearest to a misspelt one."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def choose(
+    axis: str, choice: str | Callable[..., Any], known: Mapping[str, Callable[..., Any]]
+) -> Callable[..., Any]:
+    """The member of that name; anything callable is taken as it is.
 
     Raises:
         ValueError: for an unknown name, with the nearest known one.
     """
     if not isinstance(choice, str):
         return choice
-    known = choices(module)
     if choice in known:
         return known[choice]
-    near = difflib.get_close_matches(choice, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"unknown {axis} {choice!r}: {hint}choose one of {', '.join(sorted(known))}")
+    raise ValueError(
+        f"unknown {axis} {choice!r}: {nearest(choice, known)}choose one of "
+        f"{', '.join(sorted(known))}"
+    )
+
+
+def options_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The arguments that a factory names."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+
+
+def check_options(
+    name: str, factory: Callable[..., Any], options: Mapping[str, Any], sizes: Iterable[str]
+) -> None:
+    """Raises ValueError for options that a member does not have."""
+    own = set(options_of(factory)) - set(sizes)
+    for option in sorted(set(options) - own):
+        listed = f"it has {', '.join(sorted(own))}" if own else "it has none"
+        raise ValueError(f"{name} has no option {option!r}: {nearest(option, own)}{listed}")
+
+
+def build(
+    axis: str,
+    choice: str | Callable[..., Any],
+    known: Mapping[str, Callable[..., Any]],
+    *,
+    sizes: Mapping[str, Any],
+    options: Mapping[str, Mapping[str, Any]],
+) -> Any:
+    """A member of an axis, given its options and those of the sizes that its signature names.
+
+    Args:
+        axis: name of the axis, for messages.
+        choice: name of a member, or a factory.
+        known: name → factory.
+        sizes: what the attention knows: widths, heads.
+        options: member → its options.
+
+    Raises:
+        ValueError: for an unknown name or option, or an option that is missing.
+    """
+    factory = choose(axis, choice, known)
+    parameters = options_of(factory)
+    given = {name: value for name, value in sizes.items() if name in parameters}
+    if isinstance(choice, str):
+        given |= options.get(choice) or {}
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty and given.get(name) is None
+    ]
+    if missing:
+        raise ValueError(
+            f"{axis}={choice} needs {', '.join(missing)}: set options.{choice}.{missing[0]}, or "
+            "choose another"
+        )
+    return factory(**given)

@@ -2,28 +2,76 @@
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.attention.init import lecun_linear
+from perceiver.attention.normalisers.normaliser import widen
+
+QK_NORMS = ("none", "rms", "layer", "l2")
 
 
-class QKVHeads(nn.Module):
-    """Multi-head projections (Vaswani et al. 2017, §3.2.2).
+class Heads(nn.Module):
+    """Base of heads.
 
-    Head h owns channels h·d … (h+1)·d − 1 after one projection for all heads.
+    `num_heads`: heads that scores are computed for. `query_width`, `key_width`, `value_width`:
+    widths of one head. `mixes`: heads exchange scores or weights (talking heads).
+    `replaces_scale`: queries come with a scale of their own, so the dot product takes none.
+    `extra_keys`: learned keys behind those of the context.
+    """
+
+    num_heads: int
+    query_width: int
+    key_width: int
+    value_width: int
+    mixes = False
+    replaces_scale = False
+    extra_keys = 0
+
+    @abstractmethod
+    def project(
+        self, query: Float[Tensor, "b q e"], context: Float[Tensor, "b k c"]
+    ) -> tuple[Float[Tensor, "b h q d"], Float[Tensor, "b g k d2"], Float[Tensor, "b g k d3"]]:
+        """Queries of h heads; keys and values of g, which divides h."""
+
+    @abstractmethod
+    def merge(
+        self, read: Float[Tensor, "b h q d"], query: Float[Tensor, "b q e"]
+    ) -> Float[Tensor, "b q out"]:
+        """From what the heads read to the result; `query` as it came in."""
+
+    def mix_scores(self, scores: Float[Tensor, "b h q k"]) -> Float[Tensor, "b h q k"]:
+        """What heads do to each other's scores."""
+        return scores
+
+    def mix_weights(self, weights: Float[Tensor, "b h q k"]) -> Float[Tensor, "b h q k"]:
+        """What heads do to each other's weights."""
+        return weights
+
+    def report(self, weights: Float[Tensor, "b h q k"]) -> Float[Tensor, "b h2 q k"]:
+        """The weights on the values, as a caller sees them."""
+        return weights
+
+
+class Identity(Heads):
+    """No projections: queries and keys are compared as they are, keys are the values.
+
+    The attention of Bahdanau et al. 2015, Luong et al. 2015 and Xu et al. 2015. A linear map to
+    `out_dim` follows only where the context has another width.
 
     Args:
-        query_dim: width of the queries that come in, and of the result unless `out_dim` is given.
-        key_dim: width of the context that keys and values are made from.
-        num_heads: heads; must divide `qk_dim` and `v_dim`.
-        qk_dim: width of queries and keys over all heads.
-        v_dim: width of the values over all heads.
+        query_dim: width of the queries.
+        key_dim: width of the context.
         out_dim: width of the result.
-        bias: whether the four projections have biases.
-
-    Raises:
-        ValueError: if `num_heads` does not divide a width.
+        num_heads: 1.
+        qk_dim: None: there is nothing to project to.
+        v_dim: None.
+        bias: whether the map to `out_dim`, if there is one, has a bias.
     """
 
     def __init__(
@@ -31,13 +79,102 @@ class QKVHeads(nn.Module):
         *,
         query_dim: int,
         key_dim: int,
-        num_heads: int,
-        qk_dim: int,
-        v_dim: int,
         out_dim: int,
+        num_heads: int = 1,
+        qk_dim: int | None = None,
+        v_dim: int | None = None,
         bias: bool = True,
     ) -> None:
         super().__init__()
+        if num_heads != 1 or qk_dim is not None or v_dim is not None:
+            raise ValueError(
+                f"heads=identity projects nothing: num_heads={num_heads}, qk_dim={qk_dim} and "
+                f"v_dim={v_dim} must be 1, null and null; or set heads=qkv"
+            )
+        self.num_heads = 1
+        self.query_width, self.key_width, self.value_width = query_dim, key_dim, key_dim
+        self.to_out = lecun_linear(key_dim, out_dim, bias=bias) if out_dim != key_dim else None
+
+    def project(self, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        context = context[:, None]
+        return query[:, None], context, context
+
+    def merge(self, read: Tensor, query: Tensor) -> Tensor:
+        return read[:, 0] if self.to_out is None else self.to_out(read[:, 0])
+
+
+class RMSNorm(nn.Module):
+    """x / √(mean x² + eps) · weight, in float32 at least.
+
+    Args:
+        dim: channels, each with a weight that starts at 1.
+        eps: added to the mean square.
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        wide = widen(x)
+        unit = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (unit * self.weight.to(unit.dtype)).to(x.dtype)
+
+
+class QKVHeads(Heads):
+    """Multi-head projections (Vaswani et al. 2017, §3.2.2).
+
+    Head h owns channels h·d … (h+1)·d − 1 after one projection for all heads.
+
+    Args:
+        query_dim: width of the queries that come in.
+        key_dim: width of the context that keys and values are made from.
+        out_dim: width of the result.
+        num_heads: heads; must divide `qk_dim` and `v_dim`.
+        qk_dim: width of queries over all heads; None = `key_dim`.
+        v_dim: width of what is read over all heads; None = `qk_dim`, without an output projection
+            `out_dim`.
+        bias: whether the four projections have biases.
+        num_kv_heads: heads of keys and values; None = `num_heads`, 1 = multi-query (Shazeer 2019),
+            else grouped-query: query head h uses ⌊h / (num_heads / num_kv_heads)⌋ (Ainslie et al.
+            2023).
+        has_out_proj: whether a projection ends it.
+        qk_norm: norm of each head's queries and keys: "none"; "rms" or "layer" with a weight a
+            channel (Qwen3; Dehghani et al. 2023); "l2" with a learned scale in place of 1/√d
+            (Henry et al. 2020).
+        is_gated: multiply what is read by σ(W_g x_query) before the last projection (Qiu et al.
+            2025, G1).
+        is_talking: mix heads before and after the normaliser (Shazeer et al. 2020).
+        num_registers: learned tokens that every example's context ends with (Darcet et al. 2024);
+            an example without anything else to attend to does not see them either.
+
+    Raises:
+        ValueError: for widths and heads that do not fit together.
+    """
+
+    name = "qkv"
+
+    def __init__(
+        self,
+        *,
+        query_dim: int,
+        key_dim: int,
+        out_dim: int,
+        num_heads: int = 1,
+        qk_dim: int | None = None,
+        v_dim: int | None = None,
+        bias: bool = True,
+        num_kv_heads: int | None = None,
+        has_out_proj: bool = True,
+        qk_norm: str = "none",
+        is_gated: bool = False,
+        is_talking: bool = False,
+        num_registers: int = 0,
+    ) -> None:
+        super().__init__()
+        qk_dim = qk_dim or key_dim
+        v_dim = v_dim or (qk_dim if has_out_proj else out_dim)
         for name, width in (("qk_dim", qk_dim), ("v_dim", v_dim)):
             if num_heads < 1 or width % num_heads:
                 choices = [h for h in range(1, min(width, 64) + 1) if width % h == 0]
@@ -45,25 +182,158 @@ class QKVHeads(nn.Module):
                     f"num_heads={num_heads} does not divide {name}={width}: "
                     f"set num_heads to one of {choices}, or another {name}"
                 )
-        self.num_heads = num_heads
+        groups = num_kv_heads or num_heads
+        if num_heads % groups:
+            raise ValueError(f"num_kv_heads={groups} does not divide num_heads={num_heads}")
+        if not has_out_proj and v_dim != out_dim:
+            raise ValueError(
+                f"without an output projection v_dim={v_dim} must be the result's width {out_dim}"
+            )
+        if qk_norm not in QK_NORMS:
+            raise ValueError(f"qk_norm={qk_norm!r} must be one of {', '.join(QK_NORMS)}")
+        self.num_heads, self.num_kv_heads, self.mixes = num_heads, groups, is_talking
+        self.query_width = self.key_width = qk_dim // num_heads
+        self.value_width = v_dim // num_heads
         self.to_query = lecun_linear(query_dim, qk_dim, bias=bias)
-        self.to_key = lecun_linear(key_dim, qk_dim, bias=bias)
-        self.to_value = lecun_linear(key_dim, v_dim, bias=bias)
-        self.to_out = lecun_linear(v_dim, out_dim, bias=bias)
+        self.to_key = lecun_linear(key_dim, groups * self.key_width, bias=bias)
+        self.to_value = lecun_linear(key_dim, groups * self.value_width, bias=bias)
+        self.to_out = lecun_linear(v_dim, out_dim, bias=bias) if has_out_proj else None
+        self.to_gate = lecun_linear(query_dim, v_dim, bias=False) if is_gated else None
+        self.norm_query, self.norm_key = self._norm(qk_norm), self._norm(qk_norm)
+        self.replaces_scale = qk_norm == "l2"
+        self.scale = nn.Parameter(torch.full((1,), 10.0)) if self.replaces_scale else None
+        if is_talking:
+            # Heads start by listening to themselves alone: plain multi-head attention.
+            self.score_mix = nn.Parameter(torch.eye(num_heads))
+            self.weight_mix = nn.Parameter(torch.eye(num_heads))
+        self.extra_keys = num_registers
+        if num_registers:
+            self.registers = nn.Parameter(0.02 * torch.randn(num_registers, key_dim))
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+    def _norm(self, kind: str) -> nn.Module | None:
+        if kind == "rms":
+            return RMSNorm(self.query_width)
+        if kind == "layer":
+            return nn.LayerNorm(self.query_width, eps=1e-6, bias=False)
+        return None
 
-    def project(
-        self, query: Float[Tensor, "b q e"], context: Float[Tensor, "b k c"]
-    ) -> tuple[Float[Tensor, "b h q d"], Float[Tensor, "b h k d"], Float[Tensor, "b h k d2"]]:
-        """Queries from `query`, keys and values from `context`, split into heads."""
+    def _normalise(self, x: Tensor, norm: nn.Module | None) -> Tensor:
+        if self.replaces_scale:
+            return F.normalize(widen(x), dim=-1).to(x.dtype)
+        return x if norm is None else norm(x)
+
+    def project(self, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.extra_keys:
+            registers = self.registers.to(context.dtype).expand(context.shape[0], -1, -1)
+            context = torch.cat([context, registers], 1)
+        queries = self._split(self.to_query(query), self.num_heads)
+        keys = self._split(self.to_key(context), self.num_kv_heads)
+        queries = self._normalise(queries, self.norm_query)
+        if self.scale is not None:
+            queries = queries * self.scale.to(queries.dtype)
+        keys = self._normalise(keys, self.norm_key)
+        return queries, keys, self._split(self.to_value(context), self.num_kv_heads)
+
+    def _split(self, x: Tensor, num_heads: int) -> Tensor:
+        return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+    def merge(self, read: Tensor, query: Tensor) -> Tensor:
+        merged = read.transpose(1, 2).flatten(-2)
+        if self.to_gate is not None:
+            merged = merged * self.to_gate(query).sigmoid()
+        return merged if self.to_out is None else self.to_out(merged)
+
+    def mix_scores(self, scores: Tensor) -> Tensor:
+        return _mix(self.score_mix, scores) if self.mixes else scores
+
+    def mix_weights(self, weights: Tensor) -> Tensor:
+        return _mix(self.weight_mix, weights) if self.mixes else weights
+
+
+def _mix(mix: Tensor, heads: Tensor) -> Tensor:
+    """Head o of the result is Σ_a mix[o, a] · head a."""
+    return torch.einsum("oa,baqk->boqk", mix.to(heads.dtype), heads)
+
+
+class DifferentialHeads(QKVHeads):
+    """Each head's weights are the difference of two softmaxes (Ye et al. 2024, eq. 1 to 3).
+
+    Of 2H heads of queries and keys, 2h and 2h + 1 are a pair and share a value twice as wide:
+    out_h = (1 − l₀) RMSNorm(w_{2h} v_h − λ w_{2h+1} v_h). Two ordinary attentions, so any kernel
+    serves.
+
+    Args:
+        query_dim: width of the queries that come in.
+        key_dim: width of the context.
+        out_dim: width of the result.
+        num_heads: H, pairs; 2H must divide `qk_dim`.
+        qk_dim: width of queries over all 2H heads; None = `key_dim`.
+        v_dim: width of values over all pairs; None = `qk_dim`.
+        bias: whether the four projections have biases.
+        depth: of the layer, from 0: λ starts at l₀ = 0.8 − 0.6 exp(−0.3 depth).
+    """
+
+    name = "differential"
+
+    def __init__(
+        self,
+        *,
+        query_dim: int,
+        key_dim: int,
+        out_dim: int,
+        num_heads: int = 1,
+        qk_dim: int | None = None,
+        v_dim: int | None = None,
+        bias: bool = True,
+        depth: int = 0,
+    ) -> None:
+        qk_dim = qk_dim or key_dim
+        if qk_dim % (2 * num_heads):
+            raise ValueError(
+                f"heads=differential makes two heads of each: 2 × num_heads={2 * num_heads} does "
+                f"not divide qk_dim={qk_dim}; set another num_heads or qk_dim"
+            )
+        super().__init__(
+            query_dim=query_dim,
+            key_dim=key_dim,
+            out_dim=out_dim,
+            num_heads=num_heads,
+            qk_dim=qk_dim,
+            v_dim=v_dim,
+            bias=bias,
+        )
+        self.num_heads = self.num_kv_heads = 2 * num_heads
+        self.query_width = self.key_width = qk_dim // (2 * num_heads)
+        self.first_lambda = 0.8 - 0.6 * math.exp(-0.3 * depth)
+        self.lambdas = nn.ParameterDict(
+            {
+                name: nn.Parameter(0.1 * torch.randn(self.query_width))
+                for name in ("query1", "key1", "query2", "key2")
+            }
+        )
+        self.norm_pair = RMSNorm(self.value_width, eps=1e-5)
+
+    def lambda_(self) -> Float[Tensor, ""]:
+        """λ = exp(λ_q1·λ_k1) − exp(λ_q2·λ_k2) + l₀ (eq. 2)."""
+        first = (self.lambdas["query1"] * self.lambdas["key1"]).sum().exp()
+        second = (self.lambdas["query2"] * self.lambdas["key2"]).sum().exp()
+        return first - second + self.first_lambda
+
+    def project(self, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        values = self._split(self.to_value(context), self.num_heads // 2)
         return (
-            self._split(self.to_query(query)),
-            self._split(self.to_key(context)),
-            self._split(self.to_value(context)),
+            self._split(self.to_query(query), self.num_heads),
+            self._split(self.to_key(context), self.num_heads),
+            values.repeat_interleave(2, 1),
         )
 
-    def merge(self, read: Float[Tensor, "b h q d"]) -> Float[Tensor, "b q out"]:
-        """The heads side by side, then the output projection."""
-        return self.to_out(read.transpose(1, 2).flatten(-2))
+    def _difference(self, pairs: Tensor) -> Tensor:
+        first, second = pairs.unflatten(1, (-1, 2)).unbind(2)
+        return first - self.lambda_().to(pairs.dtype) * second
+
+    def merge(self, read: Tensor, query: Tensor) -> Tensor:
+        normed = self.norm_pair(self._difference(read)) * (1 - self.first_lambda)
+        return super().merge(normed, query)
+
+    def report(self, weights: Tensor) -> Tensor:
+        return self._difference(weights)

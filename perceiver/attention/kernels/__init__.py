@@ -1,7 +1,25 @@
 """Kernels: how attention is computed, never what. `dense` is the definition."""
 
+from perceiver.attention.kernels.chunked import chunked
 from perceiver.attention.kernels.dense import dense
+from perceiver.attention.kernels.flex import block_mask, flex
+from perceiver.attention.kernels.linear import linear
+from perceiver.attention.kernels.merge import merge
+from perceiver.attention.kernels.problem import Problem, Result
 from perceiver.attention.kernels.sdpa import sdpa
-from perceiver.attention.kernels.select import KERNELS, select_kernel
+from perceiver.attention.kernels.select import KERNELS, Request, select_kernel
 
-__all__ = ["KERNELS", "dense", "sdpa", "select_kernel"]
+__all__ = [
+    "KERNELS",
+    "Problem",
+    "Request",
+    "Result",
+    "block_mask",
+    "chunked",
+    "dense",
+    "flex",
+    "linear",
+    "merge",
+    "sdpa",
+    "select_kernel",
+]

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
 from torch import Tensor
 
-from perceiver.attention.scores import Score
+from perceiver.attention.kernels.problem import ALL, Problem, Result
+from perceiver.attention.location import LocationAware
+from perceiver.attention.normalisers import Normalised, Softmax, logsumexp
 
 
-def dense(
-    query: Float[Tensor, "b h q d"],
-    key: Float[Tensor, "b h k d2"],
-    value: Float[Tensor, "b h k e"],
-    *,
-    score: Score,
-    normaliser: Callable[..., Tensor],
-    keep: Bool[Tensor, "#b #h #q #k"] | None = None,
-    dropout: float = 0.0,
-) -> tuple[Float[Tensor, "b h q e"], Float[Tensor, "b h q k"]]:
-    """Scores, weights and read, each spelled out. Returns (read, weights before dropout)."""
-    weights = normaliser(score(query, key), keep)
-    return F.dropout(weights, dropout, training=dropout > 0) @ value, weights
+def _weights(problem: Problem, rows: slice) -> Normalised:
+    keep = problem.keep(rows)
+    if isinstance(problem.score, LocationAware):
+        score, query = problem.score, problem.query[:, :, rows]
+        return Normalised(score.in_sequence(query, problem.key, problem.normalise, keep))
+    scores = problem.scores(rows)
+    normalised = problem.normalise(scores, keep)
+    if problem.need_lse and isinstance(problem.normaliser, Softmax):
+        normalised = normalised._replace(lse=logsumexp(scores, keep))
+    return normalised
+
+
+def dense(problem: Problem, rows: slice = ALL) -> Result:
+    """Scores, weights and read, each spelled out, for all queries or some."""
+    normalised = _weights(problem, rows)
+    weights = problem.heads.mix_weights(normalised.weights)
+    if problem.gain is not None:
+        weights = weights * problem.gain[:, :, rows].to(weights.dtype)
+    dropped = F.dropout(weights, problem.dropout, training=problem.dropout > 0)
+    read = _read(problem, dropped, rows)
+    return Result(read, weights, *normalised[1:])
+
+
+def _read(problem: Problem, weights: Tensor, rows: slice) -> Tensor:
+    read = weights @ problem.value
+    if not problem.position.has_read:
+        return read
+    positioned = problem.num_keys - problem.num_unpositioned
+    term = problem.position.read(
+        weights[..., :positioned],
+        problem.query_positions[rows],
+        problem.columns[:positioned],
+    )
+    return read if term is None else read + term

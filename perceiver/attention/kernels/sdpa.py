@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
 from torch import Tensor
 
-from perceiver.attention.scores import Score
+from perceiver.attention.kernels.problem import Problem, Result
 
 
-def sdpa(
-    query: Float[Tensor, "b h q d"],
-    key: Float[Tensor, "b h k d2"],
-    value: Float[Tensor, "b h k e"],
-    *,
-    score: Score,
-    keep: Bool[Tensor, "#b #h #q #k"] | None = None,
-    dropout: float = 0.0,
-) -> Float[Tensor, "b h q e"]:
+def _mask(problem: Problem, keep: Tensor | None, key_bias: Tensor | None) -> Tensor | None:
+    """The mask and biases as the one tensor that SDPA takes; boolean where there is no bias."""
+    bias = problem.bias()
+    if key_bias is not None:
+        key_bias = key_bias[..., None, :]
+        bias = key_bias if bias is None else bias + key_bias
+    if bias is None:
+        return keep
+    bias = bias.to(problem.query.dtype)
+    return bias if keep is None else bias.masked_fill(~keep, float("-inf"))
+
+
+def sdpa(problem: Problem) -> Result:
     """Softmax attention without the (q, k) matrix; empty rows read zeros, as in `dense`."""
-    folded = score.fold(query, key)
+    folded = problem.score.fold(problem.query, problem.key)
     assert folded is not None, "select_kernel admits foldable scores only"
-    query, key, scale = folded
-    return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=keep, dropout_p=dropout, scale=scale
+    keep, empty = problem.keep(), None
+    if keep is not None:
+        # Not every device's kernel gives zeros for a row that keeps nothing: such a row keeps
+        # everything here, and what it reads is set to zero.
+        empty = ~keep.any(-1, keepdim=True)
+        keep = keep | empty
+    read = F.scaled_dot_product_attention(
+        folded.query,
+        folded.key,
+        problem.value,
+        attn_mask=_mask(problem, keep, folded.key_bias),
+        dropout_p=problem.dropout,
+        scale=float(folded.scale),
     )
+    return Result(read if empty is None else read.masked_fill(empty, 0.0))

@@ -2,44 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from perceiver.attention import normalisers
-from perceiver.attention.scores import Dot, Score
+from perceiver.attention.heads import Heads
+from perceiver.attention.local import LuongLocal
+from perceiver.attention.location import LocationAware
+from perceiver.attention.normalisers import Normaliser, Reinforce, Softmax, Sum
+from perceiver.attention.patterns import Causal, Full, Pattern
+from perceiver.attention.position import Position
+from perceiver.attention.scores import FeatureDot, Score
 
-KERNELS = ("auto", "dense", "sdpa")
+KERNELS = ("auto", "dense", "sdpa", "flex", "chunked", "linear")
+
+# Scores (times their hidden width) beyond which the dense kernel would fill the memory.
+LARGE = 1 << 27
 
 
-def _sdpa_obstacle(score: Score, normaliser: Callable[..., Tensor], need_weights: bool) -> str:
-    """Why SDPA cannot serve this attention, naming the axis; empty if it can."""
-    if need_weights:
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a kernel, before anything is projected.
+
+    Args:
+        score, position, pattern, normaliser, heads: the axes; `pattern` includes one given with the
+            call.
+        mask: bool (#b, #h, #q, #k), or None.
+        softcap: c, or None.
+        dropout: probability of dropping a weight.
+        need_weights: whether the weights are asked for.
+        numbers: b · h · q · k · the numbers that a score takes.
+    """
+
+    score: Score
+    position: Position
+    pattern: Pattern | LuongLocal
+    normaliser: Normaliser | Any
+    heads: Heads
+    mask: Tensor | None
+    softcap: float | None
+    dropout: float
+    need_weights: bool
+    numbers: int
+
+
+def _name(part: object) -> str:
+    return getattr(part, "__name__", type(part).__name__)
+
+
+def _unlike_softmax_of_a_dot(request: Request) -> str:
+    """Why fused kernels cannot serve, naming the axis; empty if they can."""
+    if request.need_weights:
         return "weights: it never forms them (need_weights=True)"
-    if not isinstance(score, Dot):
-        return f"score: {type(score).__name__} is not a dot product"
-    if normaliser is not normalisers.softmax:
-        return f"normaliser: {getattr(normaliser, '__name__', normaliser)} is not softmax"
+    if not request.score.folds:
+        return f"score: {_name(request.score)} is not a dot product"
+    if not isinstance(request.normaliser, Softmax):
+        return f"normaliser: {_name(request.normaliser)} is not softmax"
+    if request.position.has_read:
+        return f"position: {_name(request.position)} adds a term to the values"
+    if isinstance(request.pattern, LuongLocal):
+        return "pattern: LuongLocal multiplies the weights"
+    if request.heads.mixes:
+        return "heads: talking heads mix weights"
     return ""
 
 
-def select_kernel(
-    kernel: str,
-    *,
-    score: Score,
-    normaliser: Callable[..., Tensor],
-    need_weights: bool,
-    dropout: float,
-) -> str:
-    """The kernel to run: the one asked for, or for "auto" SDPA wherever it is exact and fast.
+def _sdpa(request: Request) -> str:
+    obstacle = _unlike_softmax_of_a_dot(request)
+    if obstacle:
+        return obstacle
+    if request.softcap is not None:
+        return "score: a softcap bends the scores"
+    if request.normaliser.has_sink:
+        return "normaliser: softmax with a sink needs the log-sum-exp"
+    return ""
+
+
+def _flex(request: Request) -> str:
+    obstacle = _unlike_softmax_of_a_dot(request)
+    if not obstacle and request.dropout > 0:
+        return "dropout: it has none on the weights"
+    return obstacle
+
+
+def _chunked(request: Request) -> str:
+    if request.need_weights:
+        return "weights: it never holds all of them (need_weights=True)"
+    if isinstance(request.score, LocationAware):
+        return "score: LocationAware takes the queries one after the other"
+    if isinstance(request.normaliser, Reinforce):
+        return "normaliser: Reinforce draws once an example, not once a chunk"
+    return ""
+
+
+def _linear(request: Request) -> str:
+    if request.need_weights:
+        return "weights: it never forms them (need_weights=True)"
+    if not isinstance(request.score, FeatureDot):
+        return f"score: {_name(request.score)} is not feature_dot"
+    if not isinstance(request.normaliser, Sum):
+        return f"normaliser: {_name(request.normaliser)} is not sum"
+    if request.position.has_bias or request.position.has_read:
+        return f"position: {_name(request.position)} adds to scores or values"
+    if not isinstance(request.pattern, (Full, Causal)):
+        return f"pattern: {_name(request.pattern)} is neither full nor causal"
+    if request.mask is not None and request.mask.shape[2] != 1:
+        return "mask: it differs from query to query, and keys are summed once for all"
+    if request.heads.mixes or request.heads.extra_keys:
+        return "heads: talking heads and registers need scores"
+    if request.softcap is not None:
+        return "score: a softcap bends the scores"
+    if request.dropout > 0:
+        return "dropout: there are no weights to drop"
+    return ""
+
+
+OBSTACLES = {"sdpa": _sdpa, "flex": _flex, "chunked": _chunked, "linear": _linear}
+
+
+def select_kernel(kernel: str, request: Request) -> str:
+    """The kernel to run: the one asked for, or for "auto" the fastest that is exact.
 
     Raises:
         ValueError: if the kernel that is asked for cannot compute this attention.
     """
-    obstacle = _sdpa_obstacle(score, normaliser, need_weights)
-    if kernel == "sdpa" and obstacle:
-        raise ValueError(f"kernel=sdpa refuses this attention; {obstacle}; use kernel=auto")
+    if kernel in OBSTACLES:
+        obstacle = OBSTACLES[kernel](request)
+        if obstacle:
+            raise ValueError(f"kernel={kernel} refuses this attention; {obstacle}; use kernel=auto")
     if kernel != "auto":
         return kernel
     # Attention dropout sends SDPA to a path several times slower than the dense kernel.
-    return "dense" if obstacle or dropout > 0 else "sdpa"
+    if request.dropout == 0 and not _sdpa(request):
+        return "sdpa"
+    if not _linear(request):
+        return "linear"
+    return "chunked" if request.numbers > LARGE and not _chunked(request) else "dense"

@@ -1,0 +1,96 @@
+"""The five axes of attention by name: what can be chosen, and how a choice is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import reduce
+from operator import and_, or_
+from typing import Any
+
+from perceiver.attention import (
+    biases,
+    heads,
+    location,
+    normalisers,
+    patterns,
+    position,
+    relative,
+    rotations,
+    scores,
+)
+from perceiver.attention.choose import build, check_options, choices, nearest
+from perceiver.attention.heads import Heads
+from perceiver.attention.local import LuongLocal
+from perceiver.attention.normalisers import Normaliser
+from perceiver.attention.patterns import Pattern
+from perceiver.attention.position import Position
+from perceiver.attention.scores import Score
+
+AXES: dict[str, dict[str, Callable[..., Any]]] = {
+    "score": choices(Score, scores, location),
+    "position": choices(Position, position, rotations, biases, relative),
+    "pattern": choices(Pattern, patterns) | {"luong_local": LuongLocal},
+    "normaliser": choices(Normaliser, normalisers),
+    "heads": choices(Heads, heads),
+}
+# What a member is given by the attention that it is part of, rather than by options.
+_SIZES = {
+    "score": frozenset({"query_dim", "key_dim", "num_heads"}),
+    "position": frozenset({"query_dim", "value_dim", "num_heads"}),
+    "pattern": frozenset({"model_dim"}),
+    "normaliser": frozenset({"num_heads"}),
+    "heads": frozenset({"query_dim", "key_dim", "out_dim", "num_heads", "qk_dim", "v_dim", "bias"}),
+}
+
+
+def check_all_options(options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises ValueError for options of an unknown member, or that a member does not have."""
+    known = {name for members in AXES.values() for name in members}
+    for name, own in options.items():
+        if name not in known:
+            raise ValueError(
+                f"options are given for {name!r}, which is no member of any axis: "
+                f"{nearest(name, known)}choose one of {', '.join(sorted(known))}"
+            )
+        for axis, members in AXES.items():
+            if name in members:
+                check_options(f"{axis}={name}", members[name], own or {}, _SIZES[axis])
+
+
+def build_member(
+    axis: str,
+    choice: str | Callable[..., Any],
+    options: Mapping[str, Mapping[str, Any]],
+    **sizes: Any,
+) -> Any:
+    """The member of an axis that was chosen; see `choose.build`."""
+    return build(axis, choice, AXES[axis], sizes=sizes, options=options)
+
+
+def build_pattern(
+    choice: str | Pattern | Callable[..., Any],
+    options: Mapping[str, Mapping[str, Any]],
+    *,
+    model_dim: int,
+) -> Pattern | LuongLocal:
+    """A pattern from a name, or from names with & and | between (& binds closer).
+
+    Raises:
+        ValueError: for an unknown name, or `luong_local` combined with others.
+    """
+    if isinstance(choice, Pattern):
+        return choice
+    if not isinstance(choice, str) or not set(choice) & set("&|"):
+        name = choice.strip() if isinstance(choice, str) else choice
+        return build_member("pattern", name, options, model_dim=model_dim)
+    symbol = "|" if "|" in choice else "&"
+    parts = []
+    for text in choice.split(symbol):
+        part = build_pattern(text, options, model_dim=model_dim)
+        if isinstance(part, LuongLocal):
+            raise ValueError(
+                f"pattern={choice!r}: luong_local follows the queries and combines with masks "
+                "alone; give the other pattern to forward as mask="
+            )
+        parts.append(part)
+    return reduce(or_ if symbol == "|" else and_, parts)

@@ -1,0 +1,92 @@
+"""Keep masks: boolean, True = may be attended to."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from perceiver.attention.patterns import Full, Pattern
+
+
+def broadcast_mask(
+    mask: Tensor, *, batch: int, heads: int, queries: int, keys: int
+) -> Bool[Tensor, "#b #h #q #k"]:
+    """A keep mask of 2, 3 or 4 dimensions as one that broadcasts to (b, h, q, k).
+
+    Args:
+        mask: bool (b, k) over keys, (b, q, k) over pairs or (b, h, q, k); any but the keys'
+            dimension may be 1.
+        batch: b.
+        heads: h.
+        queries: q.
+        keys: k.
+
+    Raises:
+        TypeError: for a mask that is not boolean.
+        ValueError: for a mask of other dimensions or sizes.
+    """
+    if mask.dtype is not torch.bool:
+        raise TypeError(
+            f"mask is {mask.dtype}; give a boolean mask with True = may attend "
+            "(a mask of another library may mean the opposite)"
+        )
+    views = {2: (slice(None), None, None), 3: (slice(None), None), 4: (slice(None),)}
+    if mask.dim() not in views:
+        raise ValueError(f"mask has shape {tuple(mask.shape)}; expected (b, k), (b, q, k) or 4-D")
+    wide = mask[views[mask.dim()]]
+    expected = (batch, heads, queries, keys)
+    if any(size not in (1, want) for size, want in zip(wide.shape, expected, strict=True)):
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)}, which does not fit batch={batch}, "
+            f"heads={heads}, queries={queries}, keys={keys}"
+        )
+    return wide.expand(-1, -1, -1, keys)
+
+
+def with_extra_keys(
+    keep: Tensor | None,
+    pattern: Pattern,
+    sizes: tuple[int, int, int, int],
+    registers: int,
+    device: torch.device,
+) -> Tensor | None:
+    """The mask of a context with keys behind it: registers, or the rim that a pattern pads with.
+
+    A query that may attend to nothing in the context attends to nothing at all.
+
+    Args:
+        keep: (#b, #h, #q, k) over the context, or None.
+        pattern: says which keys of the context, and of its own rim, a query may attend to.
+        sizes: b, h, q, k.
+        registers: keys that any query may attend to.
+        device: where the mask lives.
+    """
+    batch, heads, queries, keys = sizes
+    if keep is None and isinstance(pattern, Full):
+        return None
+    kept = pattern.dense(queries, keys, batch=batch, heads=heads, device=device)
+    real, rim = kept[..., :keys], kept[..., keys:]
+    if keep is not None:
+        real = real & keep
+    seeing = real.any(-1, keepdim=True)
+    rim, free = rim & seeing, seeing.expand(-1, -1, -1, registers)
+    return torch.cat([real, free, rim.expand(*real.shape[:3], -1)], -1)
+
+
+def forbid_masked_nan(out: Tensor, context: Tensor, keep: Tensor) -> None:
+    """Explains a result that is not finite if masked elements of the context are to blame.
+
+    Looks at a CPU's results only: elsewhere, looking would make the processor wait.
+
+    Raises:
+        ValueError: for NaN or infinity in elements that no query may attend to.
+    """
+    if out.device.type != "cpu" or torch.compiler.is_compiling() or bool(out.isfinite().all()):
+        return
+    masked = ~keep.flatten(1, 2).any(1).expand(len(context), -1)
+    if not bool(context[masked].isfinite().all()):
+        raise ValueError(
+            "context holds NaN or infinite numbers in masked elements, and 0 · NaN is NaN in every "
+            "kernel: fill what is masked with zeros, as the collator does"
+        )

@@ -1,0 +1,72 @@
+"""The interface of normalisers, axis 4 of attention, and what they share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class Normalised(NamedTuple):
+    """Weights and what else a normaliser knows of them.
+
+    Args:
+        weights: (b, h, q, k), 0 on masked keys.
+        lse: (b, h, q) log Σ exp(s) over the kept keys, −∞ for none.
+        log_prob: (b, h, q) log-probability of the sampled key, 0 where nothing was sampled.
+        entropy: (b, h, q) entropy of the distribution that was sampled from.
+    """
+
+    weights: Tensor
+    lse: Tensor | None = None
+    log_prob: Tensor | None = None
+    entropy: Tensor | None = None
+
+
+class Normaliser(nn.Module):
+    """Base of normalisers: scores and the keep mask → weights.
+
+    `shift_invariant`: adding a constant to a row of scores changes nothing.
+    """
+
+    shift_invariant = True
+
+    @abstractmethod
+    def forward(
+        self, scores: Float[Tensor, "b h q k"], keep: Bool[Tensor, "#b #h #q #k"] | None = None
+    ) -> Normalised: ...
+
+
+def widen(scores: Tensor) -> Tensor:
+    """The scores in float32 at least: normalisers sum, and half precision sums badly."""
+    return scores.float() if scores.dtype.itemsize < 4 else scores
+
+
+def fill_masked(
+    scores: Float[Tensor, "*row k"], keep: Bool[Tensor, "..."] | None
+) -> tuple[Tensor, Tensor | None]:
+    """Scores with −∞ on masked keys, and which rows (…, 1) keep nothing.
+
+    An empty row would be 0/0: it keeps its scores here, and its weights are to be set to zero.
+    """
+    if keep is None:
+        return scores, None
+    empty = ~keep.any(-1, keepdim=True)
+    return scores.masked_fill(~(keep | empty), float("-inf")), empty
+
+
+def clear(weights: Tensor, empty: Tensor | None) -> Tensor:
+    """Zero weights, and zero gradients, in empty rows."""
+    return weights if empty is None else weights.masked_fill(empty, 0.0)
+
+
+def logsumexp(
+    scores: Float[Tensor, "*row k"], keep: Bool[Tensor, "..."] | None = None
+) -> Float[Tensor, "*row"]:
+    """log Σ exp(s) over the kept keys, in float32 at least; −∞, gradient 0, for empty rows."""
+    filled, empty = fill_masked(widen(scores), keep)
+    lse = torch.logsumexp(filled, -1)
+    return lse if empty is None else lse.masked_fill(empty[..., 0], float("-inf"))

@@ -1,0 +1,359 @@
+"""Every kernel against the dense one: results and gradients, on random masks with an empty row."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+import torch
+
+from perceiver.attention import Attention, LuongAttention
+from perceiver.attention.kernels import chunked, merge
+from perceiver.attention.kernels.merge import with_sink
+from perceiver.attention.normalisers import logsumexp, softmax
+from perceiver.attention.patterns import Causal, Lengths
+
+# What each setting changes; the kernels that serve it besides the dense one.
+FUSED = ("sdpa", "flex", "chunked")
+SETTINGS = {
+    "plain": ({}, FUSED),
+    "unscaled": ({"options": {"dot": {"scale": 1.0}}}, FUSED),
+    "learned scale": ({"options": {"dot": {"scale": "learned"}}}, FUSED),
+    "general": ({"score": "general"}, FUSED),
+    "cosine": ({"score": "cosine"}, FUSED),
+    "neg_l2": ({"score": "neg_l2"}, FUSED),
+    "feature_dot": ({"score": "feature_dot"}, FUSED),
+    "additive": ({"score": "additive"}, ("chunked",)),
+    "causal": ({"pattern": "causal"}, FUSED),
+    "window": ({"pattern": "window", "options": {"window": {"left": 2, "right": 1}}}, FUSED),
+    "alibi": ({"position": "alibi"}, FUSED),
+    "t5": ({"position": "t5_buckets"}, FUSED),
+    "rope": ({"position": "rope"}, FUSED),
+    "transformer_xl": ({"position": "transformer_xl"}, FUSED),
+    "shaw keys": (
+        {"position": "relative_table", "options": {"relative_table": {"on_values": False}}},
+        FUSED,
+    ),
+    "shaw": ({"position": "relative_table"}, ("chunked",)),
+    "softcap": ({"softcap": 0.7}, ("flex", "chunked")),
+    "capped distance": ({"softcap": 0.7, "score": "neg_l2"}, ("flex", "chunked")),
+    "sink": ({"options": {"softmax": {"sink": "learned"}}}, ("flex", "chunked")),
+    "off by one, by distance": (
+        {"score": "neg_l2", "options": {"softmax": {"sink": 0.0}}},
+        ("flex", "chunked"),
+    ),
+    "sparsemax": ({"normaliser": "sparsemax"}, ("chunked",)),
+    "sigmoid": ({"normaliser": "sigmoid"}, ("chunked",)),
+    "argmax": ({"normaliser": "argmax"}, ("chunked",)),
+    "grouped": ({"options": {"qkv": {"num_kv_heads": 1}}}, FUSED),
+    "talking": ({"options": {"qkv": {"is_talking": True}}}, ("chunked",)),
+    "registers": ({"options": {"qkv": {"num_registers": 3}}}, FUSED),
+    "registers and alibi": (
+        {"position": "alibi", "options": {"qkv": {"num_registers": 3}}},
+        FUSED,
+    ),
+    "differential": ({"heads": "differential"}, FUSED),
+    "linear": ({"score": "feature_dot", "normaliser": "sum"}, ("chunked",)),
+}
+CASES = [(name, kernel) for name, (_, kernels) in SETTINGS.items() for kernel in kernels]
+
+
+def build(name):
+    torch.manual_seed(3)
+    attention = Attention(12, 10, num_heads=2, qk_dim=12, v_dim=8, **SETTINGS[name][0]).double()
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return attention
+
+
+def run(attention, kernel, x, context, **options):
+    """The result and the gradients of inputs and parameters."""
+    attention.kernel = kernel
+    attention.zero_grad()
+    x, context = x.clone().requires_grad_(), context.clone().requires_grad_()
+    out = attention(x, context, **options).out
+    out.backward(torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out))
+    gradients = {n: p.grad for n, p in attention.named_parameters()}
+    return out.detach(), {"x": x.grad, "context": context.grad, **gradients}
+
+
+@pytest.fixture(params=[(5, 13), (13, 5)], ids=["more keys", "more queries"])
+def inputs(request):
+    queries, keys = request.param
+    x = torch.randn(2, queries, 12, dtype=torch.float64)
+    context = torch.randn(2, keys, 10, dtype=torch.float64)
+    mask = torch.rand(2, queries, keys) > 0.4
+    mask[0, 2] = False
+    return x, context, mask
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Chunks of three keys or queries, so that there are several."""
+    monkeypatch.setattr(
+        "perceiver.attention.attention.chunked", lambda problem: chunked(problem, size=3)
+    )
+
+
+def close(ours, dense, what=""):
+    torch.testing.assert_close(ours, dense, rtol=1e-9, atol=1e-9, msg=lambda m: f"{what}: {m}")
+
+
+@pytest.mark.parametrize(("name", "kernel"), CASES)
+@pytest.mark.parametrize("masked", [False, True], ids=["full", "masked"])
+def test_kernels_equal_the_dense_one(name, kernel, inputs, masked, small_chunks):
+    x, context, mask = inputs
+    attention = build(name)
+    options = {"mask": mask} if masked else {}
+    if kernel == "flex":
+        if not masked and name != "plain":
+            pytest.skip("slow on a CPU, and masked is the harder case")
+        with torch.no_grad():
+            attention.kernel = "dense"
+            expected = attention(x, context, **options).out
+            attention.kernel = "flex"
+            out = attention(x, context, **options).out
+        # FlexAttention sums in float32.
+        torch.testing.assert_close(out, expected, rtol=2e-5, atol=2e-5)
+        return
+    expected, gradients = run(attention, "dense", x, context, **options)
+    out, others = run(attention, kernel, x, context, **options)
+    close(out, expected, "out")
+    for parameter, gradient in gradients.items():
+        if gradient is not None:
+            close(others[parameter], gradient, parameter)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["full", "masked"])
+@pytest.mark.parametrize("pattern", ["full", "causal"])
+def test_the_linear_kernel_equals_the_dense_one(inputs, masked, pattern):
+    x, context, mask = inputs
+    torch.manual_seed(3)
+    attention = Attention(
+        12, 10, num_heads=2, qk_dim=12, score="feature_dot", normaliser="sum", pattern=pattern
+    ).double()
+    keys = mask[:, 0].clone()
+    keys[0] = False
+    options = {"mask": keys} if masked else {}
+    expected, gradients = run(attention, "dense", x, context, **options)
+    out, others = run(attention, "linear", x, context, **options)
+    close(out, expected)
+    for name, gradient in gradients.items():
+        close(others[name], gradient, name)
+
+
+def test_the_linear_kernel_takes_several_chunks(monkeypatch):
+    monkeypatch.setattr(import_module("perceiver.attention.kernels.linear"), "CHUNK", 3)
+    attention = Attention(6, score="feature_dot", normaliser="sum", pattern="causal").double()
+    for queries, keys in ((7, 11), (11, 7), (1, 5), (7, 7)):
+        x, context = torch.randn(2, queries, 6).double(), torch.randn(2, keys, 6).double()
+        expected, gradients = run(attention, "dense", x, context)
+        out, others = run(attention, "linear", x, context)
+        close(out, expected)
+        for name, gradient in gradients.items():
+            close(others[name], gradient, name)
+
+
+def test_the_linear_kernel_sums_in_single_precision_under_autocast():
+    attention = Attention(8, score="feature_dot", normaliser="sum", kernel="linear")
+    attention.heads.to_out = torch.nn.Identity()
+    x = torch.randn(1, 501, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = attention(x).out
+        query, key, value = (z.double() for z in attention.heads.project(x, x))
+    weights = attention.score(query, key)
+    exact = (weights @ value / weights.sum(-1, keepdim=True))[:, 0]
+    # What is projected is rounded to bfloat16, and the result; sums of 501 terms are not.
+    assert (out == exact.bfloat16()).double().mean() > 0.98
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "chunked"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_kernels_agree_in_every_precision(kernel, dtype, inputs, small_chunks):
+    x, context, mask = (t.to(dtype) if t.is_floating_point() else t for t in inputs)
+    attention = build("alibi").to(dtype)
+    expected, gradients = run(attention, "dense", x, context, mask=mask)
+    out, others = run(attention, kernel, x, context, mask=mask)
+    # Twenty roundings of the type, relative to numbers of about 3.
+    tolerance = 60 * torch.finfo(dtype).eps
+    torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
+    for name in ("x", "context"):
+        assert others[name].isfinite().all()
+        scale = gradients[name].abs().max().item()
+        torch.testing.assert_close(
+            others[name], gradients[name], rtol=tolerance, atol=tolerance * max(scale, 1)
+        )
+
+
+@pytest.mark.parametrize("kernel", ["dense", "sdpa", "chunked", "flex"])
+def test_an_empty_row_reads_zeros_and_has_no_gradient(kernel, inputs, small_chunks):
+    x, context, mask = inputs
+    attention = build("t5")
+    attention.kernel = kernel
+    query = x.clone().requires_grad_(kernel != "flex")
+    with torch.set_grad_enabled(kernel != "flex"):
+        out = attention(query, context, mask=mask).out
+        assert torch.allclose(out[0, 2], attention.heads.to_out.bias, atol=1e-7)
+        if kernel != "flex":
+            out.sum().backward()
+            assert query.grad.isfinite().all()
+            assert (query.grad[0, 2] == 0).all()
+
+
+def test_merging_partial_softmaxes_is_softmax_over_all(scores, keep):
+    value = torch.randn(2, 3, 7, 2, dtype=torch.float64)
+    parts = []
+    for columns in (slice(0, 3), slice(3, 4), slice(4, 7)):
+        s, m = scores[..., columns], keep[..., columns]
+        parts.append((softmax(s, m) @ value[:, :, columns], logsumexp(s, m)))
+    out, lse = merge(merge(parts[0], parts[1]), parts[2])
+    close(out, softmax(scores, keep) @ value)
+    close(lse, logsumexp(scores, keep))
+    other, _ = merge(parts[2], merge(parts[1], parts[0]))
+    close(other, out)
+    close(with_sink(out, lse, 0.3), softmax(scores, keep, sink=0.3) @ value)
+
+
+def test_merging_has_finite_gradients_where_nothing_is_kept():
+    out = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
+    lse = torch.tensor([-torch.inf, 0.5], dtype=torch.float64, requires_grad=True)
+    merged, total = merge((out, lse), (out, lse))
+    (merged.sum() + total[1]).backward()
+    assert out.grad.isfinite().all()
+    assert lse.grad.isfinite().all()
+    assert total[0] == -torch.inf
+
+
+def test_chunks_remember_the_log_sum_exp(inputs, small_chunks):
+    x, context, mask = inputs
+    x, context, mask = x[:, :5], context[:, :5], mask[:, :5, :5]
+    attention = build("plain")
+    expected = attention(x, context, mask=mask, need_weights=True).aux.lse
+    attention.kernel = "chunked"
+    close(attention(x, context, mask=mask).aux.lse, expected)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(3, 101), (101, 3)])
+def test_chunked_attention_holds_one_chunk_of_scores_at_a_time(monkeypatch, queries, keys):
+    """The scores that are made at once, forward and backward; none is kept between the two."""
+    sizes = []
+    attention = Attention(8, score="additive", kernel="chunked")
+    attention.score.register_forward_hook(lambda module, args, out: sizes.append(out.numel()))
+    # A pair's score takes 8 hidden units: chunks of 16 along the longer side.
+    module = import_module("perceiver.attention.kernels.chunked")
+    monkeypatch.setattr(module, "CHUNK_NUMBERS", 8 * 3 * 16)
+    x, context = torch.randn(1, queries, 8, requires_grad=True), torch.randn(1, keys, 8)
+    out = attention(x, context).out
+    assert len(sizes) == 7
+    out.sum().backward()
+    assert len(sizes) == 14
+    assert max(sizes) == 3 * 16
+
+
+@pytest.mark.parametrize("kernel", ["dense", "sdpa", "chunked"])
+def test_dropout_is_of_weights_and_unbiased(kernel, small_chunks):
+    attention = build("plain").train()
+    attention.dropout, attention.kernel = 0.4, kernel
+    x, context = torch.randn(1, 2, 12).double(), torch.randn(1, 5, 10).double()
+    many = attention(x.expand(6000, -1, -1), context.expand(6000, -1, -1)).out.detach()
+    exact = attention.eval()(x, context).out[0].detach()
+    assert many.std(0).min() > 0.01
+    error = (many.mean(0) - exact).abs() / (many.std(0) / 6000**0.5)
+    # Standard errors; 24 numbers, each beyond four of them once in 16,000.
+    assert error.max() < 4.5
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options", "call", "said"),
+    [
+        ("sdpa", {"score": "additive"}, {}, "score: Additive is not a dot product"),
+        ("sdpa", {"normaliser": "entmax"}, {}, "normaliser: Entmax is not softmax"),
+        ("sdpa", {"softcap": 5.0}, {}, "score: a softcap"),
+        ("sdpa", {"position": "relative_table"}, {}, "position: RelativeTable adds"),
+        ("sdpa", {"options": {"qkv": {"is_talking": True}}}, {}, "heads: talking heads"),
+        ("sdpa", {"options": {"softmax": {"sink": 0.0}}}, {}, "normaliser: softmax with a sink"),
+        ("sdpa", {}, {"need_weights": True}, "weights: it never forms them"),
+        ("flex", {"pattern": "luong_local"}, {}, "pattern: LuongLocal"),
+        ("flex", {"dropout": 0.1}, {}, "dropout"),
+        ("chunked", {}, {"need_weights": True}, "weights: it never holds"),
+        ("chunked", {"normaliser": "reinforce"}, {}, "normaliser: Reinforce"),
+        ("linear", {}, {}, "score: Dot is not feature_dot"),
+        ("linear", {"score": "feature_dot"}, {}, "normaliser: Softmax is not sum"),
+        (
+            "linear",
+            {"score": "feature_dot", "normaliser": "sum", "pattern": "prefix"}
+            | {"options": {"prefix": {"length": 2}}},
+            {},
+            "pattern: Prefix is neither full nor causal",
+        ),
+        (
+            "linear",
+            {"score": "feature_dot", "normaliser": "sum"},
+            {"mask": torch.ones(2, 5, 7, dtype=torch.bool)},
+            "mask: it differs from query to query",
+        ),
+    ],
+)
+def test_a_kernel_that_cannot_serve_names_the_axis(kernel, options, call, said):
+    attention = Attention(12, num_heads=2, kernel=kernel, **options)
+    with pytest.raises(ValueError, match=f"kernel={kernel} refuses this attention; {said}"):
+        attention(torch.randn(2, 5, 12), torch.randn(2, 7, 12), **call)
+
+
+def test_unknown_kernels_are_refused():
+    with pytest.raises(ValueError, match="unknown kernel 'flash'"):
+        Attention(12, kernel="flash")
+
+
+def test_flex_refuses_to_train_on_a_cpu():
+    attention = Attention(16, num_heads=1, kernel="flex")
+    with pytest.raises(RuntimeError, match="kernel=flex has no backward on a CPU"):
+        attention(torch.randn(2, 5, 16))
+
+
+def test_the_fastest_exact_kernel_is_chosen(monkeypatch):
+    chosen = []
+    for name in ("dense", "sdpa", "linear", "chunked"):
+        original = getattr(__import__("perceiver.attention.attention", fromlist=["x"]), name)
+
+        def spy(problem, *, _name=name, _original=original, **options):
+            chosen.append(_name)
+            return _original(problem, **options)
+
+        monkeypatch.setattr(f"perceiver.attention.attention.{name}", spy)
+    x = torch.randn(1, 3, 6)
+    Attention(6)(x)
+    Attention(6, normaliser="entmax")(x)
+    Attention(6, score="feature_dot", normaliser="sum")(x)
+    Attention(6)(x, need_weights=True)
+    Attention(6, dropout=0.1).train()(x)
+    LuongAttention(6, local="predictive")(x)
+    monkeypatch.setattr("perceiver.attention.kernels.select.LARGE", 1)
+    Attention(6, score="additive")(x)
+    assert chosen == ["sdpa", "dense", "linear", "dense", "dense", "dense", "chunked"]
+
+
+@pytest.mark.parametrize("kernel", ["dense", "sdpa", "chunked", "flex"])
+def test_a_pattern_in_the_call_is_the_same_mask(kernel):
+    attention = build("causal")
+    attention.kernel = kernel
+    x, context = torch.randn(2, 5, 12).double(), torch.randn(2, 7, 10).double()
+    lengths = torch.tensor([3, 7])
+    with torch.no_grad():
+        out = attention(x, context, mask=Lengths(lengths)).out
+        plain = build("plain")
+        mask = (Causal() & Lengths(lengths)).dense(5, 7, batch=2)
+        torch.testing.assert_close(out, plain(x, context, mask=mask).out, rtol=0, atol=2e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", [n for n, (_, kernels) in SETTINGS.items() if "flex" in kernels])
+def test_flex_trains_on_a_gpu(name):
+    attention = build(name).float().cuda()
+    x, context = torch.randn(2, 128, 12).cuda(), torch.randn(2, 256, 10).cuda()
+    mask = torch.rand(2, 128, 256, device="cuda") > 0.4
+    expected, gradients = run(attention, "dense", x, context, mask=mask)
+    out, others = run(attention, "flex", x, context, mask=mask)
+    torch.testing.assert_close(out, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(others["x"], gradients["x"], rtol=1e-2, atol=1e-2)
