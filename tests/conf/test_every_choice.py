@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from runner.training import run_training
@@ -76,6 +77,32 @@ def test_modality_takes_a_step(step, choice):
 )
 def test_part_of_the_model_takes_a_step(step, group, place, choice):
     assert math.isfinite(step(f"{group}@{place}={choice}"))
+
+
+# Presets that cannot serve there in the default job say so, naming what to use instead.
+REFUSALS = {
+    ("cross_attention", "enc_dec_dot"): "score=general",
+    ("cross_attention", "enc_only_dot"): "score=general",
+    ("cross_attention", "luong_dot"): "score=general",
+    ("cross_attention", "multi_head"): "set num_heads to one of",
+    ("cross_attention", "stand_alone"): "options.local2d.grid",
+    ("cross_attention", "swin"): "options.swin_table.grid",
+    ("latent_attention", "stand_alone"): "options.local2d.grid",
+    ("latent_attention", "swin"): "options.swin_table.grid",
+}
+
+
+@pytest.mark.parametrize("choice", choices("attention"))
+@pytest.mark.parametrize("place", ["cross_attention", "latent_attention"])
+def test_attention_takes_a_step_or_says_what_to_use(step, place, choice):
+    override = f"attention@model.{place}={choice}"
+    if (place, choice) in REFUSALS:
+        with pytest.raises(InstantiationException) as refused:
+            step(override)
+        assert f"model.{place}: " in str(refused.value)
+        assert REFUSALS[place, choice] in str(refused.value)
+    else:
+        assert math.isfinite(step(override))
 
 
 @pytest.mark.parametrize("choice", choices("debug"))
