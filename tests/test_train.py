@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -16,6 +17,7 @@ from runner.evaluation import run_evaluation
 from runner.prediction import run_prediction
 from runner.training import run_training
 
+PROJECT = Path(__file__).parents[1]
 SHORT = ["trainer.max_epochs=2", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1"]
 SUBSETS = ["image", "audio", "text", "image+audio", "image+text", "audio+text"]
 
@@ -172,3 +174,17 @@ def test_default_job_reaches_its_promise(run_script, tmp_path, seed):
     assert results["test/acc"] >= 0.98
     for modality in ("image", "audio", "text"):
         assert 0.75 <= results[f"test/acc/{modality}"] <= 0.93, modality
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["fsdd", "av_digits"])
+def test_shipped_experiment_reaches_its_promise(run_script, tmp_path, experiment):
+    recordings = PROJECT.parent / "shared" / "data" / "fsdd" / "recordings"
+    if not recordings.is_dir():
+        pytest.skip("needs the recordings in ../shared/data/fsdd")
+    run = [f"experiment={experiment}", f"data.root={recordings}", f"hydra.run.dir={tmp_path}/run"]
+    run_script("train.py", *run, timeout=580)
+    results = results_of(tmp_path / "run")
+    assert results["test/acc"] >= 0.985
+    for part in ("image", "audio"):
+        assert results["test/acc"] > results.get(f"test/acc/{part}", 0)
