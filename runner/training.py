@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from perceiver.callbacks import ConfusionMatrix, PredictionTable
-from perceiver.tasks import SingleLabel, SupervisedTask
+from perceiver.tasks import SingleLabel, Task
 from runner.checkpoints import check_same_model, read_checkpoint
 from runner.checks import check_config
 from runner.errors import keep_traceback
@@ -93,7 +93,7 @@ def build_data(config: DictConfig) -> pl.LightningDataModule:
     datamodule = instantiate(config.data)
     datamodule.prepare_data()
     datamodule.setup()
-    if config.data.num_classes is None:
+    if config.data.get("num_classes", 0) is None:
         with open_dict(config):
             config.data.num_classes = datamodule.num_classes
     for line in datamodule.summary():
@@ -101,11 +101,11 @@ def build_data(config: DictConfig) -> pl.LightningDataModule:
     return datamodule
 
 
-def build_task(config: DictConfig, class_names: list[str]) -> tuple[SupervisedTask, dict[str, Any]]:
+def build_task(config: DictConfig, class_names: list[str]) -> tuple[Task, dict[str, Any]]:
     """The task, and the run's configuration as plain data, which goes into its checkpoints."""
     plain = OmegaConf.to_container(config, resolve=True)
     plain["class_names"] = class_names
-    task: SupervisedTask = instantiate(config.task, _convert_="all")
+    task: Task = instantiate(config.task, _convert_="all")
     task.run_config = plain
     return task, plain
 
@@ -117,7 +117,7 @@ def save_config(plain: dict[str, Any], folder: Path) -> None:
 
 
 def report_callbacks(
-    task: SupervisedTask, datamodule: pl.LightningDataModule, folder: Path
+    task: Task, datamodule: pl.LightningDataModule, folder: Path
 ) -> list[pl.Callback]:
     """The confusion picture and the table of predictions, where there are classes to confuse."""
     if not isinstance(task.objective, SingleLabel):
@@ -134,7 +134,7 @@ def best_checkpoint(trainer: pl.Trainer) -> str | None:
     return getattr(trainer.checkpoint_callback, "best_model_path", "") or None
 
 
-def best_score(trainer: pl.Trainer, task: SupervisedTask) -> float | None:
+def best_score(trainer: pl.Trainer, task: Task) -> float | None:
     """The best validated value of the monitored metric."""
     best = getattr(trainer.checkpoint_callback, "best_model_score", None)
     last = trainer.callback_metrics.get(f"val/{task.objective.monitor}")
@@ -149,7 +149,7 @@ def as_floats(metrics: dict[str, Any], prefix: str) -> dict[str, float]:
 @rank_zero_only
 def finish(
     results: dict[str, Any],
-    task: SupervisedTask,
+    task: Task,
     datamodule: pl.LightningDataModule,
     folder: Path,
     *,
@@ -161,7 +161,8 @@ def finish(
         results,
         split=split,
         monitor=task.objective.monitor,
-        modalities=datamodule.modalities,
+        parts=task.parts,
+        whole=" + ".join(datamodule.modalities),
         files={
             "confusion": folder / "confusion.png",
             "predictions": folder / "predictions.csv",
