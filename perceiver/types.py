@@ -91,8 +91,8 @@ class SequenceBatch:
         return len(self.inputs)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> SequenceBatch:
-        tensors = (function(t) for t in (self.inputs, self.target, self.scored))
-        return SequenceBatch(*tensors, size=self.size)
+        inputs, target, scored = map(function, (self.inputs, self.target, self.scored))
+        return SequenceBatch(inputs, target, scored, self.size)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SequenceBatch:
         """The same batch on another device."""

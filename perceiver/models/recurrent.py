@@ -16,12 +16,14 @@ class LSTMCell(nn.Module):
     Args:
         input_dim: width of an input.
         hidden_dim: width of the state, and of the outputs.
+        input_std: standard deviation of the first weights on the input, as in `MemoryCell`.
     """
 
-    def __init__(self, input_dim: int, hidden_dim: int) -> None:
+    def __init__(self, input_dim: int, hidden_dim: int, *, input_std: float = 1.0) -> None:
         super().__init__()
         self.output_dim = hidden_dim
         self.lstm = nn.LSTMCell(input_dim, hidden_dim)
+        nn.init.normal_(self.lstm.weight_ih, std=input_std)
 
     def initial(self, batch: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Zeros, of the type and on the device of `like`."""
@@ -48,8 +50,9 @@ class RecurrentModel(nn.Module):
 
     def __init__(self, *, input_dim: int, out_dim: int, cell: Callable[..., nn.Module]) -> None:
         super().__init__()
-        self.cell: Any = cell(input_dim=input_dim)
-        self.to_answer = nn.Linear(self.cell.output_dim, out_dim)
+        made: Any = cell(input_dim=input_dim)
+        self.cell = made
+        self.to_answer = nn.Linear(made.output_dim, out_dim)
 
     def unroll(
         self, x: Float[Tensor, "b t c"], state: Any = None
@@ -59,10 +62,11 @@ class RecurrentModel(nn.Module):
         Args:
             state: what an earlier call ended with, to go on from there; None = the beginning.
         """
-        state = self.cell.initial(x.shape[0], x) if state is None else state
+        cell: Any = self.cell
+        state = cell.initial(x.shape[0], x) if state is None else state
         outputs, looks = [], []
         for step in x.unbind(1):
-            output, weights, state = self.cell.step(step, state)
+            output, weights, state = cell.step(step, state)
             outputs.append(output)
             looks.append(weights)
         return self.to_answer(torch.stack(outputs, dim=1)), looks, state

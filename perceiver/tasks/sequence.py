@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, SumMetric
 
 from perceiver.tasks.base import Task
 from perceiver.types import SequenceBatch
@@ -110,9 +110,14 @@ class SequenceTask(Task):
         names = [f"val/{name}" for name in ("loss", *METRICS)]
         names += [f"test/{name}" for name in ("loss", *METRICS)]
         names += [f"test/{name}{end}" for name in METRICS for end in self.suffixes.values()]
-        # Lists, not a dict: a module's name must not hold a dot or a slash. A NaN must show.
         self.metric_names = names
-        self.metrics = nn.ModuleList(MeanMetric(nan_strategy="disable") for _ in names)
+        self.means: Sequence[MeanMetric] = nn.ModuleList(  # type: ignore[assignment]
+            MeanMetric(nan_strategy="disable")  # a diverged run must show it
+            for _ in names
+        )
+        self.counts: Sequence[SumMetric] = nn.ModuleList(  # type: ignore[assignment]
+            SumMetric() for _ in names
+        )
 
     def forward(self, batch: SequenceBatch) -> Tensor:
         """Outputs (b, t, k) of a batch: logits of bits or of classes."""
@@ -142,7 +147,9 @@ class SequenceTask(Task):
         if not suffix:
             values = {"loss": self._loss(outputs, batch).expand(len(batch)), **values}
         for name, value in values.items():
-            self.metrics[self.metric_names.index(f"{split}/{name}{suffix}")].update(value)
+            index = self.metric_names.index(f"{split}/{name}{suffix}")
+            self.means[index].update(value)
+            self.counts[index].update(len(value))
 
     def on_validation_epoch_end(self) -> None:
         self._log_split("val/")
@@ -151,7 +158,13 @@ class SequenceTask(Task):
         self._log_split("test/")
 
     def _log_split(self, split: str) -> None:
-        for name, metric in zip(self.metric_names, self.metrics, strict=True):
-            if name.startswith(split):
-                self.log(name, metric.compute(), prog_bar=name.endswith(self.objective.monitor))
-                metric.reset()
+        """Log every metric over all processes; a length that nothing had is left out."""
+        for name, mean, count in zip(self.metric_names, self.means, self.counts, strict=True):
+            if not name.startswith(split):
+                continue
+            # The count is the same on every process, so that none waits for another in vain.
+            count.update(0.0)
+            if count.compute() > 0:
+                self.log(name, mean.compute(), prog_bar=name == split + self.objective.monitor)
+            mean.reset()
+            count.reset()
