@@ -71,6 +71,38 @@ class Batch:
         return self._map(Tensor.pin_memory)
 
 
+@dataclass
+class SequenceBatch:
+    """Sequences of one length, for models that answer step by step.
+
+    Args:
+        inputs: (b, t, c) what the model is shown at each step.
+        target: (b, t, k) of 0 and 1, or (b, t) class indices: what it should answer there.
+        scored: (b, t) bool, True on the steps whose answers count.
+        size: how large the problem is, in the data set's own unit (vectors to copy, say).
+    """
+
+    inputs: Float[Tensor, "b t c"]
+    target: Tensor
+    scored: Bool[Tensor, "b t"]
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> SequenceBatch:
+        inputs, target, scored = map(function, (self.inputs, self.target, self.scored))
+        return SequenceBatch(inputs, target, scored, self.size)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> SequenceBatch:
+        """The same batch on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> SequenceBatch:
+        """The same batch in page-locked memory (called by DataLoader)."""
+        return self._map(Tensor.pin_memory)
+
+
 @dataclass(frozen=True)
 class Segment:
     """The tokens of one modality, content and position kept apart.

@@ -23,6 +23,18 @@ def check_config(config: DictConfig) -> None:
 
 
 def _check_modalities(config: DictConfig) -> None:
+    shows_sequences = getattr(get_class(config.data._target_), "offers", None) == ()
+    if shows_sequences != ("adapters" not in config.model):
+        wants, gives = "modalities", "sequences without modalities"
+        fitting = "one for sequences (model=lstm or ntm)"
+        if not shows_sequences:
+            wants, gives, fitting = "plain sequences", "modalities", "model=perceiver"
+        raise ValueError(
+            f"the model {config.model._target_} reads {wants}, but the data set "
+            f"{config.data._target_} gives {gives}: choose {fitting}, or another data set"
+        )
+    if shows_sequences:
+        return
     reads = sorted(config.model.adapters or {})
     offers = list(getattr(get_class(config.data._target_), "offers", reads))
     extra = [name for name in reads if name not in offers]
@@ -45,6 +57,7 @@ def _check_targets(config: DictConfig) -> None:
     given = getattr(get_class(config.data._target_), "targets", wanted)
     if wanted is not None and given != wanted:
         fitting = {"a class": "single_label", "labels": "multi_label", "values": "regression"}
+        fitting["a sequence"] = "sequence"
         raise ValueError(
             f"the task trains on {wanted} of an example, but the data set gives {given}: "
             f"choose task={fitting[given]}"

@@ -24,6 +24,11 @@ from runner.rebuild import rebuild
 def run_prediction(config: DictConfig) -> Tensor:
     """Predict from whatever of image, audio and text is given; prints, and returns (1, k)."""
     task, datamodule, trained = rebuild(config.ckpt_path)
+    if not datamodule.offers:
+        raise ValueError(
+            f"the model of {config.ckpt_path} answers problems that {type(datamodule).__name__} "
+            "draws, which no file holds: test it with evaluate.py"
+        )
     given = {name: config[name] for name in ("image", "audio", "text") if config[name] is not None}
     unknown = [name for name in given if name not in datamodule.modalities]
     if unknown or not given:

@@ -12,7 +12,7 @@ from hydra.utils import get_object, instantiate
 from torch import nn
 from torch.optim import Optimizer
 
-from perceiver.tasks import SupervisedTask
+from perceiver.tasks import Task
 from perceiver.tasks import schedules as schedule_functions
 from runner.checkpoints import check_same_model, read_checkpoint
 
@@ -24,7 +24,7 @@ _KINDS = (nn.Module, Optimizer, pl.LightningDataModule)
 
 def rebuild(
     path: str | Path, *, data_options: Mapping[str, Any] | None = None
-) -> tuple[SupervisedTask, pl.LightningDataModule, dict[str, Any]]:
+) -> tuple[Task, pl.LightningDataModule, dict[str, Any]]:
     """The task with its trained weights, its data module (not set up) and the run's config.
 
     Args:
@@ -49,7 +49,7 @@ def rebuild(
     for target in _targets({"task": config["task"], "data": data}):
         _check_target(target, path)
     datamodule = instantiate(data)
-    task: SupervisedTask = instantiate(config["task"], _convert_="all")
+    task: Task = instantiate(config["task"], _convert_="all")
     check_same_model(checkpoint, task, path)
     task.load_state_dict(checkpoint["state_dict"])
     task.run_config = config

@@ -56,17 +56,24 @@ def print_summary(
     *,
     split: str,
     monitor: str,
-    modalities: list[str],
+    parts: str,
+    whole: str,
     files: Mapping[str, Path],
 ) -> None:
-    """The monitored metric with every subset of the modalities, and where the files are."""
-    whole = f"{split}/{monitor}"
-    rows = {name.removeprefix(f"{whole}/"): v for name, v in metrics.items() if f"{whole}/" in name}
-    table = Table("modalities", f"{whole}", title="What the model knows from what it is given")
+    """The monitored metric of every part of a split and of the whole, and where the files are.
+
+    Args:
+        parts: what the parts are: subsets of the modalities, or sequences of some lengths.
+        whole: a name for the whole.
+    """
+    name_of_all = f"{split}/{monitor}"
+    prefix = f"{name_of_all}/"
+    rows = {n.removeprefix(prefix): value for n, value in metrics.items() if prefix in n}
+    table = Table(parts, name_of_all, title="What the model knows from what it is given")
     for name, value in rows.items():
         table.add_row(name.replace("+", " + "), f"{value:.4f}")
-    if whole in metrics:
-        table.add_row(" + ".join(modalities), f"{metrics[whole]:.4f}", style="bold")
+    if name_of_all in metrics:
+        table.add_row(whole, f"{metrics[name_of_all]:.4f}", style="bold")
     console = Console(soft_wrap=True)
     console.print(table)
     for what, where in files.items():

@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from perceiver.callbacks import ConfusionMatrix, PredictionTable
-from perceiver.tasks import SingleLabel, SupervisedTask
+from perceiver.tasks import SingleLabel, Task
 from runner.checkpoints import check_same_model, read_checkpoint
 from runner.checks import check_config
 from runner.errors import keep_traceback
@@ -95,7 +95,7 @@ def build_data(config: DictConfig) -> pl.LightningDataModule:
     datamodule = instantiate(config.data)
     datamodule.prepare_data()
     datamodule.setup()
-    if config.data.num_classes is None:
+    if config.data.get("num_classes", 0) is None:
         with open_dict(config):
             config.data.num_classes = datamodule.num_classes
     for line in datamodule.summary():
@@ -103,11 +103,11 @@ def build_data(config: DictConfig) -> pl.LightningDataModule:
     return datamodule
 
 
-def build_task(config: DictConfig, class_names: list[str]) -> tuple[SupervisedTask, dict[str, Any]]:
+def build_task(config: DictConfig, class_names: list[str]) -> tuple[Task, dict[str, Any]]:
     """The task, and the run's configuration as plain data, which goes into its checkpoints."""
     plain = OmegaConf.to_container(config, resolve=True)
     plain["class_names"] = class_names
-    task: SupervisedTask = instantiate(config.task, _convert_="all")
+    task: Task = instantiate(config.task, _convert_="all")
     task.run_config = plain
     return task, plain
 
@@ -119,7 +119,7 @@ def save_config(plain: dict[str, Any], folder: Path) -> None:
 
 
 def report_callbacks(
-    task: SupervisedTask, datamodule: pl.LightningDataModule, folder: Path
+    task: Task, datamodule: pl.LightningDataModule, folder: Path
 ) -> list[pl.Callback]:
     """The confusion picture and the table of predictions, where there are classes to confuse."""
     if not isinstance(task.objective, SingleLabel):
@@ -143,7 +143,7 @@ def as_floats(metrics: dict[str, Any], prefix: str) -> dict[str, float]:
 @rank_zero_only
 def finish(
     results: dict[str, Any],
-    task: SupervisedTask,
+    task: Task,
     datamodule: pl.LightningDataModule,
     folder: Path,
     *,
@@ -155,7 +155,8 @@ def finish(
         results,
         split=split,
         monitor=task.objective.monitor,
-        modalities=datamodule.modalities,
+        parts=task.parts,
+        whole=" + ".join(datamodule.modalities),
         files={
             "confusion": folder / "confusion.png",
             "predictions": folder / "predictions.csv",

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.plugins.precision import MixedPrecision
-from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from perceiver.tasks.base import Task
 from perceiver.tasks.metrics import SplitMetrics
 from perceiver.tasks.objectives import Objective
-from perceiver.tasks.optimisers import parameter_groups
 from perceiver.tasks.subsets import modality_subsets, restrict
 from perceiver.types import Batch
 
@@ -25,7 +21,7 @@ def _target(batch: Batch) -> Tensor:
     return batch.target
 
 
-class SupervisedTask(pl.LightningModule):
+class SupervisedTask(Task):
     """Trains a model to predict a target from whatever modalities an example has.
 
     Logs `train/loss` a step and, over a whole split, `val/loss`, `val/acc` (or the objective's
@@ -40,10 +36,6 @@ class SupervisedTask(pl.LightningModule):
         modalities: names in the order in which reports list them.
         val_subsets: which subsets of the modalities validation reports: "all", "single", "none".
         test_subsets: the same for the test.
-
-    Attributes:
-        run_config: set it to the run's configuration as plain data, and every checkpoint holds it,
-            so that the model can be rebuilt from the checkpoint alone.
     """
 
     def __init__(
@@ -57,10 +49,8 @@ class SupervisedTask(pl.LightningModule):
         val_subsets: str = "single",
         test_subsets: str = "all",
     ) -> None:
-        super().__init__()
-        self.model, self.objective = model, objective
-        self.optimizer, self.scheduler = optimizer, scheduler
-        self.run_config: Mapping[str, Any] | None = None
+        super().__init__(model=model, optimizer=optimizer, scheduler=scheduler)
+        self.objective = objective
         self.subsets = {
             "val": modality_subsets(modalities, val_subsets),
             "test": modality_subsets(modalities, test_subsets),
@@ -112,38 +102,3 @@ class SupervisedTask(pl.LightningModule):
         for name, value in self.metrics[split].compute().items():
             self.log(f"{split}/{name}", value, prog_bar=name in ("loss", self.objective.monitor))
         self.metrics[split].reset()
-
-    def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(parameter_groups(self.model))
-        if self.scheduler is None:
-            return optimizer
-        total_steps = self.trainer.estimated_stepping_batches
-        if total_steps == float("inf"):
-            raise ValueError(
-                "a schedule needs the run's length: set trainer.max_epochs or trainer.max_steps"
-            )
-        scheduler = self.scheduler(optimizer, int(total_steps))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        precision = self.trainer.precision_plugin
-        if isinstance(precision, MixedPrecision) and precision.scaler is None:
-            # Lightning refuses fused optimisers in any mixed precision, lest they unscale gradients
-            # after clipping; bfloat16 has no loss scale.
-            clip = super(MixedPrecision, precision).clip_gradients
-            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
-            clip(optimizer, gradient_clip_val or 0.0, algorithm)
-            return
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.run_config is not None:
-            checkpoint["run_config"] = dict(self.run_config)

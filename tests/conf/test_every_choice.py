@@ -44,13 +44,18 @@ def step(compose_run, request):
     return run
 
 
+# What a choice needs of others to make sense.
+SEQUENCES = "data=copy"
+FITTING = dict.fromkeys([("model", m) for m in ("ntm", "dnc", "lstm", "fast_weights")], SEQUENCES)
+FITTING[("task", "sequence")] = SEQUENCES
 SINGLE = ("model", "optimizer", "scheduler", "callbacks", "task", "trainer", "logger", "paths")
 
 
 @pytest.mark.parametrize(("group", "choice"), cases(*SINGLE))
 def test_choice_takes_a_step(step, group, choice):
     needs = f"callbacks=[default,{choice}]" if group == "callbacks" else f"{group}={choice}"
-    assert math.isfinite(step(*[needs] if choice != "default" else []))
+    others = [FITTING[group, choice]] if (group, choice) in FITTING else []
+    assert math.isfinite(step(*others, *[needs] if choice != "default" else []))
 
 
 @pytest.mark.parametrize("choice", choices("data"))

@@ -49,6 +49,8 @@ def test_every_option_of_a_modality_is_listed(config):
 
 def test_every_modality_can_be_made_missing_and_augmented_without_a_plus(config):
     offers = set(get_class(config["_target_"]).offers)
+    if not offers:
+        pytest.skip("sequences without modalities")
     assert {split: set(chances) for split, chances in config["missing"].items()} == dict.fromkeys(
         SPLITS, offers
     )

@@ -38,8 +38,11 @@ class MemoryCell(nn.Module):
     Args:
         input_dim: width of an input.
         hidden_dim: width of the controller.
-        controller: "lstm" or "feed_forward" (one layer of tanh units).
         memory: makes the memory from control_dim=.
+        controller: "lstm" or "feed_forward" (one layer of tanh units).
+        input_std: standard deviation of the first weights on the input. The inputs of the papers'
+            tasks are a few ones among zeros; torch's own start, below 1/√hidden_dim, leaves all
+            control vectors nearly alike, and keys made from them too.
 
     Attributes:
         output_dim: width of an output.
@@ -55,6 +58,7 @@ class MemoryCell(nn.Module):
         *,
         memory: Callable[..., Memory],
         controller: str = "lstm",
+        input_std: float = 1.0,
     ) -> None:
         super().__init__()
         check_sizes(input_dim=input_dim, hidden_dim=hidden_dim)
@@ -63,11 +67,14 @@ class MemoryCell(nn.Module):
         self.input_dim, self.hidden_dim = input_dim, hidden_dim
         self.memory = memory(control_dim=hidden_dim)
         width = input_dim + self.memory.read_dim
-        self.controller: nn.Module = (
-            nn.LSTMCell(width, hidden_dim)
-            if controller == "lstm"
-            else nn.Sequential(nn.Linear(width, hidden_dim), nn.Tanh())
-        )
+        self.controller: nn.Module
+        if controller == "lstm":
+            self.controller = nn.LSTMCell(width, hidden_dim)
+            weights = self.controller.weight_ih
+        else:
+            layer = nn.Linear(width, hidden_dim)
+            self.controller, weights = nn.Sequential(layer, nn.Tanh()), layer.weight
+        nn.init.normal_(weights[:, :input_dim], std=input_std)
         self.output_dim = hidden_dim + self.memory.read_dim
 
     def initial(self, batch: int, like: Tensor) -> CellState:
@@ -109,7 +116,7 @@ class NTMCell(MemoryCell):
     Args:
         input_dim: width of an input.
         hidden_dim: width of the controller.
-        controller: "lstm" or "feed_forward".
+        controller, input_std: see `MemoryCell`.
         num_rows, row_dim, num_reads, num_writes, max_shift, memory_init: see `NTMMemory`.
     """
 
@@ -125,6 +132,7 @@ class NTMCell(MemoryCell):
         num_writes: int = 1,
         max_shift: int = 1,
         memory_init: float = 1e-6,
+        input_std: float = 1.0,
     ) -> None:
         def memory(control_dim: int) -> NTMMemory:
             return NTMMemory(
@@ -137,7 +145,9 @@ class NTMCell(MemoryCell):
                 memory_init=memory_init,
             )
 
-        super().__init__(input_dim, hidden_dim, memory=memory, controller=controller)
+        super().__init__(
+            input_dim, hidden_dim, memory=memory, controller=controller, input_std=input_std
+        )
 
 
 class DNCCell(MemoryCell):
@@ -146,7 +156,7 @@ class DNCCell(MemoryCell):
     Args:
         input_dim: width of an input.
         hidden_dim: width of the controller.
-        controller: "lstm" or "feed_forward".
+        controller, input_std: see `MemoryCell`.
         num_rows, row_dim, num_reads: see `DNCMemory`.
     """
 
@@ -159,8 +169,11 @@ class DNCCell(MemoryCell):
         num_rows: int = 16,
         row_dim: int = 16,
         num_reads: int = 1,
+        input_std: float = 1.0,
     ) -> None:
         def memory(control_dim: int) -> DNCMemory:
             return DNCMemory(control_dim, num_rows=num_rows, row_dim=row_dim, num_reads=num_reads)
 
-        super().__init__(input_dim, hidden_dim, memory=memory, controller=controller)
+        super().__init__(
+            input_dim, hidden_dim, memory=memory, controller=controller, input_std=input_std
+        )

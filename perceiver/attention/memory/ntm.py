@@ -140,8 +140,9 @@ class NTMMemory(Memory):
         for layer in (self.to_heads, self.to_writes):
             nn.init.xavier_uniform_(layer.weight, gain=1.4)  # Collier & Beel's released code
             nn.init.normal_(layer.bias, std=0.01)
-        # Random, not equal: rows that start alike under equal weights would stay alike forever.
-        self.first_focus = nn.Parameter(torch.randn(heads, num_rows))
+        # All heads start at row 0: rows that are alike under weights that are would stay alike.
+        self.first_focus = nn.Parameter(torch.zeros(heads, num_rows))
+        nn.init.constant_(self.first_focus[:, 0], 10.0)
 
     def initial(self, batch: int, like: Tensor) -> NTMState:
         """A constant memory and the learned first weights."""
