@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sized
 from typing import Any
 
 import pytorch_lightning as pl
-
-from perceiver.types import Batch
 
 
 class Throughput(pl.Callback):
@@ -31,7 +30,7 @@ class Throughput(pl.Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,
-        batch: Batch,
+        batch: Sized,
         batch_idx: int,
     ) -> None:
         self._examples += len(batch)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric, SumMetric
+from torchmetrics import MeanMetric, Metric, SumMetric
 
 from perceiver.tasks.base import Task
 from perceiver.types import SequenceBatch
@@ -68,10 +68,11 @@ class SequenceObjective(nn.Module):
 
     def scores(self, outputs: Tensor, batch: SequenceBatch) -> dict[str, Float[Tensor, " b"]]:
         """Every metric of each sequence."""
+        nats = self.nats(outputs, batch.target, batch.scored)
         wrong = self.answers(outputs, batch.target) != batch.target
         errors = (wrong.reshape(*batch.scored.shape, -1).sum(-1) * batch.scored).sum(-1)
         return {
-            "bits_per_sequence": self.nats(outputs, batch.target, batch.scored) / math.log(2),
+            "bits_per_sequence": nats / math.log(2),
             "errors_per_sequence": errors.float(),
             "solved": (errors == 0).float(),
         }
@@ -111,12 +112,11 @@ class SequenceTask(Task):
         names += [f"test/{name}" for name in ("loss", *METRICS)]
         names += [f"test/{name}{end}" for name in METRICS for end in self.suffixes.values()]
         self.metric_names = names
-        self.means: Sequence[MeanMetric] = nn.ModuleList(  # type: ignore[assignment]
-            MeanMetric(nan_strategy="disable")  # a diverged run must show it
-            for _ in names
-        )
-        self.counts: Sequence[SumMetric] = nn.ModuleList(  # type: ignore[assignment]
-            SumMetric() for _ in names
+        self.metrics: Mapping[str, Sequence[Metric]] = nn.ModuleDict(  # type: ignore[assignment]
+            {
+                "means": nn.ModuleList(MeanMetric(nan_strategy="disable") for _ in names),
+                "counts": nn.ModuleList(SumMetric() for _ in names),
+            }
         )
 
     def forward(self, batch: SequenceBatch) -> Tensor:
@@ -148,8 +148,8 @@ class SequenceTask(Task):
             values = {"loss": self._loss(outputs, batch).expand(len(batch)), **values}
         for name, value in values.items():
             index = self.metric_names.index(f"{split}/{name}{suffix}")
-            self.means[index].update(value)
-            self.counts[index].update(len(value))
+            self.metrics["means"][index].update(value)
+            self.metrics["counts"][index].update(len(value))
 
     def on_validation_epoch_end(self) -> None:
         self._log_split("val/")
@@ -159,7 +159,8 @@ class SequenceTask(Task):
 
     def _log_split(self, split: str) -> None:
         """Log every metric over all processes; a length that nothing had is left out."""
-        for name, mean, count in zip(self.metric_names, self.means, self.counts, strict=True):
+        means, counts = self.metrics["means"], self.metrics["counts"]
+        for name, mean, count in zip(self.metric_names, means, counts, strict=True):
             if not name.startswith(split):
                 continue
             # The count is the same on every process, so that none waits for another in vain.

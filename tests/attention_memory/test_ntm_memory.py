@@ -170,6 +170,7 @@ def test_functions_have_the_right_gradients(draw):
     assert torch.autograd.gradcheck(step, [x.requires_grad_() for x in inputs])
 
 
+@torch.no_grad()
 def test_step_is_the_papers_equations_with_the_layers_outputs(draw, exact):
     torch.manual_seed(3)
     memory = NTMMemory(11, num_rows=N, row_dim=W, num_reads=2, num_writes=3, max_shift=2).double()
@@ -177,7 +178,7 @@ def test_step_is_the_papers_equations_with_the_layers_outputs(draw, exact):
     exact(state.memory, torch.full((B, N, W), 1e-6, dtype=torch.float64))
     for control in draw(4, B, 11):
         words, weights, after = memory.step(control, state)
-        raw = (control @ memory.to_heads.weight.T + memory.to_heads.bias).view(B, 5, W + 8).detach()
+        raw = (control @ memory.to_heads.weight.T + memory.to_heads.bias).view(B, 5, W + 8)
         key, strength = raw[..., :W], (1 + raw[..., W].exp()).log()
         gate, shifts = 1 / (1 + (-raw[..., W + 1]).exp()), raw[..., W + 2 : W + 7].softmax(-1)
         gamma = 1 + (1 + raw[..., W + 7].exp()).log()

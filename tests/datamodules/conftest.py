@@ -18,10 +18,11 @@ def make_data(tmp_path):
     Overrides are merged into the yaml, as Hydra's are; a key that it does not list is an error.
     """
 
-    def make(name, *, modalities, seed=0, **overrides):
+    def make(name, *, modalities=None, seed=0, **overrides):
         data = OmegaConf.load(PROJECT / "conf" / "data" / f"{name}.yaml")
         data.pop("defaults", None)  # for Hydra: which adapters fit
-        data.modalities = modalities
+        if modalities is not None:  # sequences have none
+            data.modalities = modalities
         data.seed = seed
         OmegaConf.set_struct(data, True)
         data = OmegaConf.merge(data, overrides)
