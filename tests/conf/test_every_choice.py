@@ -85,15 +85,16 @@ def test_part_of_the_model_takes_a_step(step, group, place, choice):
 
 
 # Presets that cannot serve there in the default job say so, naming what to use instead.
+WIDTHS, GRID = "use score=general", "grid=None: set it, or use attention=perceiver"
 REFUSALS = {
-    ("cross_attention", "enc_dec_dot"): "score=general",
-    ("cross_attention", "enc_only_dot"): "score=general",
-    ("cross_attention", "luong_dot"): "score=general",
+    ("cross_attention", "enc_dec_dot"): WIDTHS,
+    ("cross_attention", "enc_only_dot"): WIDTHS,
+    ("cross_attention", "luong_dot"): WIDTHS,
     ("cross_attention", "multi_head"): "set num_heads to one of",
-    ("cross_attention", "stand_alone"): "options.local2d.grid",
-    ("cross_attention", "swin"): "options.swin_table.grid",
-    ("latent_attention", "stand_alone"): "options.local2d.grid",
-    ("latent_attention", "swin"): "options.swin_table.grid",
+    ("cross_attention", "stand_alone"): GRID,
+    ("cross_attention", "swin"): GRID,
+    ("latent_attention", "stand_alone"): GRID,
+    ("latent_attention", "swin"): GRID,
 }
 
 
