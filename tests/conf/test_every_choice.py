@@ -8,6 +8,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from perceiver.types import Batch
 from runner.training import run_training
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -15,7 +16,7 @@ ROOTS = {"fsdd": "spoken_digits", "av_digits": "spoken_digits", "text_tsv": "sen
 ROOTS |= {"image_folder": "photographs", "cifar10": "photographs", "sst2": "sentences"}
 # Not taken by a run of the default job: where they are tested instead is said beside them.
 ELSEWHERE = {
-    ("task", "multi_label"),  # tests/tasks, and refused below: no shipped data set has such targets
+    ("task", "multi_label"),  # below: no shipped data set has such targets
     ("task", "regression"),  # likewise
     ("trainer", "gpu"),  # needs a GPU
     ("trainer", "ddp"),  # tests/test_processes.py
@@ -56,6 +57,30 @@ def test_choice_takes_a_step(step, group, choice):
     needs = f"callbacks=[default,{choice}]" if group == "callbacks" else f"{group}={choice}"
     others = [FITTING[group, choice]] if (group, choice) in FITTING else []
     assert math.isfinite(step(*others, *[needs] if choice != "default" else []))
+
+
+@pytest.mark.parametrize(
+    ("choice", "target"),
+    [
+        ("multi_label", torch.tensor([[1, 0, 1], [0, 0, 1]])),
+        ("regression", torch.tensor([[0.5], [-2.0]])),
+    ],
+)
+def test_task_takes_a_step_on_targets_of_its_kind(compose_run, choice, target):
+    torch.manual_seed(0)
+    gentle = ["optimizer.lr=3e-4", "model.modality_dropout.p=0.0"]
+    config = compose_run(f"task={choice}", f"data.num_classes={target.shape[1]}", *gentle)
+    task = instantiate(config.task, _convert_="all")
+    inputs = {"image": torch.rand(2, 1, 8, 8), "audio": torch.rand(2, 1024)}
+    inputs["text"] = torch.randint(6, 262, (2, 11))
+    batch = Batch(inputs=inputs, target=target)
+    optimizer = task.optimizer(task.model.parameters())
+    before = task.objective.loss(task.eval()(batch), target)
+    for _ in range(20):
+        task.train().training_step(batch, 0).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert task.objective.loss(task.eval()(batch), target) < before
 
 
 @pytest.mark.parametrize("choice", choices("data"))
