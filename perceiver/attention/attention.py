@@ -221,6 +221,9 @@ class Attention(nn.Module):
             dropout=dropout,
             need_weights=need_weights,
             numbers=sizes[0] * sizes[1] * sizes[2] * sizes[3] * self.score.width,
+            device=query.device.type,
+            dtype=query.dtype,
+            pairs=sizes[2] * sizes[3],
         )
         kernel = select_kernel(self.kernel, request)
         problem = self._problem(query, context, pattern, keep, gain, dropout, need_weights)
@@ -314,6 +317,8 @@ class Attention(nn.Module):
             num_extra=rim + self.heads.extra_keys,
             num_unpositioned=self.heads.extra_keys + (0 if self.position.knows_rim else rim),
             need_lse=need_lse,
+            # Of other lengths, torch's own causal mask is aligned at the top left.
+            is_causal=isinstance(pattern, Causal) and predicate is not None and context is query,
         )
 
 

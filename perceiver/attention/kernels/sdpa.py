@@ -24,7 +24,10 @@ def sdpa(problem: Problem) -> Result:
     """Softmax attention without the (q, k) matrix; empty rows read zeros, as in `dense`."""
     folded = problem.score.fold(problem.query, problem.key)
     assert folded is not None, "select_kernel admits foldable scores only"
-    keep, empty = problem.keep(), None
+    is_plain = problem.mask is None and folded.key_bias is None and not problem.position.has_bias
+    # torch's own causal mask takes no memory; it refuses a mask or a bias beside it.
+    is_causal = problem.is_causal and is_plain
+    keep, empty = None if is_causal else problem.keep(), None
     if keep is not None:
         # Not every device's kernel gives zeros for a row that keeps nothing: such a row keeps
         # everything here, and what it reads is set to zero.
@@ -36,6 +39,7 @@ def sdpa(problem: Problem) -> Result:
         problem.value,
         attn_mask=_mask(problem, keep, folded.key_bias),
         dropout_p=problem.dropout,
+        is_causal=is_causal,
         scale=float(folded.scale),
     )
     return Result(read if empty is None else read.masked_fill(empty, 0.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from perceiver.attention.heads import Heads
@@ -20,6 +21,11 @@ KERNELS = ("auto", "dense", "sdpa", "flex", "chunked", "linear")
 # Scores (times their hidden width) beyond which the dense kernel would fill the memory.
 LARGE = 1 << 27
 
+# Pairs of queries and keys from which FlexAttention's skipped blocks outweigh finding them.
+MANY_PAIRS = 1 << 22
+# The narrowest heads that FlexAttention takes on a GPU.
+LEAST_FLEX_WIDTH = 16
+
 
 @dataclass(frozen=True)
 class Request:
@@ -33,6 +39,9 @@ class Request:
         dropout: probability of dropping a weight.
         need_weights: whether the weights are asked for.
         numbers: b · h · q · k · the numbers that a score takes.
+        device: type of the device, "cpu" or "cuda" say.
+        dtype: of the queries.
+        pairs: q · k.
     """
 
     score: Score
@@ -45,6 +54,9 @@ class Request:
     dropout: float
     need_weights: bool
     numbers: int
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    pairs: int = 0
 
 
 def _name(part: object) -> str:
@@ -118,6 +130,25 @@ def _linear(request: Request) -> str:
     return ""
 
 
+def _skipping_pays(request: Request) -> bool:
+    """Whether FlexAttention skips most of the work, on a device that it is made for.
+
+    Inside a graph that is being traced it would be compiled with everything around it: left alone.
+    """
+    return (
+        request.device == "cuda"
+        and request.dtype != torch.float64  # it sums in float32
+        and isinstance(request.pattern, Pattern)
+        and request.pattern.is_sparse
+        and request.pairs >= MANY_PAIRS
+        and not request.position.has_bias
+        and request.heads.query_width >= LEAST_FLEX_WIDTH
+        and request.heads.value_width >= LEAST_FLEX_WIDTH
+        and not torch.compiler.is_compiling()
+        and not _flex(request)
+    )
+
+
 OBSTACLES = {"sdpa": _sdpa, "flex": _flex, "chunked": _chunked, "linear": _linear}
 
 
@@ -133,6 +164,8 @@ def select_kernel(kernel: str, request: Request) -> str:
             raise ValueError(f"kernel={kernel} refuses this attention; {obstacle}; use kernel=auto")
     if kernel != "auto":
         return kernel
+    if _skipping_pays(request):
+        return "flex"
     # Attention dropout sends SDPA to a path several times slower than the dense kernel.
     if request.dropout == 0 and not _sdpa(request):
         return "sdpa"
