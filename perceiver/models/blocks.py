@@ -7,7 +7,9 @@ from collections.abc import Callable
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from perceiver.attention.context import Context
 from perceiver.attention.init import lecun_linear
+from perceiver.types import ByteArray
 
 
 class MLP(nn.Sequential):
@@ -65,17 +67,28 @@ class AttentionBlock(nn.Module):
 
     def forward(
         self,
-        latents: Float[Tensor, "b n d"],
-        context: Float[Tensor, "b m c"] | None = None,
+        latents: Float[Tensor, "#b n d"],
+        context: Float[Tensor, "b m c"] | Context | None = None,
         *,
         mask: Bool[Tensor, "b m"] | None = None,
     ) -> Float[Tensor, "b n d"]:
+        """Latents that know of the context.
+
+        Args:
+            latents: a batch of 1 serves all examples.
+            context: what to attend to, a tensor or `self.context` of a byte array.
+            mask: of a tensor: True = may be attended to.
+        """
         query = self.norm(latents)
-        if self.norm_context is not None:
+        if isinstance(context, Tensor) and self.norm_context is not None:
             context = self.norm_context(context)
         read = self.dropout(self.attention(query, context, mask=mask).out)
         latents = latents + read if self.query_residual else read
         return latents + self.mlp(self.norm_mlp(latents))
+
+    def context(self, inputs: ByteArray) -> Context:
+        """The byte array under this block's norm, for any number of forwards of the block."""
+        return Context(list(inputs.segments.values()), self.norm_context, inputs.mask)
 
 
 def build(role: str, factory: Callable[..., nn.Module], **sizes: object) -> nn.Module:
