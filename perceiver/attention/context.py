@@ -92,9 +92,8 @@ class Context:
         ]
 
 
-def _moments(segment: Segment) -> list[tuple[int, Tensor, Tensor]]:
+def _moments(content: Tensor, segment: Segment) -> list[tuple[int, Tensor, Tensor]]:
     """(channels, mean, variance) of the parts of every token; means broadcast to (b, m)."""
-    content = widen(segment.content)
     parts = [(content, content.shape[-1])]
     lengths = [code.shape[0] for code in segment.axes]
     for axis, code in enumerate(segment.axes):
@@ -112,7 +111,7 @@ def _moments(segment: Segment) -> list[tuple[int, Tensor, Tensor]]:
 
 
 def _var_mean(values: Float[Tensor, "*places c"]) -> tuple[Tensor, Tensor]:
-    """Variance and mean of the last dimension, as products: torch's own is slow where c is small."""
+    """Variance and mean of the last dimension, as products: quicker than sums of a few numbers."""
     average = values.new_full((values.shape[-1],), 1 / values.shape[-1])
     mean = values @ average
     return (values - mean[..., None]).square() @ average, mean
@@ -137,18 +136,19 @@ def scale(segment: Segment, eps: float | None, mask: Bool[Tensor, "b m"] | None)
         mask: (b, m), True = may be attended to.
     """
     content = widen(segment.content)
+    if mask is not None:
+        content = content.masked_fill(~mask[..., None], 0.0)
     like = content[..., 0]
     if eps is None:
         mean, rho = torch.zeros_like(like), torch.ones_like(like)
     else:
-        widths, means, variances = zip(*_moments(segment), strict=True)
+        widths, means, variances = zip(*_moments(content, segment), strict=True)
         mean = _weighted(widths, means) / segment.channels
         between = [(part - mean).square() for part in means]
         spread = _weighted(widths, variances) + _weighted(widths, between)
-        rho = torch.rsqrt(spread / segment.channels + eps).expand_as(like)
+        rho = torch.rsqrt(spread / segment.channels + eps)
     keep = torch.ones_like(like)
     if mask is not None:
-        content = content.masked_fill(~mask[..., None], 0.0)
         mean, rho = mean.masked_fill(~mask, 0.0), rho.masked_fill(~mask, 0.0)
         keep = mask.to(like.dtype)
     scalars = torch.stack([-rho * mean, rho, keep], -1)

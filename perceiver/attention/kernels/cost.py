@@ -90,8 +90,8 @@ def _score_width(segment: Segment) -> int:
 
 # Nanoseconds on the two cores of a server (fp32 matrix products at 350 GFLOP/s, bf16 at 1,300), by
 # least squares over 24 cross-attentions: of a product in a projection, of a product of the scores,
-# of a score, of a channel of a token, and of the call. Rows: inference and training, in single and
-# in half precision. Their ratios decide; tests/attention/kernels/test_cost.py holds them to account.
+# of a score, of a channel of a token, and of the call. Keys: is it training, is it half precision.
+# Only their ratios matter; tests/attention/kernels/test_cost.py holds them to account.
 _DENSE = {
     (False, False): (6.4e-3, 8.5e-3, 2.2, 0.5, 0.8e6),
     (True, False): (2.0e-2, 2.5e-2, 6.0, 2.9, 2.1e6),
