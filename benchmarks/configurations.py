@@ -126,10 +126,6 @@ class Configuration:
         return max((source.width for source in self.inputs.values()), default=0) + self.min_padding
 
     @property
-    def is_ragged(self) -> bool:
-        return any(source.kept for source in self.inputs.values())
-
-    @property
     def latent_widths(self) -> tuple[int, int]:
         """Widths of query-key and value over all heads in the latent layers."""
         return self.qk_dim or self.latent_dim, self.v_dim or self.latent_dim

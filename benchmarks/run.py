@@ -6,8 +6,8 @@
     python -m benchmarks.run --quick                       # tiny sizes: does it run at all?
 
 A contestant is a library and how it is run: ours, hf, lucidrains or krasserm; then, joined by +,
-options of this project (kernel=dense, latent_attention.kernel=sdpa), a precision (medium, bf16-mixed,
-bf16-true) and compile.
+options of this project (kernel=dense, latent_attention.kernel=sdpa), a precision (medium,
+bf16-mixed, bf16-true) and compile.
 """
 
 from __future__ import annotations

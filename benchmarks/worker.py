@@ -145,6 +145,8 @@ def _halved(value: Any) -> Any:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes to stderr
+    with contextlib.suppress(OSError):  # where memory runs out, this process is the one to go
+        Path("/proc/self/oom_score_adj").write_text("1000")
     device, threads = sys.argv[1], int(sys.argv[2])
     if threads:
         torch.set_num_threads(threads)

@@ -33,9 +33,12 @@ ROLES = (
     (r"mlp\.dense1", "mlp.0"),
     (r"mlp\.dense2", "mlp.2"),
 )
-READS_TOKENS = tuple(
-    f"cross.{part}" for part in ("norm_context.weight", "norm_context.bias", "key.weight")
-) + ("cross.value.weight",)
+READS_TOKENS = (
+    "cross.norm_context.weight",
+    "cross.norm_context.bias",
+    "cross.key.weight",
+    "cross.value.weight",
+)
 
 
 @dataclass
@@ -90,13 +93,11 @@ def build(sizes: Configuration) -> Task:
         module: nn.Module = Stack(layers, random("latents", sizes.num_latents, sizes.latent_dim))
         equalise(module, role_of)
         return Task(module, {})
-    if sizes.is_ragged:
-        raise NotApplicable("PerceiverModel's mask of latents by tokens takes no padded batch")
     (name, source), *_ = sizes.inputs.items()
-    raw, channels = raw_inputs(sizes)[name], {}
+    raw, mask, channels = raw_inputs(sizes)[name], None, {}
     decoder = sizes.decoder
     if sizes.tokens_given:
-        raw, _ = joined_tokens(sizes)
+        raw, mask = joined_tokens(sizes)
     if isinstance(source, Text):
         model: nn.Module = MaskedLanguageModel(config, sizes)
         equalise(model, role_of)
@@ -118,7 +119,7 @@ def build(sizes: Configuration) -> Task:
         if len(source.shape) == 2:
             raw = raw.permute(0, 3, 1, 2).contiguous()
     equalise(model, role_of, channels)
-    return Task(model, {"inputs": raw})
+    return Task(model, {"inputs": raw, "attention_mask": mask})
 
 
 def _config(sizes: Configuration) -> PerceiverConfig:
@@ -158,7 +159,10 @@ def _preprocessor(config: PerceiverConfig, source: Grid) -> nn.Module:
     }
     if len(source.shape) == 2:
         return hf.PerceiverImagePreprocessor(
-            config, prep_type="pixels", spatial_downsample=1, fourier_position_encoding_kwargs=fourier
+            config,
+            prep_type="pixels",
+            spatial_downsample=1,
+            fourier_position_encoding_kwargs=fourier,
         )
     return hf.PerceiverAudioPreprocessor(
         config, samples_per_patch=source.channels, fourier_position_encoding_kwargs=fourier

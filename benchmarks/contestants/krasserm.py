@@ -14,7 +14,6 @@ from perceiver.model.core import (
     InputAdapter,
     PerceiverDecoder,
     PerceiverEncoder,
-
     TiedTokenOutputAdapter,
     TokenInputAdapter,
     TrainableQueryProvider,

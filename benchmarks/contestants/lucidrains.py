@@ -60,7 +60,7 @@ class Model(nn.Module):
         )
         for _, feed_forward in self.layers.self_attns:
             _widen(feed_forward, sizes.widening)
-        for name, source in sizes.inputs.items():
+        for source in sizes.inputs.values():
             if isinstance(source, Text) and not sizes.tokens_given:
                 self.embedding = nn.Embedding(source.vocab_size, source.width)
                 self.positions = nn.Embedding(source.length, source.width)
@@ -127,7 +127,7 @@ def build(sizes: Configuration) -> Task:
     model = Model(sizes)
     if not sizes.inputs:
         return Task(model, {})
-    (name, _), *_ = sizes.inputs.items()
+    name, *_ = sizes.inputs
     inputs, mask = raw_inputs(sizes)[name], None
     if sizes.tokens_given:
         inputs, mask = joined_tokens(sizes)
