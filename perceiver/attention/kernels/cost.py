@@ -128,13 +128,11 @@ def _dense(work: Work) -> float:
 
 
 def _sdpa(work: Work) -> float:
-    if work.widths[0] != work.widths[1]:
-        # torch's fused CPU kernels want them equal, and its other path is slower than ours.
-        return 1.2 * _dense(work)
     product, score_product, score, channel, call = _SDPA[work.is_training, work.is_half]
+    # Heads are padded to one width.
     time = (
         product * work.batch * work.keys * work.channels * work.projected
-        + score_product * work.scores * sum(work.widths)
+        + score_product * work.scores * 2 * max(work.widths)
         + score * work.scores
         + channel * work.batch * work.keys * work.channels
         + call

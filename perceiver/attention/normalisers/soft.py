@@ -31,7 +31,8 @@ def softmax(
         sink: a logit without a value that takes its share of the weight: 0 is "softmax off by
             one", a tensor broadcasting to (b, h, q, 1) is learned (Agarwal et al. 2025, gpt-oss).
     """
-    filled, empty = fill_masked(widen(scores), keep)
+    # torch's own softmax computes with float32 inside whatever comes in, and rounds once.
+    filled, empty = fill_masked(scores if sink is None else widen(scores), keep)
     weights = clear(filled.softmax(-1), empty)
     if sink is not None:
         # Σ exp(s) / (Σ exp(s) + exp(sink)), from the log-sum-exp that every kernel can give.
