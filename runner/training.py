@@ -55,6 +55,8 @@ def _run(config: DictConfig) -> float:
     task, plain = build_task(config, datamodule.class_names)
     folder = Path(config.paths.run_dir)
     save_config(plain, folder)
+    if config.compile:
+        compile_model(task)
 
     loggers = build_loggers(config.logger)
     callbacks = build_callbacks(config.callbacks, loggers)
@@ -110,6 +112,17 @@ def build_task(config: DictConfig, class_names: list[str]) -> tuple[Task, dict[s
     task: Task = instantiate(config.task, _convert_="all")
     task.run_config = plain
     return task, plain
+
+
+def compile_model(task: Task) -> None:
+    """Compile the regions that the model names; the first step then takes longer."""
+    if not hasattr(task.model, "compile_regions"):
+        raise ValueError(
+            f"compile=true: {type(task.model).__name__} names no regions to compile; set "
+            "compile=false"
+        )
+    task.model.compile_regions()
+    rank_zero_info("compiling latent layers and decoder in the first step")
 
 
 @rank_zero_only

@@ -108,10 +108,17 @@ class PerceiverEncoder(nn.Module):
         assert isinstance(layers, nn.ModuleList)
         return layers
 
+    def compile_regions(self) -> None:
+        """Compile the latent layers, one program for all: their shapes never change."""
+        for layer in self.latent_blocks.modules():
+            if isinstance(layer, AttentionBlock):
+                layer.compile()
+
     def forward(self, inputs: ByteArray) -> Float[Tensor, "b n d"]:
         """The latents after all blocks."""
         crosses = cast(list[AttentionBlock], list(self.cross_attends))
-        contexts = [cross.context(inputs) for cross in crosses]
+        mask = inputs.mask
+        contexts = [cross.context(inputs, mask) for cross in crosses]
         latents = self.latents[None]  # the same for every example, until they have read one
         for block in range(self.num_blocks):
             if block < self.num_cross_attends:
