@@ -14,6 +14,7 @@ import torch
 from perceiver.attention import Attention
 from perceiver.attention.masks import broadcast_mask
 from perceiver.attention.normalisers import Entmax
+from perceiver.attention.patterns import Lengths, Window
 from perceiver.attention.scores import Dot
 
 
@@ -69,6 +70,16 @@ def test_nan_in_masked_elements_is_explained(kernel):
         attention(query, context, mask=keep)
     context[1, 3], context[0, 0] = 0.0, torch.nan
     assert attention(query, context, mask=keep).out[1].isfinite().all()
+
+
+def test_nan_past_the_lengths_of_a_pattern_is_explained():
+    context = torch.randn(2, 7, 6)
+    context[1, 3:] = torch.nan
+    attention = Attention(8, 6, pattern=Window(9, 9))
+    with pytest.raises(ValueError, match="NaN or infinite numbers in masked elements"):
+        attention(torch.randn(2, 5, 8), context, mask=Lengths(torch.tensor([7, 3])))
+    out = attention(torch.randn(2, 5, 8), context, mask=Lengths(torch.tensor([7, 5]))).out
+    assert out[0].isfinite().all()
 
 
 @pytest.mark.parametrize(
