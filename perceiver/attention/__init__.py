@@ -2,7 +2,13 @@
 
 from perceiver.attention.attention import Attention, AttentionAux, AttentionOutput
 from perceiver.attention.axes import AXES
-from perceiver.attention.losses import RunningBaseline, doubly_stochastic_penalty, reinforce_loss
+from perceiver.attention.losses import (
+    ReinforceLoss,
+    RunningBaseline,
+    SampledChoices,
+    doubly_stochastic_penalty,
+    reinforce_loss,
+)
 from perceiver.attention.multi_head import (
     CosineAttention,
     DifferentialAttention,
@@ -41,7 +47,9 @@ __all__ = [
     "LuongStep",
     "MultiHeadAttention",
     "Pattern",
+    "ReinforceLoss",
     "RunningBaseline",
+    "SampledChoices",
     "SingleHeadAttention",
     "StandAloneSelfAttention",
     "TutorialAttention",

@@ -241,8 +241,8 @@ class Attention(nn.Module):
             problem = self._problem(query, context, pattern, keep, gain, dropout, need_weights)
             result = _run(kernel, problem, pattern)
         out = self.heads.merge(result.read, query)
-        if keep is not None:
-            forbid_masked_nan(out, context, keep)
+        if mask is not None:
+            forbid_masked_nan(out, context, pattern if keep is None else keep)
         weights = None
         if need_weights and result.weights is not None:
             weights = self.heads.report(result.weights[..., : context.shape[1]])
