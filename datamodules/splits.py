@@ -1,24 +1,32 @@
-"""One split of a data set: `Source` reads an example, `Split` seeds, thins out and augments it."""
+"""One split of a data set: `Source` gives an example, `Split` decodes, seeds and augments it."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.broken import BrokenExamples
 from datamodules.collate import Example
 from datamodules.randomness import derive_seed, generator, torch_seed
+from datamodules.readers import Cell, Kind
 from datamodules.readers.image import scale_pixels
 
 SPLITS = ("train", "val", "test")
 
 
-class Source(ABC):
+_MAX_REDRAWS = 10  # of a training example that turned out to be broken altogether
+
+
+class Source:
     """The examples of one split: labels and names known up front, inputs read on demand.
+
+    A source of files implements `cells`, and the modalities' options decode them; one that draws
+    its examples implements `read` instead.
 
     Args:
         targets: (n,) class indices, or (n, k) 0/1 labels or real values.
@@ -27,18 +35,22 @@ class Source(ABC):
 
     def __init__(self, *, targets: Sequence[int] | Tensor, ids: Sequence[str]) -> None:
         self.targets = torch.as_tensor(targets)
-        self.ids = list(ids)
+        self.ids = ids
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    @abstractmethod
-    def read(self, index: int, rng: np.random.Generator) -> dict[str, Tensor | None]:
-        """The inputs of one example; all randomness comes from `rng`. None = absent.
+    def cells(self, index: int) -> dict[str, Cell]:
+        """What one example has of each modality as it lies on the disk; None = absent."""
+        raise TypeError(f"{type(self).__name__} draws its examples, it has no cells.")
+
+    def read(self, index: int, rng: np.random.Generator) -> dict[str, Cell]:
+        """The inputs of one example, decoded or not; all randomness comes from `rng`.
 
         Images may be uint8, as library transforms like them best: `Split` scales them to [-1, 1]
         after augmentation.
         """
+        return self.cells(index)
 
     def absent(self, modality: str) -> np.ndarray:
         """(n,) bool, True on examples known in advance to lack the modality."""
@@ -51,13 +63,20 @@ class Split(Dataset[Example]):
     In training an example is drawn anew every epoch, from (seed, epoch, index); in evaluation it
     depends on (seed, index) alone.
 
+    Where a modality cannot be decoded and `broken` is given, the example goes on without it. If
+    it has nothing else, training takes another example in its place, and evaluation keeps it with
+    nothing in it, for the model to answer as best it can: so batches have the same sizes in every
+    process, and no example is counted twice.
+
     Args:
         source: the examples.
         modalities: what to keep of what the source reads.
         lacking: (n, len(modalities)) bool, True = leave the modality out of the example.
         training: whether epochs differ and `augment` applies.
         seed: of this split; two splits of one data set need two.
+        kinds: modality → what decodes its cells; one whose source gives tensors needs none.
         augment: modality → callables on its tensor, applied in order.
+        broken: where to report what cannot be decoded; None = raise.
     """
 
     def __init__(
@@ -68,14 +87,18 @@ class Split(Dataset[Example]):
         lacking: np.ndarray,
         training: bool,
         seed: int,
+        kinds: Mapping[str, Kind] | None = None,
         augment: Mapping[str, Sequence[Callable[[Tensor], Tensor]]] | None = None,
+        broken: BrokenExamples | None = None,
     ) -> None:
         self.source = source
         self.modalities = list(modalities)
         self.lacking = lacking
         self.training = training
         self.seed = seed
+        self.kinds = dict(kinds or {})
         self.augment = {name: list(steps) for name, steps in (augment or {}).items()}
+        self.broken = broken
 
     def __len__(self) -> int:
         return len(self.source)
@@ -85,11 +108,13 @@ class Split(Dataset[Example]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not self.training:
             epoch = 0
-        inputs = self.source.read(index, generator(self.seed, epoch, index))
-        inputs = {
-            name: None if self.lacking[index, column] else inputs.get(name)
-            for column, name in enumerate(self.modalities)
-        }
+        rng = generator(self.seed, epoch, index)
+        inputs = self._inputs(index, rng)
+        for _ in range(_MAX_REDRAWS if self.training else 0):
+            if any(value is not None for value in inputs.values()):
+                break
+            index = int(rng.integers(len(self)))
+            inputs = self._inputs(index, rng)
         if self.training and self.augment:
             with torch_seed(derive_seed(self.seed, epoch, index, 1)):
                 for name, steps in self.augment.items():
@@ -100,6 +125,50 @@ class Split(Dataset[Example]):
                 inputs[name] = scale_pixels(value)
         target = self.source.targets[index]
         return Example(inputs, target if target.ndim else int(target), self.source.ids[index])
+
+    def _inputs(self, index: int, rng: np.random.Generator) -> dict[str, Tensor | None]:
+        cells = self.source.read(index, rng)
+        inputs: dict[str, Tensor | None] = dict.fromkeys(self.modalities)
+        for column, name in enumerate(self.modalities):
+            cell = cells.get(name)
+            if not self.lacking[index, column] and cell is not None:
+                inputs[name] = decode(
+                    cell,
+                    name=name,
+                    kind=self.kinds.get(name),
+                    id=self.source.ids[index],
+                    broken=self.broken,
+                )
+        return inputs
+
+
+def decode(
+    cell: Cell, *, name: str, kind: Kind | None, id: str, broken: BrokenExamples | None
+) -> Tensor | None:
+    """The tensor of a cell; None where it holds nothing, or is broken and was reported.
+
+    Args:
+        cell: of an example; a tensor is taken as it is.
+        name: its modality.
+        kind: decodes it.
+        id: of the example.
+        broken: where to report what cannot be decoded; None = raise.
+
+    Raises:
+        ValueError: the cell cannot be decoded, or too many cannot.
+    """
+    if cell is None or isinstance(cell, Tensor):
+        return cell
+    if kind is None:
+        raise ValueError(f"data.{name} is not set: the {name} of example {id} cannot be decoded.")
+    try:
+        return kind.decode(cell, where=f"example {id}")
+    except ValueError as error:
+        if broken is None:
+            raise
+        file = str(cell) if isinstance(cell, Path) else ""
+        broken.report(id, name, file=file, reason=str(error))
+        return None
 
 
 def draw_missing(

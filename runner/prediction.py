@@ -15,8 +15,8 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules.collate import Collator, Example
-from datamodules.readers.audio import read_audio
-from datamodules.readers.image import read_image, scale_pixels
+from datamodules.readers import kind_of
+from datamodules.readers.image import ImageOptions, scale_pixels
 from perceiver.tasks import Regression
 from runner.rebuild import rebuild
 
@@ -53,17 +53,18 @@ def run_prediction(config: DictConfig) -> Tensor:
     return answer
 
 
-def read(modality: str, value: str, datamodule: pl.LightningDataModule) -> Any:
+def read(modality: str, value: Any, datamodule: pl.LightningDataModule) -> Tensor | None:
     """The tensor of one modality, read with the options that the model was trained with.
 
     Pictures of another size are scaled, whatever training did with them.
     """
-    options = getattr(datamodule, modality)
-    if modality == "text":
-        return options.encode(value)
-    path = Path(to_absolute_path(value))
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {modality} file {path}")
-    if modality == "audio":
-        return read_audio(path, options)
-    return scale_pixels(read_image(path, replace(options, resize=True)))
+    name = kind_of(modality)
+    options, cell = datamodule.kinds[name], value
+    if isinstance(options, ImageOptions):
+        options = replace(options, resize=True)
+    if options.suffixes and name != "text":
+        cell = Path(to_absolute_path(str(value)))
+        if not cell.is_file():
+            raise FileNotFoundError(f"there is no {modality} file {cell}")
+    tensor = options.decode(cell, where=f"{modality}={value}")
+    return None if tensor is None else scale_pixels(tensor) if name == "image" else tensor

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,12 +16,15 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from datamodules.collate import Field
+from datamodules.readers.kind import Cell, Kind, sample, span
 
+_SAMPLE = 64  # files whose headers are looked at
+_LARGEST = 64  # side in pixels of what `fit` chooses for larger pictures
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True)
-class ImageOptions:
+class ImageOptions(Kind):
     """What an image is to the model (`data.image` in the config).
 
     Args:
@@ -24,6 +32,11 @@ class ImageOptions:
         size: (height, width) in pixels.
         resize: scale files of another size; False = refuse them.
     """
+
+    fitted: ClassVar[tuple[str, ...]] = ("channels", "size")
+    suffixes: ClassVar[frozenset[str]] = frozenset(
+        {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+    )
 
     channels: int
     size: tuple[int, int]
@@ -37,14 +50,45 @@ class ImageOptions:
         object.__setattr__(self, "size", tuple(self.size))
 
     def field(self) -> Field:
-        """For the collator."""
         return Field((self.channels, *self.size))
 
+    def decode(self, cell: Cell, *, where: str) -> Tensor:
+        return read_image(cell, self, where=where)
 
-def read_image(path: Path, options: ImageOptions) -> Tensor:
+    @classmethod
+    def fit(cls, given: Mapping[str, Any], columns: Sequence[Sequence[Cell]]) -> dict[str, Any]:
+        """The size of the files where all share a small one, else at most 64 × 64; grey or RGB."""
+        headers = _headers(columns)
+        sizes, modes = {size for size, _ in headers}, {mode for _, mode in headers}
+        found = {
+            "channels": 1 if modes and modes <= {"1", "L", "LA", "I", "I;16", "I;16B"} else 3,
+            "size": (_LARGEST, _LARGEST),
+        }
+        if len(sizes) == 1 and max(max(sizes)) <= _LARGEST:
+            found["size"] = next(iter(sizes))
+        return dict(given) | {
+            name: value for name, value in found.items() if given.get(name) is None
+        }
+
+    @classmethod
+    def describe(cls, columns: Sequence[Sequence[Cell]]) -> str:
+        headers = _headers(columns)
+        if not headers:
+            return ""
+        heights, widths = zip(*(size for size, _ in headers), strict=True)
+        modes = ", ".join(mode for mode, _ in Counter(m for _, m in headers).most_common())
+        return f"heights {span(heights, 'pixels')}, widths {span(widths, 'pixels')}; {modes}"
+
+
+def read_image(source: Path | bytes, options: ImageOptions, *, where: str = "") -> Tensor:
     """Decodes an image file of any kind that Pillow knows; of an animation, the first frame.
 
     EXIF rotation is applied; palette, CMYK, grey and 16-bit files are converted.
+
+    Args:
+        source: a file, or its content.
+        options: what it is to become.
+        where: a name for content, for messages.
 
     Returns:
         (channels, height, width) uint8.
@@ -53,18 +97,21 @@ def read_image(path: Path, options: ImageOptions) -> Tensor:
         ValueError: the file is not an image, is cut short, is dangerously large, or has another
             size than `options.size` while `options.resize` is off.
     """
+    name = source if isinstance(source, Path) else f"of {where}"
     try:
-        with Image.open(path) as file:
+        with Image.open(source if isinstance(source, Path) else BytesIO(source)) as file:
+            _refuse_bombs(file)
             image = _convert(ImageOps.exif_transpose(file), _MODES[options.channels])
     except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError) as error:
-        size = path.stat().st_size if path.exists() else 0
-        what = str(error) if size else "the file has zero bytes"
-        raise ValueError(f"Cannot read the image {path}: {what}. Replace or remove it.") from error
+        what = str(error) if _num_bytes(source) else "the file has zero bytes"
+        if isinstance(error, FileNotFoundError):
+            what = "there is no such file"
+        raise ValueError(f"Cannot read the image {name}: {what}. Replace or remove it.") from error
     height, width = options.size
     if image.size != (width, height):
         if not options.resize:
             raise ValueError(
-                f"The image {path} is {image.height}×{image.width} pixels (height × width), "
+                f"The image {name} is {image.height}×{image.width} pixels (height × width), "
                 f"data.image.size is [{height},{width}]: set data.image.resize=true to scale files "
                 f"or data.image.size=[{image.height},{image.width}]."
             )
@@ -88,3 +135,37 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "P":
         image = image.convert("RGBA")
     return image.convert(mode)
+
+
+def _refuse_bombs(image: Image.Image) -> None:
+    """Pillow itself merely warns up to twice its limit."""
+    if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"{image.height} × {image.width} pixels could be a decompression bomb (the limit is "
+            f"{Image.MAX_IMAGE_PIXELS:,} pixels)"
+        )
+
+
+def _num_bytes(source: Path | bytes) -> int:
+    if isinstance(source, Path):
+        return source.stat().st_size if source.exists() else 0
+    return len(source)
+
+
+def _headers(columns: Sequence[Sequence[Cell]]) -> list[tuple[tuple[int, int], str]]:
+    """((height, width), mode) of a sample of the files, as a viewer shows them."""
+    found = []
+    for cell in sample(columns, _SAMPLE):
+        if isinstance(cell, np.ndarray | Tensor):
+            found.append(((int(cell.shape[-2]), int(cell.shape[-1])), "L" if len(cell) == 1 else "RGB"))
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                with Image.open(cell if isinstance(cell, Path) else BytesIO(cell)) as file:
+                    turned = file.getexif().get(0x0112, 1) >= 5  # on its side, by its camera
+                    size = (file.width, file.height) if turned else (file.height, file.width)
+                    found.append((size, file.mode))
+        except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError):
+            continue
+    return found
