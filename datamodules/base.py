@@ -169,9 +169,7 @@ class MultimodalDataModule(pl.LightningDataModule):
                 broken=self.broken,
             )
 
-    def prepare(
-        self, sources: dict[str, Source], kinds: Mapping[str, Kind]
-    ) -> dict[str, Source]:
+    def prepare(self, sources: dict[str, Source], kinds: Mapping[str, Kind]) -> dict[str, Source]:
         """The sources to read from, once it is known how their cells decode; a hook for caches."""
         return sources
 

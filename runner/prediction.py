@@ -22,20 +22,23 @@ from runner.rebuild import rebuild
 
 
 def run_prediction(config: DictConfig) -> Tensor:
-    """Predict from whatever of image, audio and text is given; prints, and returns (1, k)."""
+    """Predict from whatever modalities are given; prints, and returns (1, k)."""
     task, datamodule, trained = rebuild(config.ckpt_path)
     if not datamodule.offers:
         raise ValueError(
             f"the model of {config.ckpt_path} answers problems that {type(datamodule).__name__} "
             "draws, which no file holds: test it with evaluate.py"
         )
-    given = {name: config[name] for name in ("image", "audio", "text") if config[name] is not None}
+    others = {"ckpt_path", "top", "paths"}
+    given = {n: config[n] for n in config if n not in others and config[n] is not None}
     unknown = [name for name in given if name not in datamodule.modalities]
     if unknown or not given:
         problem = f"does not read {', '.join(unknown)}" if unknown else "needs something to read"
         raise ValueError(
             f"the model {problem}: give some of "
-            + " ".join(f"{name}=…" for name in datamodule.modalities)
+            + " ".join(
+                f"{name}=…" if name in config else f"+{name}=…" for name in datamodule.modalities
+            )
         )
     inputs: dict[str, Any] = dict.fromkeys(datamodule.modalities)
     inputs |= {name: read(name, str(value), datamodule) for name, value in given.items()}

@@ -52,7 +52,12 @@ class ArrayOptions(Kind):
 
     def decode(self, cell: Cell, *, where: str) -> Tensor | None:
         """(length, 2) float32 of `length` numbers in which NaN is missing; None if all are."""
-        values = np.asarray(cell, dtype=np.float64)
+        if isinstance(cell, str):
+            cell = [value or "nan" for value in cell.strip("[]() ").replace(" ", "").split(",")]
+        try:
+            values = np.asarray(cell, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where} is not a list of numbers.") from error
         if values.shape != (self.length,):
             raise ValueError(
                 f"{where} has {values.size} numbers, the model reads {self.length} "
@@ -70,7 +75,10 @@ class ArrayOptions(Kind):
     def fit(cls, given: Mapping[str, Any], columns: Sequence[Sequence[Cell]]) -> dict[str, Any]:
         values = _values(columns)
         with np.errstate(all="ignore"):
-            mean, std = _ignoring_nan(np.nanmean, values, 0.0), _ignoring_nan(np.nanstd, values, 1.0)
+            mean, std = (
+                _ignoring_nan(np.nanmean, values, 0.0),
+                _ignoring_nan(np.nanstd, values, 1.0),
+            )
         # A number that never changes says nothing; dividing by 1 keeps it finite.
         std = np.where(std > 0, std, 1.0)
         found = {"length": values.shape[1], "mean": mean.tolist(), "std": std.tolist()}
@@ -80,8 +88,11 @@ class ArrayOptions(Kind):
 def _values(columns: Sequence[Sequence[Cell]]) -> np.ndarray:
     column = columns[0]
     step = -(-len(column) // _SAMPLE)
-    rows = [np.asarray(column[i], dtype=float) for i in range(0, len(column), step)
-            if column[i] is not None]
+    rows = [
+        np.asarray(column[i], dtype=float)
+        for i in range(0, len(column), step)
+        if column[i] is not None
+    ]
     return np.stack(rows)
 
 

@@ -57,7 +57,10 @@ class ImageOptions(Kind):
 
     @classmethod
     def fit(cls, given: Mapping[str, Any], columns: Sequence[Sequence[Cell]]) -> dict[str, Any]:
-        """The size of the files where all share a small one, else at most 64 × 64; grey or RGB."""
+        """The size of the files where all share a small one, else 64 × 64; grey or RGB.
+
+        Sides above 16 pixels become multiples of 4, so that patches can divide them.
+        """
         headers = _headers(columns)
         sizes, modes = {size for size, _ in headers}, {mode for _, mode in headers}
         found = {
@@ -65,7 +68,9 @@ class ImageOptions(Kind):
             "size": (_LARGEST, _LARGEST),
         }
         if len(sizes) == 1 and max(max(sizes)) <= _LARGEST:
-            found["size"] = next(iter(sizes))
+            found["size"] = tuple(
+                side if side <= 16 else round(side / 4) * 4 for side in min(sizes)
+            )
         return dict(given) | {
             name: value for name, value in found.items() if given.get(name) is None
         }
@@ -157,7 +162,9 @@ def _headers(columns: Sequence[Sequence[Cell]]) -> list[tuple[tuple[int, int], s
     found = []
     for cell in sample(columns, _SAMPLE):
         if isinstance(cell, np.ndarray | Tensor):
-            found.append(((int(cell.shape[-2]), int(cell.shape[-1])), "L" if len(cell) == 1 else "RGB"))
+            found.append(
+                ((int(cell.shape[-2]), int(cell.shape[-1])), "L" if len(cell) == 1 else "RGB")
+            )
             continue
         try:
             with warnings.catch_warnings():

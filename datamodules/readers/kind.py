@@ -79,7 +79,7 @@ def sample(columns: Sequence[Sequence[Cell]], count: int) -> list[Cell]:
 
 
 def span(values: Iterable[float], unit: str = "") -> str:
-    """"3 to 7 s", or "3 s" where all are the same."""
+    """ "3 to 7 s", or "3 s" where all are the same."""
     low, high = min(values), max(values)
     text = f"{low:,.4g}" if low == high else f"{low:,.4g} to {high:,.4g}"
     return f"{text} {unit}".rstrip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from jaxtyping import Float
@@ -17,6 +18,14 @@ def _check_channels(image: Tensor, channels: int) -> None:
         raise ValueError(
             f"image has shape {tuple(image.shape)}; expected (batch, {channels}, height, width)"
         )
+
+
+def fitting_patch_size(size: Sequence[int]) -> int:
+    """The largest side of a square patch that divides an image and leaves seven patches a side."""
+    shared = math.gcd(*size)
+    return max(
+        p for p in range(1, shared + 1) if shared % p == 0 and (p == 1 or 7 * p <= min(size))
+    )
 
 
 class PixelAdapter(Adapter):
@@ -53,7 +62,7 @@ class PatchAdapter(Adapter):
     Args:
         channels: colour channels.
         size: height and width in pixels; `patch_size` divides both.
-        patch_size: side of a patch in pixels.
+        patch_size: side of a patch in pixels; None = `fitting_patch_size`.
         position: makes the position codes of the grid of patches; see `Adapter`.
         embed_dim: width of a linear embedding of a patch; None = its pixels as they are.
 
@@ -66,10 +75,11 @@ class PatchAdapter(Adapter):
         *,
         channels: int,
         size: Sequence[int],
-        patch_size: int,
+        patch_size: int | None,
         position: Callable[..., Positions] | None,
         embed_dim: int | None = None,
     ) -> None:
+        patch_size = patch_size or fitting_patch_size(size)
         self._check_size(size, patch_size)
         super().__init__(
             content_dim=channels * patch_size**2,
