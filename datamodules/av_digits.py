@@ -13,7 +13,7 @@ from datamodules.base import MultimodalDataModule
 from datamodules.cache import CachedSource
 from datamodules.fsdd import download_fsdd, list_fsdd
 from datamodules.readers import Cell
-from datamodules.rows import assign_splits, make_sources
+from datamodules.rows import assign_splits, encode_labels, make_sources
 from datamodules.scans import DIGIT_NAMES, ScanDamage, Scans, check_scan_options, load_scans
 from datamodules.splits import SPLITS, Source
 
@@ -90,7 +90,7 @@ class AVDigitsDataModule(MultimodalDataModule):
         splits = assign_splits(
             rows, targets=targets, shares={"val": self.val_share}, split_seed=self.split_seed
         )
-        _, spoken = make_sources(rows, splits, targets=targets)
+        spoken = make_sources(rows, splits, encode_labels(rows, splits, targets)[1])
         audio = {"audio": self.kinds["audio"]}
         return DIGIT_NAMES, {
             split: PairSource(

@@ -47,8 +47,8 @@ class MultimodalDataModule(pl.LightningDataModule):
         error_budget: share of the examples that may be broken until a run that skips stops.
         missing: split → modality → share of examples to take the modality from, at random but the
             same ones every time; each example keeps at least one modality.
-        augment: modality, or kind of modalities → callables on its tensor, applied in training only. They may draw from
-            torch's global generator, which is seeded for every example.
+        augment: modality, or kind of modalities → callables on its tensor, applied in training
+            only. They may draw from torch's global generator, which is seeded for every example.
         **kinds: kind of modality → its options, as `readers.KINDS` lists them (`image=`, …). Those
             that a kind can `fit` may be None: they are inferred from the training split.
 

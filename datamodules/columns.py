@@ -1,4 +1,4 @@
-"""The columns of a data set's rows: files, inline values, numbers, tensors; an element is a cell."""
+"""The columns of a data set's rows: files, inline values, numbers, tensors; cells, one a row."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ class Values(Column):
         self.values = values if isinstance(values, pa.Array) else pa.array(values)
         if pa.types.is_struct(self.values.type):
             self.values = self.values.field("bytes")
+        if pa.types.is_null(self.values.type):
+            self.values = self.values.cast(pa.string())
 
     def __len__(self) -> int:
         return len(self.values)
@@ -207,9 +209,13 @@ def _real_folder(folder: str) -> str:
 
 
 def _listing(folder: str) -> dict[str, bool]:
-    """The names in a folder; True = a symbolic link."""
+    """The names in a folder that are no folders; True = a symbolic link."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name: entry.is_symlink() for entry in entries}
+            return {
+                entry.name: entry.is_symlink()
+                for entry in entries
+                if not entry.is_dir(follow_symlinks=False)
+            }
     except OSError:
         return {}

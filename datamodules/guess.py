@@ -61,7 +61,7 @@ def guess_roles(
     id: str | None,
     group: str | None,
 ) -> Roles:
-    """What is named stays; the rest is guessed. Where a modality's column is named, none is guessed.
+    """What is named stays, the rest is guessed; where one modality's column is named, none of them.
 
     Args:
         table: of examples.

@@ -20,10 +20,11 @@ from datamodules.guess import (
     target_kind,
 )
 from datamodules.readers import KINDS, kind_of
-from datamodules.rows import Rows, RowsDataModule
+from datamodules.rows import Rows, RowsDataModule, sorted_labels
 from datamodules.splits import SPLITS
 from datamodules.table import is_content, numbers, read_table, strings
 
+_MAX_CLASSES = 20  # that any number of rows may have; more must come twice on average
 TARGETS = {"class": "a class", "labels": "labels", "values": "values"}
 
 
@@ -235,10 +236,19 @@ class ManifestDataModule(RowsDataModule):
                 bits = np.stack([numbers(column).to_numpy() > 0 for column in columns], axis=1)
                 names = np.array(self.roles.target)
                 return [names[row].tolist() for row in bits], self.roles.target
-            return [_several(v, self.separator) for v in columns[0].to_pylist()], self.classes
+            labels = [_several(value, self.separator) for value in columns[0].to_pylist()]
+            return labels, self.classes or sorted_labels(set().union(*labels))
         if len(columns) > 1:
             raise ValueError("data.target names several columns, which make no single class")
-        return _names(columns[0]), self.classes
+        names = _names(columns[0])
+        distinct = len(set(names))
+        if self.classes is None and distinct > max(_MAX_CLASSES, 0.5 * len(names)):
+            raise ValueError(
+                f"data.target={self.roles.target[0]} has {distinct:,} different values in "
+                f"{len(names):,} rows, too many for classes: name another column, or set "
+                "data.targets=labels with data.separator, or data.targets=values"
+            )
+        return names, self.classes or sorted_labels(set(names))
 
     def _ids(self, table: pa.Table) -> Sequence[str]:
         if self.roles.id:
@@ -303,6 +313,8 @@ class _Ids(Sequence[str]):
 
 class _RowNumbers(Sequence[str]):
     """my.csv:17, the seventeenth row below the header."""
+
+    are_unique = True
 
     def __init__(self, rows: np.ndarray, starts: np.ndarray, files: Sequence[str]) -> None:
         self.rows, self.starts, self.files = rows, starts, files

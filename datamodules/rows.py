@@ -21,6 +21,7 @@ from datamodules.columns import Column, Files
 from datamodules.randomness import generator
 from datamodules.readers import KINDS, Cell, Kind, kind_of
 from datamodules.splits import SPLITS, Source, hold_out
+from datamodules.suspicions import suspicions
 
 
 @dataclass
@@ -104,7 +105,11 @@ class RowsDataModule(MultimodalDataModule):
         splits = assign_splits(
             rows, targets=self.targets, shares=shares, split_seed=self.split_seed
         )
-        classes, sources = make_sources(rows, splits, targets=self.targets)
+        classes, targets = encode_labels(rows, splits, self.targets)
+        self.notes += suspicions(
+            columns=rows.columns, ids=rows.ids, splits=splits, targets=targets, classes=classes
+        )
+        sources = make_sources(rows, splits, targets)
         self._fit_kinds(sources["train"])
         return classes, sources
 
@@ -180,24 +185,23 @@ def assign_splits(
     return splits
 
 
-def make_sources(
-    rows: Rows, splits: np.ndarray, *, targets: str
-) -> tuple[list[str], dict[str, Source]]:
-    """The names of the classes, and the source of each split.
+def make_sources(rows: Rows, splits: np.ndarray, targets: Tensor) -> dict[str, Source]:
+    """The source of each split.
 
-    Raises:
-        ValueError: an example has an unknown label; see `encode_labels`.
+    Args:
+        rows: of all splits.
+        splits: (n,) the split of each.
+        targets: as `encode_labels` makes them of all rows.
     """
-    classes, encoded = encode_labels(rows, splits, targets)
     sources: dict[str, Source] = {}
     for split in SPLITS:
         indices = np.flatnonzero(splits == split)
         sources[split] = RowsSource(
             {name: column.take(indices) for name, column in rows.columns.items()},
-            targets=encoded[torch.from_numpy(indices)],
+            targets=targets[torch.from_numpy(indices)],
             ids=Names(rows.ids, indices),
         )
-    return classes, sources
+    return sources
 
 
 class Names(Sequence[str]):

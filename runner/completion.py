@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
@@ -76,6 +77,11 @@ def complete_task(config: DictConfig, datamodule: pl.LightningDataModule) -> Non
         shared = set(fitting) & set(config.task) - {"objective", "_target_"}
         config.task = OmegaConf.merge(fitting, {name: config.task[name] for name in shared})
     if datamodule.targets == "values":
-        config.task.objective.out_dim = len(datamodule.class_names)
+        objective, values = config.task.objective, datamodule.splits["train"].source.targets
+        objective.out_dim = values.shape[1]
+        if objective.mean is None and objective.std is None:
+            std, mean = torch.std_mean(values.double(), dim=0, correction=0)
+            objective.mean = mean.tolist()
+            objective.std = torch.where(std > 0, std, 1.0).tolist()
     if len(datamodule.modalities) > 6 and config.task.test_subsets == "all":
         config.task.test_subsets = "single"  # 2^7 subsets would take longer than the training
