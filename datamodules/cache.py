@@ -67,6 +67,12 @@ class CachedSource(Source):
     def absent(self, modality: str) -> np.ndarray:
         return self.missing[modality]
 
+    def lengths(self, modality: str, kind: Kind | None) -> np.ndarray | None:
+        store = self.decoded.get(modality)
+        if store is None:
+            return self.source.lengths(modality, kind)
+        return np.diff(store.starts) if isinstance(store, _Ragged) else None
+
 
 def decoded_bytes(sources: Sequence[Source], kinds: Mapping[str, Kind]) -> int:
     """What the costly modalities take decoded, at most."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,14 @@ class RowsSource(Source):
 
     def absent(self, modality: str) -> np.ndarray:
         return self.columns[modality].absent()
+
+    def lengths(self, modality: str, kind: Kind | None) -> np.ndarray | None:
+        column = self.columns[modality]
+        first = next((cell for cell in column if cell is not None), None)
+        if kind is None or first is None or kind.length(first) is None:
+            return None
+        with ThreadPoolExecutor() as pool:  # headers are read outside Python's lock
+            return np.fromiter(pool.map(kind.length, column, chunksize=256), float, len(column))
 
 
 class RowsDataModule(MultimodalDataModule):

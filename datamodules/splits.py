@@ -56,6 +56,17 @@ class Source:
         """(n,) bool, True on examples known in advance to lack the modality."""
         return np.zeros(len(self), dtype=bool)
 
+    def lengths(self, modality: str, kind: Kind | None) -> np.ndarray | None:
+        """(n,) how long each example is in a modality, without decoding it; None = not known.
+
+        In any unit, and about right is good enough: it decides only who shares a batch.
+
+        Args:
+            modality: one of those that examples have.
+            kind: decodes it.
+        """
+        return None
+
 
 class Split(Dataset[Example]):
     """A map-style dataset over (epoch, index) keys, as `EpochSampler` yields them.
@@ -125,6 +136,16 @@ class Split(Dataset[Example]):
                 inputs[name] = scale_pixels(value)
         target = self.source.targets[index]
         return Example(inputs, target if target.ndim else int(target), self.source.ids[index])
+
+    def lengths(self) -> np.ndarray | None:
+        """(n,) how long the examples are, each modality in units of its mean; None = not known."""
+        known = []
+        for column, name in enumerate(self.modalities):
+            lengths = self.source.lengths(name, self.kinds.get(name))
+            if lengths is not None:
+                lengths = np.where(self.lacking[:, column], 0, lengths)
+                known.append(lengths / max(lengths.mean(), 1))
+        return np.sum(known, axis=0) if known else None
 
     def _inputs(self, index: int, rng: np.random.Generator) -> dict[str, Tensor | None]:
         cells = self.source.read(index, rng)

@@ -76,6 +76,7 @@ def _run(config: DictConfig) -> float:
         start = time.perf_counter()
         trainer.fit(task, datamodule=datamodule, ckpt_path=config.ckpt_path, weights_only=True)
         results["fit_seconds"] = round(time.perf_counter() - start, 2)
+        results |= as_floats(trainer.callback_metrics, "train/padding/")
         if trainer.interrupted:
             rank_zero_info("interrupted: reporting on what was trained so far")
     checkpoint = best_checkpoint(trainer) if config.fit else config.ckpt_path

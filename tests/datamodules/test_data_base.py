@@ -107,7 +107,7 @@ def test_the_training_order_changes_with_the_epoch_and_evaluation_is_in_order():
     loader = TinyDataModule().train_dataloader()
     orders = []
     for epoch in (0, 1, 0):
-        loader.sampler.set_epoch(epoch)
+        loader.set_epoch(epoch)
         orders.append(ids(loader))
     assert orders[0] == orders[2] != orders[1]
     assert ids(TinyDataModule().test_dataloader()) == ["test 0", "test 1", "test 2"]
@@ -118,7 +118,7 @@ def test_worker_processes_give_the_same_batches():
         loader = TinyDataModule(num_workers=num_workers).train_dataloader()
         found = []
         for epoch in range(2):
-            loader.sampler.set_epoch(epoch)
+            loader.set_epoch(epoch)
             found += [batch.inputs["audio"] for batch in loader]
         return found
 
@@ -129,13 +129,32 @@ def test_worker_processes_give_the_same_batches():
 
 
 def test_processes_share_a_split_without_counting_an_example_twice():
-    seen = []
+    tested, trained, batches = [], [], []
     for rank in range(2):
         data = TinyDataModule()
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
-        seen += ids(data.test_dataloader())
-        assert len(ids(data.train_dataloader())) == 4
-    assert sorted(seen) == ["test 0", "test 1", "test 2"]
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2, overfit_batches=0)
+        tested += ids(data.test_dataloader())
+        trained += ids(data.train_dataloader())
+        batches.append(len(data.train_dataloader()))
+    assert sorted(tested) == ["test 0", "test 1", "test 2"]
+    assert sorted(trained) == [f"train {i}" for i in range(7)]
+    assert batches[0] == batches[1], "one process would wait for the other's gradients"
+
+
+def test_overfitting_sees_the_same_batches_every_epoch():
+    data = TinyDataModule()
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, overfit_batches=1)
+    loader = data.train_dataloader()
+    first = next(iter(loader))
+    loader.set_epoch(1)
+    again = next(iter(loader))
+    assert first.ids == again.ids == ["train 0", "train 1", "train 2"]
+    assert torch.equal(first.inputs["audio"], again.inputs["audio"])
+
+
+def test_sorting_by_lengths_that_nothing_has_is_refused():
+    with pytest.raises(ValueError, match=r"bucket_batches=4 sorts.*none of \['audio', 'text'\]"):
+        TinyDataModule(bucket_batches=4).train_dataloader()
 
 
 def test_the_seed_changes_training_draws_and_never_evaluation():
