@@ -76,10 +76,10 @@ class RowsSource(Source):
     def lengths(self, modality: str, kind: Kind | None) -> np.ndarray | None:
         column = self.columns[modality]
         first = next((cell for cell in column if cell is not None), None)
-        if kind is None or first is None or kind.length(first) is None:
+        if kind is None or first is None or kind.length_of(first) is None:
             return None
         with ThreadPoolExecutor() as pool:  # headers are read outside Python's lock
-            return np.fromiter(pool.map(kind.length, column, chunksize=256), float, len(column))
+            return np.fromiter(pool.map(kind.length_of, column, chunksize=256), float, len(column))
 
 
 class RowsDataModule(MultimodalDataModule):

@@ -64,7 +64,7 @@ class AudioOptions(Kind):
     def decode(self, cell: Cell, *, where: str) -> Tensor:
         return read_audio(cell, self, where=where)
 
-    def length(self, cell: Cell) -> int:
+    def length_of(self, cell: Cell) -> int:
         header = _header(cell)
         return min(round(header[1] * self.sample_rate), self.max_samples) if header else 0
 

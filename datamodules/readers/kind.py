@@ -47,7 +47,7 @@ class Kind(ABC):
             ValueError: the cell cannot be decoded; the message names the file or the example.
         """
 
-    def length(self, cell: Cell) -> int | None:
+    def length_of(self, cell: Cell) -> int | None:
         """About how long the cell's tensor is, from its header; None = as long as any other.
 
         0 where it is nothing or broken: reading reports it.

@@ -88,7 +88,7 @@ class TextOptions(Kind):
             cell = decode_utf8(cell.removeprefix(BOM), where=where, errors=self.errors)
         return self.encode(cell)
 
-    def length(self, cell: Cell) -> int:
+    def length_of(self, cell: Cell) -> int:
         return min(_num_bytes(cell), self.max_length)
 
     @classmethod

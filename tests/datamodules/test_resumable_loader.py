@@ -14,14 +14,15 @@ class Clips(Source):
     """Clips of seven lengths, of random numbers."""
 
     def __init__(self, count):
-        super().__init__(
-            targets=[0, 1] * (count // 2) + [0] * (count % 2), ids=map(str, range(count))
-        )
+        super().__init__(targets=[i % 2 for i in range(count)], ids=[str(i) for i in range(count)])
+
+    def cells(self, index):
+        raise NotImplementedError
 
     def read(self, index, rng):
         return {"audio": torch.from_numpy(rng.random(1 + index % 7, dtype=np.float32))}
 
-    def lengths(self, modality):
+    def lengths(self, modality, kind):
         return 1 + np.arange(len(self)) % 7
 
 
