@@ -12,9 +12,8 @@ from torch.utils.data import Dataset
 
 from datamodules.broken import BrokenExamples
 from datamodules.collate import Example
-from datamodules.randomness import derive_seed, generator, torch_seed
+from datamodules.randomness import derive_seed, generator, torch_state_kept
 from datamodules.readers import Cell, Kind
-from datamodules.readers.image import scale_pixels
 
 SPLITS = ("train", "val", "test")
 
@@ -47,8 +46,8 @@ class Source:
     def read(self, index: int, rng: np.random.Generator) -> dict[str, Cell]:
         """The inputs of one example, decoded or not; all randomness comes from `rng`.
 
-        Images may be uint8, as library transforms like them best: `Split` scales them to [-1, 1]
-        after augmentation.
+        Images may be uint8, as library transforms like them best: the collator scales them to
+        [-1, 1] after augmentation.
         """
         return self.cells(index)
 
@@ -110,32 +109,44 @@ class Split(Dataset[Example]):
         self.kinds = dict(kinds or {})
         self.augment = {name: list(steps) for name, steps in (augment or {}).items()}
         self.broken = broken
+        self._draws = type(source).read is not Source.read  # a generator takes longer than a cell
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int] | int) -> Example:
-        # Lightning's overfit_batches puts in a sampler of its own, of plain indices.
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[tuple[int, int] | int]) -> list[Example]:
+        """A batch at once, as DataLoader asks for it."""
         if not self.training:
-            epoch = 0
-        rng = generator(self.seed, epoch, index)
-        inputs = self._inputs(index, rng)
-        for _ in range(_MAX_REDRAWS if self.training else 0):
-            if any(value is not None for value in inputs.values()):
-                break
-            index = int(rng.integers(len(self)))
-            inputs = self._inputs(index, rng)
-        if self.training and self.augment:
-            with torch_seed(derive_seed(self.seed, epoch, index, 1)):
-                for name, steps in self.augment.items():
-                    for step in steps if inputs.get(name) is not None else ():
-                        inputs[name] = step(inputs[name])
-        for name, value in inputs.items():
-            if value is not None and value.dtype == torch.uint8:
-                inputs[name] = scale_pixels(value)
+            return [self._example(0, index) for _, index in map(_as_key, keys)]
+        if not self.augment:
+            return [self._example(epoch, index) for epoch, index in map(_as_key, keys)]
+        with torch_state_kept():
+            return [self._augmented(epoch, index) for epoch, index in map(_as_key, keys)]
+
+    def _example(self, epoch: int, index: int) -> Example:
+        inputs = self._inputs(epoch, index)
+        if self.training and all(value is None for value in inputs.values()):
+            rng = generator(self.seed, epoch, index, 0)
+            for another in rng.integers(len(self), size=_MAX_REDRAWS).tolist():
+                index, inputs = another, self._inputs(epoch, another)
+                if any(value is not None for value in inputs.values()):
+                    break
         target = self.source.targets[index]
         return Example(inputs, target if target.ndim else int(target), self.source.ids[index])
+
+    def _augmented(self, epoch: int, index: int) -> Example:
+        example = self._example(epoch, index)
+        torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index, 1))
+        for name, steps in self.augment.items():
+            value = example.inputs.get(name)
+            if value is not None:
+                for step in steps:
+                    value = step(value)
+                example.inputs[name] = value
+        return example
 
     def lengths(self) -> np.ndarray | None:
         """(n,) how long the examples are, each modality in units of its mean; None = not known."""
@@ -147,8 +158,11 @@ class Split(Dataset[Example]):
                 known.append(lengths / max(lengths.mean(), 1))
         return np.sum(known, axis=0) if known else None
 
-    def _inputs(self, index: int, rng: np.random.Generator) -> dict[str, Tensor | None]:
-        cells = self.source.read(index, rng)
+    def _inputs(self, epoch: int, index: int) -> dict[str, Tensor | None]:
+        if self._draws:
+            cells = self.source.read(index, generator(self.seed, epoch, index))
+        else:
+            cells = self.source.cells(index)
         inputs: dict[str, Tensor | None] = dict.fromkeys(self.modalities)
         for column, name in enumerate(self.modalities):
             cell = cells.get(name)
@@ -161,6 +175,11 @@ class Split(Dataset[Example]):
                     broken=self.broken,
                 )
         return inputs
+
+
+def _as_key(key: tuple[int, int] | int) -> tuple[int, int]:
+    # Lightning's overfit_batches puts in a sampler of its own, of plain indices.
+    return key if isinstance(key, tuple) else (0, key)
 
 
 def decode(

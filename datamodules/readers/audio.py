@@ -148,9 +148,11 @@ def _headers(columns: Sequence[Sequence[Cell]]) -> list[tuple[int, float]]:
 
 def _header(cell: Cell) -> tuple[int, float] | None:
     """(rate in Hz, seconds), None where there is no sound."""
+    if cell is None:
+        return None
     try:
         info = soundfile.info(str(cell) if isinstance(cell, Path) else BytesIO(cell))
-    except (soundfile.LibsndfileError, OSError, TypeError):
+    except (soundfile.LibsndfileError, OSError):
         return None
     return info.samplerate, info.frames / info.samplerate
 

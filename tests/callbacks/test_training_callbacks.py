@@ -79,10 +79,15 @@ def test_the_share_of_padding_is_that_of_each_epoch_and_of_masked_modalities_alo
     def batch(length, *lengths):
         inputs = {"x": torch.randn(2, 3), "sound": torch.randn(2, length, 5)}
         mask = torch.arange(length) < torch.tensor(lengths)[:, None]
-        return Batch(inputs, {} if mask.all() else {"sound": mask}, target=torch.tensor([0, 1]))
+        return Batch(
+            inputs,
+            {} if mask.all() else {"sound": mask},
+            {} if all(lengths) else {"sound": mask.any(1)},
+            target=torch.tensor([0, 1]),
+        )
 
-    # 7 + 0 + 4 of 14 + 6 + 8 places; an absent sound is padding too.
-    loader = DataLoader([batch(7, 7, 0), batch(3, 3, 3), batch(4, 1, 3)], batch_size=None)
+    # 2 of 7, 0 of 6 and 4 of 8 places: an absent sound counts as nothing.
+    loader = DataLoader([batch(7, 5, 0), batch(3, 3, 3), batch(4, 1, 3)], batch_size=None)
     trainer(PaddingShare(), max_epochs=2).fit(task, loader)
-    assert list(memory.values("train/padding/sound").values()) == pytest.approx([11 / 28] * 2)
+    assert list(memory.values("train/padding/sound").values()) == pytest.approx([6 / 21] * 2)
     assert not memory.values("train/padding/x")
