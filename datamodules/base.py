@@ -68,6 +68,7 @@ class MultimodalDataModule(pl.LightningDataModule):
     """
 
     offers: ClassVar[tuple[str, ...]]
+    shuffle_window = 0  # examples; of data sets whose examples lie together in blocks
     targets: str = "a class"  # or "labels", "values": what an example's target is
 
     def __init__(
@@ -267,6 +268,8 @@ class MultimodalDataModule(pl.LightningDataModule):
             batch_size=self.batch_size,
             lengths=self._lengths(dataset),
             bucket_batches=self.bucket_batches,
+            blocks=dataset.source.blocks() if self.shuffle_window else None,
+            shuffle_window=self.shuffle_window,
         )
         if trainer and trainer.overfit_batches:
             sampler = SequentialSampler(dataset)  # the same few batches, epoch for epoch

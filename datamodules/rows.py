@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,12 +73,14 @@ class RowsSource(Source):
         return self.columns[modality].absent()
 
     def lengths(self, modality: str, kind: Kind | None) -> np.ndarray | None:
-        column = self.columns[modality]
-        first = next((cell for cell in column if cell is not None), None)
-        if kind is None or first is None or kind.length_of(first) is None:
-            return None
-        with ThreadPoolExecutor() as pool:  # headers are read outside Python's lock
-            return np.fromiter(pool.map(kind.length_of, column, chunksize=256), float, len(column))
+        return None if kind is None else self.columns[modality].lengths(kind)
+
+    def fetch(self, indices: Sequence[int]) -> None:
+        for column in self.columns.values():
+            column.fetch(indices)
+
+    def blocks(self) -> np.ndarray | None:
+        return next(iter(self.columns.values())).blocks()
 
 
 class RowsDataModule(MultimodalDataModule):

@@ -25,6 +25,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
     processes together) and each window is sorted by length: batches then hold examples of similar
     lengths, on all processes at once, and need little padding. Training shuffles the batches again.
 
+    With blocks (shards, say), training shuffles the blocks, gives each process a run of them, and
+    shuffles examples within windows: at any time a process reads from few blocks.
+
     Args:
         num_examples: examples in the split.
         training: shuffled; False = in order.
@@ -34,6 +37,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         batch_size: examples a batch, in each process.
         lengths: (num_examples,) how long each example is, in any unit; None = not known.
         bucket_batches: batches a window; 0 or 1 = lengths change nothing.
+        blocks: (num_examples,) numbers, equal for examples that lie together; None = shuffle all.
+        shuffle_window: examples a window of blocks.
 
     Raises:
         ValueError: the split is empty, or an evaluation split has fewer examples than processes.
@@ -50,6 +55,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         batch_size: int = 1,
         lengths: np.ndarray | None = None,
         bucket_batches: int = 0,
+        blocks: np.ndarray | None = None,
+        shuffle_window: int = 1,
     ) -> None:
         if num_examples < 1:
             raise ValueError("A sampler needs at least one example, the split is empty.")
@@ -68,6 +75,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.batch_size = batch_size
         self.lengths = lengths if bucket_batches > 1 else None
         self.bucket_batches = bucket_batches
+        self.blocks = blocks
+        self.shuffle_window = shuffle_window
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -87,11 +96,22 @@ class EpochSampler(Sampler[tuple[int, int]]):
         order = np.arange(self.num_examples)
         # seed + epoch would make epoch 1 of seed 0 the same as epoch 0 of seed 1.
         rng = generator(self.seed, epoch)
-        if self.training:
+        if self.training and self.blocks is None:
             order = rng.permutation(order)
+        elif self.training:
+            order = self._shuffle_blocks(rng)
         if self.lengths is not None:
             order = self._bucket(order, rng)
         return np.resize(order, max(self.num_examples, self.world_size))
+
+    def _shuffle_blocks(self, rng: np.random.Generator) -> np.ndarray:
+        names, block = np.unique(self.blocks, return_inverse=True)
+        places = rng.permutation(len(names))[block].argsort(kind="stable")
+        order = np.empty_like(places)
+        for rank, run in enumerate(np.array_split(places, self.world_size)):
+            windows = np.split(run, range(self.shuffle_window, len(run), self.shuffle_window))
+            order[rank :: self.world_size] = np.concatenate([rng.permutation(w) for w in windows])
+        return order
 
     def _bucket(self, order: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         batch = self.batch_size * self.world_size

@@ -51,6 +51,13 @@ class Source:
         """
         return self.cells(index)
 
+    def fetch(self, indices: Sequence[int]) -> None:
+        """Told before the examples of a batch are read, for what is better asked for at once."""
+
+    def blocks(self) -> np.ndarray | None:
+        """(n,) numbers; examples that share one lie together and are best read together."""
+        return None
+
     def absent(self, modality: str) -> np.ndarray:
         """(n,) bool, True on examples known in advance to lack the modality."""
         return np.zeros(len(self), dtype=bool)
@@ -119,12 +126,15 @@ class Split(Dataset[Example]):
 
     def __getitems__(self, keys: Sequence[tuple[int, int] | int]) -> list[Example]:
         """A batch at once, as DataLoader asks for it."""
+        # Lightning's overfit_batches puts in a sampler of its own, of plain indices.
+        pairs = [key if isinstance(key, tuple) else (0, key) for key in keys]
+        self.source.fetch([index for _, index in pairs])
         if not self.training:
-            return [self._example(0, index) for _, index in map(_as_key, keys)]
+            return [self._example(0, index) for _, index in pairs]
         if not self.augment:
-            return [self._example(epoch, index) for epoch, index in map(_as_key, keys)]
+            return [self._example(epoch, index) for epoch, index in pairs]
         with torch_state_kept():
-            return [self._augmented(epoch, index) for epoch, index in map(_as_key, keys)]
+            return [self._augmented(epoch, index) for epoch, index in pairs]
 
     def _example(self, epoch: int, index: int) -> Example:
         inputs = self._inputs(epoch, index)
@@ -175,11 +185,6 @@ class Split(Dataset[Example]):
                     broken=self.broken,
                 )
         return inputs
-
-
-def _as_key(key: tuple[int, int] | int) -> tuple[int, int]:
-    # Lightning's overfit_batches puts in a sampler of its own, of plain indices.
-    return key if isinstance(key, tuple) else (0, key)
 
 
 def decode(
