@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from datamodules.base import MultimodalDataModule
-from datamodules.fsdd import Recordings, download_fsdd, load_fsdd
+from datamodules.cache import CachedSource
+from datamodules.fsdd import download_fsdd, list_fsdd
+from datamodules.readers import Cell
+from datamodules.rows import assign_splits, encode_labels, make_sources
 from datamodules.scans import DIGIT_NAMES, ScanDamage, Scans, check_scan_options, load_scans
 from datamodules.splits import SPLITS, Source
 
@@ -24,22 +26,22 @@ class PairSource(Source):
     Which one is drawn from the generator given to `read`: anew every epoch in training.
     """
 
-    def __init__(self, scans: Scans, recordings: Recordings, *, damage: ScanDamage) -> None:
+    def __init__(self, scans: Scans, recordings: Source, *, damage: ScanDamage) -> None:
         super().__init__(targets=scans.targets, ids=[f"scan {n}" for n in scans.numbers])
         self.scans = scans
         self.recordings = recordings
         self.damage = damage
-        spoken = np.array(recordings.targets)
+        spoken = recordings.targets.numpy()
         self.choices = [np.flatnonzero(spoken == digit) for digit in range(len(DIGIT_NAMES))]
         for digit in np.unique(scans.targets):
             if not len(self.choices[digit]):
                 raise ValueError(f"No recording of the digit {digit}: complete data.root.")
 
-    def read(self, index: int, rng: np.random.Generator) -> dict[str, Tensor | None]:
+    def read(self, index: int, rng: np.random.Generator) -> dict[str, Cell]:
         choices = self.choices[self.scans.targets[index]]
-        waveform = self.recordings.waveforms[choices[rng.integers(len(choices))]]
+        recording = self.recordings.cells(int(choices[rng.integers(len(choices))]))
         pixels = self.damage(self.scans.pixels[index], rng)
-        return {"image": torch.from_numpy(pixels)[None], "audio": waveform}
+        return {"image": torch.from_numpy(pixels)[None], "audio": recording["audio"]}
 
 
 class AVDigitsDataModule(MultimodalDataModule):
@@ -67,7 +69,7 @@ class AVDigitsDataModule(MultimodalDataModule):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        check_scan_options(self.image)
+        check_scan_options(self.kinds["image"])
         self.root = Path(root)
         self.download = download
         self.val_share = val_share
@@ -84,13 +86,17 @@ class AVDigitsDataModule(MultimodalDataModule):
         scans = load_scans(
             val_share=self.val_share, test_share=self.test_share, split_seed=self.split_seed
         )
-        spoken = load_fsdd(
-            self.root,
-            options=self.audio,
-            val_share=self.val_share,
-            split_seed=self.split_seed,
-            name="av_digits",
+        rows, targets = list_fsdd(self.root, name="av_digits"), "a class"
+        splits = assign_splits(
+            rows, targets=targets, shares={"val": self.val_share}, split_seed=self.split_seed
         )
+        spoken = make_sources(rows, splits, encode_labels(rows, splits, targets)[1])
+        audio = {"audio": self.kinds["audio"]}
         return DIGIT_NAMES, {
-            split: PairSource(scans[split], spoken[split], damage=self.damage) for split in SPLITS
+            split: PairSource(
+                scans[split],
+                CachedSource(spoken[split], kinds=audio, broken=self.broken),
+                damage=self.damage,
+            )
+            for split in SPLITS
         }

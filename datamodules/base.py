@@ -1,24 +1,25 @@
-"""What all data modules share: options, validation, loaders and the summary."""
+"""What all data modules share: options, what is inferred, validation, loaders and the summary."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import Sampler, SequentialSampler
 
+from datamodules.broken import BrokenExamples
 from datamodules.collate import Collator, Example, Field
+from datamodules.loader import ResumableLoader
 from datamodules.randomness import generator
-from datamodules.readers.audio import AudioOptions
-from datamodules.readers.image import ImageOptions
-from datamodules.readers.text import TextOptions
-from datamodules.samplers import EpochSampler
+from datamodules.readers import KINDS, Kind, kind_of
+from datamodules.samplers import EpochBatches, EpochSampler
 from datamodules.splits import SPLITS, Source, Split, draw_missing
-from perceiver.types import Batch
 
 __all__ = ["Example", "MultimodalDataModule"]
 
@@ -32,24 +33,32 @@ class MultimodalDataModule(pl.LightningDataModule):
     splits out over processes themselves, evaluation without counting an example twice.
 
     Args:
-        modalities: what the model takes, some of `offers`.
+        modalities: what the model takes, some of `offers`; None = all that the data turn out to
+            have (for a subclass whose `build` finds out).
         batch_size: examples a batch, in each process.
         num_classes: expected number of classes; None = as many as the data has.
         num_workers: loader processes, in each process.
         pin_memory: copy batches to page-locked memory (faster transfer to a GPU).
+        bucket_batches: batches of similar lengths are made within windows of this many; 0 = any
+            lengths share a batch. A large window pads little and shuffles little.
         seed: of the order and of what training draws anew every epoch.
         split_seed: of what is held out, and of everything random in held-out examples. Apart from
             `seed`, so that runs over several seeds are tested on one and the same test set.
-        image: options of `ImageOptions`.
-        audio: options of `AudioOptions`.
-        text: options of `TextOptions`.
+        on_error: what to do with a modality of an example that cannot be decoded: "raise", or
+            "skip": the example goes on without it (see `Split`) and is listed (see `broken`).
+        error_budget: share of the examples that may be broken until a run that skips stops.
         missing: split → modality → share of examples to take the modality from, at random but the
             same ones every time; each example keeps at least one modality.
-        augment: modality → callables on its tensor, applied in training only. They may draw from
-            torch's global generator, which is seeded for every example.
+        augment: modality, or kind of modalities → callables on its tensor, applied in training
+            only. They may draw from torch's global generator, which is seeded for every example.
+        **kinds: kind of modality → its options, as `readers.KINDS` lists them (`image=`, …). Those
+            that a kind can `fit` may be None: they are inferred from the training split.
 
     Attributes:
         modalities: in the order of `offers`.
+        kinds: kind of modality → its options, complete after `setup`.
+        broken: the examples that were skipped; None where errors are raised.
+        notes: what people should know of the data, a line each, after `setup`.
         class_names: after `setup`.
         num_classes: after `setup`.
         splits: split → map-style dataset, after `setup`.
@@ -59,45 +68,64 @@ class MultimodalDataModule(pl.LightningDataModule):
     """
 
     offers: ClassVar[tuple[str, ...]]
-    targets: ClassVar[str] = "a class"  # or "labels", "values": what an example's target is
+    shuffle_window = 0  # examples; of data sets whose examples lie together in blocks
+    targets: str = "a class"  # or "labels", "values": what an example's target is
 
     def __init__(
         self,
         *,
-        modalities: Sequence[str],
+        modalities: Sequence[str] | None,
         batch_size: int,
         num_classes: int | None = None,
         num_workers: int = 0,
         pin_memory: bool = False,
+        bucket_batches: int = 0,
         seed: int = 0,
         split_seed: int = 0,
-        image: Mapping[str, Any] | None = None,
-        audio: Mapping[str, Any] | None = None,
-        text: Mapping[str, Any] | None = None,
+        on_error: str = "raise",
+        error_budget: float = 0.05,
         missing: Mapping[str, Mapping[str, float]] | None = None,
         augment: Mapping[str, Transforms | None] | None = None,
+        **kinds: Mapping[str, Any] | None,
     ) -> None:
         super().__init__()
-        self.modalities = self._choose(modalities)
+        if unknown := set(kinds) - set(KINDS):
+            raise TypeError(f"{type(self).__name__} has no option {', '.join(sorted(unknown))}")
+        self.modalities = [] if modalities is None else self._choose(modalities)
         if batch_size < 1:
             raise ValueError(f"data.batch_size={batch_size}, expected at least 1.")
+        if on_error not in ("raise", "skip") or not 0 <= error_budget <= 1:
+            raise ValueError(
+                f"data.on_error={on_error} with data.error_budget={error_budget}: expected raise "
+                "or skip, and a share in [0, 1]."
+            )
         self.batch_size = batch_size
         self.num_classes = num_classes
         self.class_names: list[str] = []
         self.num_workers = num_workers
         self.pin_memory = pin_memory
+        self.bucket_batches = bucket_batches
         self.seed = seed
         self.split_seed = split_seed
-        self.image = ImageOptions(**image) if image else None
-        self.audio = AudioOptions(**audio) if audio else None
-        self.text = TextOptions(**text) if text else None
+        self.broken = BrokenExamples(budget=error_budget) if on_error == "skip" else None
+        self.given = {kind: dict(options) for kind, options in kinds.items() if options}
+        self.kinds: dict[str, Kind] = {
+            kind: KINDS[kind](**options)
+            for kind, options in self.given.items()
+            if not self._open(kind)
+        }
         self.missing = _check_missing(missing or {}, self.offers)
         self.augment = {name: steps for name, steps in (augment or {}).items() if steps}
-        if unknown := set(self.augment) - set(self.offers):
+        if unknown := {name for name in self.augment if kind_of(name) not in self.offers}:
             raise ValueError(
                 f"data.augment names {sorted(unknown)}, this data set offers {list(self.offers)}."
             )
+        self.notes: list[str] = []
         self.splits: dict[str, Split] = {}
+
+    def _open(self, kind: str) -> list[str]:
+        """The options of a kind that are left to be inferred."""
+        return [n for n in KINDS[kind].fitted if self.given.get(kind, {}).get(n) is None]
 
     @abstractmethod
     def build(self) -> tuple[list[str], dict[str, Source]]:
@@ -105,8 +133,13 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     def fields(self) -> dict[str, Field]:
         """What the tensors of each chosen modality look like, for the collator."""
-        options = {"image": self.image, "audio": self.audio, "text": self.text}
-        return {name: options[name].field() for name in self.modalities}
+        return {name: self.kinds[kind_of(name)].field() for name in self.modalities}
+
+    def inferred(self) -> dict[str, Any]:
+        """The options that were left open, with what `setup` found: plain data for the config."""
+        self.setup()
+        fitted = {kind: plain(asdict(self.kinds[kind])) for kind in self.kinds if self._open(kind)}
+        return {"modalities": self.modalities, "num_classes": self.num_classes} | fitted
 
     def setup(self, stage: str | None = None) -> None:
         """Builds and checks all splits, once.
@@ -123,6 +156,11 @@ class MultimodalDataModule(pl.LightningDataModule):
                 raise ValueError(f"The {split} split has no examples: check data's folder or file.")
         self._check_labels(names, sources)
         self.class_names, self.num_classes = names, len(names)
+        if self.broken:
+            self.broken.total = sum(map(len, sources.values()))
+        kinds = {name: self.kinds[kind_of(name)] for name in self.modalities}
+        sources = self.prepare(sources, kinds)
+        augment = {n: self.augment.get(n, self.augment.get(kind_of(n), ())) for n in kinds}
         for number, split in enumerate(SPLITS):
             training = split == "train"
             self.splits[split] = Split(
@@ -131,16 +169,32 @@ class MultimodalDataModule(pl.LightningDataModule):
                 lacking=self._lacking(split, sources[split]),
                 training=training,
                 seed=(self.seed if training else self.split_seed) * len(SPLITS) + number,
-                augment=self.augment,
+                kinds=kinds,
+                augment={name: steps for name, steps in augment.items() if steps},
+                broken=self.broken,
             )
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def prepare(self, sources: dict[str, Source], kinds: Mapping[str, Kind]) -> dict[str, Source]:
+        """The sources to read from, once it is known how their cells decode; a hook for caches."""
+        return sources
+
+    def report_to(self, folder: Path, *, is_first: bool = True) -> None:
+        """List broken examples in bad_examples.csv of a run's folder.
+
+        Args:
+            folder: of the run.
+            is_first: this process begins the list; others add to it.
+        """
+        if self.broken:
+            self.broken.move(folder / "bad_examples.csv", anew=is_first)
+
+    def train_dataloader(self) -> ResumableLoader:
         return self._loader("train")
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> ResumableLoader:
         return self._loader("val")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> ResumableLoader:
         return self._loader("test")
 
     def summary(self) -> list[str]:
@@ -156,28 +210,29 @@ class MultimodalDataModule(pl.LightningDataModule):
             if lacking.any():
                 parts = zip(self.modalities, lacking, strict=True)
                 lines.append(f"{'':5} lacking " + ", ".join(f"{m} {n:,}" for m, n in parts if n))
-        return [f"modalities {', '.join(self.modalities)}", *lines]
+        return [f"modalities {', '.join(self.modalities)}", *lines, *self.notes]
 
     def _choose(self, modalities: Sequence[str]) -> list[str]:
         wanted = list(modalities)
-        unknown = [name for name in wanted if name not in self.offers]
+        unknown = [name for name in wanted if kind_of(name) not in self.offers]
         if unknown or not wanted:
             problem = f"not {unknown}" if unknown else "and the model takes none of them"
             raise ValueError(
                 f"{type(self).__name__} offers {list(self.offers)}, {problem}: "
                 f"choose with modality@model.adapters=[{','.join(self.offers)}]."
             )
-        return [name for name in self.offers if name in wanted]
+        return sorted(wanted, key=lambda name: self.offers.index(kind_of(name)))
 
     def _lacking(self, split: str, source: Source) -> np.ndarray:
         absent = np.stack([source.absent(name) for name in self.modalities], axis=1)
-        if absent.all(axis=1).any():
+        if absent.all(axis=1).any() and not self.broken:
             name = source.ids[int(absent.all(axis=1).argmax())]
             raise ValueError(
                 f"Example {name} has none of the modalities {self.modalities}: "
                 "remove it or give it at least one."
             )
-        chances = [self.missing.get(split, {}).get(name, 0.0) for name in self.modalities]
+        shares = self.missing.get(split, {})
+        chances = [shares.get(n, shares.get(kind_of(n), 0.0)) for n in self.modalities]
         rng = generator(self.split_seed, SPLITS.index(split))
         return draw_missing(chances, absent=absent, rng=rng)
 
@@ -201,24 +256,43 @@ class MultimodalDataModule(pl.LightningDataModule):
                 f"set data.num_classes={len(names)} or null."
             )
 
-    def _loader(self, split: str) -> DataLoader[Batch]:
+    def _loader(self, split: str) -> ResumableLoader:
         self.setup()
         dataset, trainer = self.splits[split], self.trainer
-        return DataLoader(
-            dataset,
+        sampler: Sampler = EpochSampler(
+            len(dataset),
+            training=dataset.training,
+            seed=self.seed,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
             batch_size=self.batch_size,
-            sampler=EpochSampler(
-                len(dataset),
-                training=dataset.training,
-                seed=self.seed,
-                rank=trainer.global_rank if trainer else 0,
-                world_size=trainer.world_size if trainer else 1,
-            ),
-            collate_fn=Collator(self.fields()),
+            lengths=self._lengths(dataset),
+            bucket_batches=self.bucket_batches,
+            blocks=dataset.source.blocks() if self.shuffle_window else None,
+            shuffle_window=self.shuffle_window,
+        )
+        if trainer and trainer.overfit_batches:
+            sampler = SequentialSampler(dataset)  # the same few batches, epoch for epoch
+        return ResumableLoader(
+            dataset,
+            batch_sampler=EpochBatches(sampler, self.batch_size),
+            collate_fn=Collator(self.fields(), allow_empty=self.broken is not None),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.pin_memory,
         )
+
+    def _lengths(self, dataset: Split) -> np.ndarray | None:
+        """Of every example, where batches are made by length."""
+        if self.bucket_batches < 2:
+            return None
+        lengths = dataset.lengths()
+        if lengths is None:
+            raise ValueError(
+                f"data.bucket_batches={self.bucket_batches} sorts examples by length, but none of "
+                f"{self.modalities} has lengths that are known before they are read: set it to 0."
+            )
+        return lengths
 
 
 def _check_missing(
@@ -228,12 +302,20 @@ def _check_missing(
     for split, chances in missing.items():
         checked[split] = dict(chances or {})
         for modality, chance in checked[split].items():
-            if split not in SPLITS or modality not in offers or not 0 <= chance <= 1:
+            known = split in SPLITS and kind_of(modality) in offers
+            if not known or not 0 <= chance <= 1:
                 raise ValueError(
                     f"data.missing.{split}.{modality}={chance}: expected a split of "
                     f"{list(SPLITS)}, a modality of {list(offers)} and a share in [0, 1]."
                 )
     return checked
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, all the way down: what a config and a checkpoint hold."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _count_classes(targets: Tensor, names: list[str]) -> str:

@@ -4,33 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from torchvision.datasets import CIFAR10
 
+from datamodules.columns import Tensors
 from datamodules.image_folder import ImageFolderDataModule
-from datamodules.randomness import generator
-from datamodules.splits import Source, hold_out
+from datamodules.rows import Rows
 
 _PARTS = ("train", "test")
-
-
-class PixelSource(Source):
-    """Images that are in memory already.
-
-    Args:
-        pixels: (n, channels, height, width) uint8.
-        targets: n class indices.
-        ids: n names.
-    """
-
-    def __init__(self, pixels: Tensor, *, targets: Tensor, ids: list[str]) -> None:
-        super().__init__(targets=targets, ids=ids)
-        self.pixels = pixels
-
-    def read(self, index: int, rng: np.random.Generator) -> dict[str, Tensor | None]:
-        return {"image": self.pixels[index]}
 
 
 class CIFAR10DataModule(ImageFolderDataModule):
@@ -49,10 +30,10 @@ class CIFAR10DataModule(ImageFolderDataModule):
         if self.download and not (self.root / "train").is_dir():
             CIFAR10(str(self.root), download=True)
 
-    def build(self) -> tuple[list[str], dict[str, Source]]:
+    def rows(self) -> Rows:
         """Raises FileNotFoundError if neither layout is there."""
         if (self.root / "train").is_dir():
-            return super().build()
+            return super().rows()
         try:
             parts = {name: CIFAR10(str(self.root), train=name == "train") for name in _PARTS}
         except RuntimeError as error:
@@ -61,24 +42,18 @@ class CIFAR10DataModule(ImageFolderDataModule):
                 "data.root at them, or fetch them with "
                 f"python train.py data=cifar10 data.root={self.root} data.download=true"
             ) from error
-        if (self.image.channels, self.image.size) != (3, (32, 32)):
+        image = self.kinds["image"]
+        if (image.channels, image.size) != (3, (32, 32)):
             raise ValueError(
                 "cifar-10-batches-py holds images of 3 channels and [32, 32] pixels, data.image "
-                f"says {self.image.channels} and {list(self.image.size)}."
+                f"says {image.channels} and {list(image.size)}."
             )
-        train, test = (_source(part, name) for name, part in parts.items())
-        is_val = hold_out(train.targets.tolist(), self.val_share, rng=generator(self.split_seed))
-        sources = {"train": _select(train, ~is_val), "val": _select(train, is_val), "test": test}
-        return list(parts["train"].classes), sources
-
-
-def _source(part: CIFAR10, name: str) -> PixelSource:
-    pixels = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
-    ids = [f"{name} image {index}" for index in range(len(pixels))]
-    return PixelSource(pixels, targets=torch.tensor(part.targets), ids=ids)
-
-
-def _select(source: PixelSource, chosen: np.ndarray) -> PixelSource:
-    indices = np.flatnonzero(chosen)
-    ids = [source.ids[index] for index in indices]
-    return PixelSource(source.pixels[indices], targets=source.targets[indices], ids=ids)
+        pixels = torch.cat([torch.from_numpy(part.data) for part in parts.values()])
+        return Rows(
+            {"image": Tensors(pixels.permute(0, 3, 1, 2).contiguous())},
+            labels=[part.classes[n] for part in parts.values() for n in part.targets],
+            ids=[f"{n} image {index}" for n, part in parts.items() for index in range(len(part))],
+            splits=[name for name, part in parts.items() for _ in range(len(part))],
+            held_out=("val",),
+            classes=parts["train"].classes,
+        )

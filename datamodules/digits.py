@@ -127,7 +127,7 @@ class DigitsDataModule(MultimodalDataModule):
         self.val_share = val_share
         self.test_share = test_share
         self.degrade = _degradation(degrade or {})
-        check_scan_options(self.image)
+        check_scan_options(self.kinds["image"])
 
     def build(self) -> tuple[list[str], dict[str, Source]]:
         scans = load_scans(
@@ -138,8 +138,8 @@ class DigitsDataModule(MultimodalDataModule):
                 scans[split],
                 modalities=self.modalities,
                 degrade=self.degrade,
-                audio=self.audio,
-                text=self.text,
+                audio=self.kinds["audio"],
+                text=self.kinds["text"],
             )
             for split in SPLITS
         }

@@ -1,24 +1,31 @@
-"""One split of a data set: `Source` reads an example, `Split` seeds, thins out and augments it."""
+"""One split of a data set: `Source` gives an example, `Split` decodes, seeds and augments it."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.broken import BrokenExamples
 from datamodules.collate import Example
-from datamodules.randomness import derive_seed, generator, torch_seed
-from datamodules.readers.image import scale_pixels
+from datamodules.randomness import derive_seed, generator, torch_state_kept
+from datamodules.readers import Cell, Kind
 
 SPLITS = ("train", "val", "test")
 
 
-class Source(ABC):
+_MAX_REDRAWS = 10  # of a training example that turned out to be broken altogether
+
+
+class Source:
     """The examples of one split: labels and names known up front, inputs read on demand.
+
+    A source of files implements `cells`, and the modalities' options decode them; one that draws
+    its examples implements `read` instead.
 
     Args:
         targets: (n,) class indices, or (n, k) 0/1 labels or real values.
@@ -27,22 +34,44 @@ class Source(ABC):
 
     def __init__(self, *, targets: Sequence[int] | Tensor, ids: Sequence[str]) -> None:
         self.targets = torch.as_tensor(targets)
-        self.ids = list(ids)
+        self.ids = ids
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    @abstractmethod
-    def read(self, index: int, rng: np.random.Generator) -> dict[str, Tensor | None]:
-        """The inputs of one example; all randomness comes from `rng`. None = absent.
+    def cells(self, index: int) -> dict[str, Cell]:
+        """What one example has of each modality as it lies on the disk; None = absent."""
+        raise TypeError(f"{type(self).__name__} draws its examples, it has no cells.")
 
-        Images may be uint8, as library transforms like them best: `Split` scales them to [-1, 1]
-        after augmentation.
+    def read(self, index: int, rng: np.random.Generator) -> dict[str, Cell]:
+        """The inputs of one example, decoded or not; all randomness comes from `rng`.
+
+        Images may be uint8, as library transforms like them best: the collator scales them to
+        [-1, 1] after augmentation.
         """
+        return self.cells(index)
+
+    def fetch(self, indices: Sequence[int]) -> None:
+        """Told before the examples of a batch are read, for what is better asked for at once."""
+
+    def blocks(self) -> np.ndarray | None:
+        """(n,) numbers; examples that share one lie together and are best read together."""
+        return None
 
     def absent(self, modality: str) -> np.ndarray:
         """(n,) bool, True on examples known in advance to lack the modality."""
         return np.zeros(len(self), dtype=bool)
+
+    def lengths(self, modality: str, kind: Kind | None) -> np.ndarray | None:
+        """(n,) how long each example is in a modality, without decoding it; None = not known.
+
+        In any unit, and about right is good enough: it decides only who shares a batch.
+
+        Args:
+            modality: one of those that examples have.
+            kind: decodes it.
+        """
+        return None
 
 
 class Split(Dataset[Example]):
@@ -51,13 +80,20 @@ class Split(Dataset[Example]):
     In training an example is drawn anew every epoch, from (seed, epoch, index); in evaluation it
     depends on (seed, index) alone.
 
+    Where a modality cannot be decoded and `broken` is given, the example goes on without it. If
+    it has nothing else, training takes another example in its place, and evaluation keeps it with
+    nothing in it, for the model to answer as best it can: so batches have the same sizes in every
+    process, and no example is counted twice.
+
     Args:
         source: the examples.
         modalities: what to keep of what the source reads.
         lacking: (n, len(modalities)) bool, True = leave the modality out of the example.
         training: whether epochs differ and `augment` applies.
         seed: of this split; two splits of one data set need two.
+        kinds: modality → what decodes its cells; one whose source gives tensors needs none.
         augment: modality → callables on its tensor, applied in order.
+        broken: where to report what cannot be decoded; None = raise.
     """
 
     def __init__(
@@ -68,38 +104,116 @@ class Split(Dataset[Example]):
         lacking: np.ndarray,
         training: bool,
         seed: int,
+        kinds: Mapping[str, Kind] | None = None,
         augment: Mapping[str, Sequence[Callable[[Tensor], Tensor]]] | None = None,
+        broken: BrokenExamples | None = None,
     ) -> None:
         self.source = source
         self.modalities = list(modalities)
         self.lacking = lacking
         self.training = training
         self.seed = seed
+        self.kinds = dict(kinds or {})
         self.augment = {name: list(steps) for name, steps in (augment or {}).items()}
+        self.broken = broken
+        self._draws = type(source).read is not Source.read  # a generator takes longer than a cell
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int] | int) -> Example:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[tuple[int, int] | int]) -> list[Example]:
+        """A batch at once, as DataLoader asks for it."""
         # Lightning's overfit_batches puts in a sampler of its own, of plain indices.
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        pairs = [key if isinstance(key, tuple) else (0, key) for key in keys]
+        self.source.fetch([index for _, index in pairs])
         if not self.training:
-            epoch = 0
-        inputs = self.source.read(index, generator(self.seed, epoch, index))
-        inputs = {
-            name: None if self.lacking[index, column] else inputs.get(name)
-            for column, name in enumerate(self.modalities)
-        }
-        if self.training and self.augment:
-            with torch_seed(derive_seed(self.seed, epoch, index, 1)):
-                for name, steps in self.augment.items():
-                    for step in steps if inputs.get(name) is not None else ():
-                        inputs[name] = step(inputs[name])
-        for name, value in inputs.items():
-            if value is not None and value.dtype == torch.uint8:
-                inputs[name] = scale_pixels(value)
+            return [self._example(0, index) for _, index in pairs]
+        if not self.augment:
+            return [self._example(epoch, index) for epoch, index in pairs]
+        with torch_state_kept():
+            return [self._augmented(epoch, index) for epoch, index in pairs]
+
+    def _example(self, epoch: int, index: int) -> Example:
+        inputs = self._inputs(epoch, index)
+        if self.training and all(value is None for value in inputs.values()):
+            rng = generator(self.seed, epoch, index, 0)
+            for another in rng.integers(len(self), size=_MAX_REDRAWS).tolist():
+                index, inputs = another, self._inputs(epoch, another)
+                if any(value is not None for value in inputs.values()):
+                    break
         target = self.source.targets[index]
         return Example(inputs, target if target.ndim else int(target), self.source.ids[index])
+
+    def _augmented(self, epoch: int, index: int) -> Example:
+        example = self._example(epoch, index)
+        torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index, 1))
+        for name, steps in self.augment.items():
+            value = example.inputs.get(name)
+            if value is not None:
+                for step in steps:
+                    value = step(value)
+                example.inputs[name] = value
+        return example
+
+    def lengths(self) -> np.ndarray | None:
+        """(n,) how long the examples are, each modality in units of its mean; None = not known."""
+        known = []
+        for column, name in enumerate(self.modalities):
+            lengths = self.source.lengths(name, self.kinds.get(name))
+            if lengths is not None:
+                lengths = np.where(self.lacking[:, column], 0, lengths)
+                known.append(lengths / max(lengths.mean(), 1))
+        return np.sum(known, axis=0) if known else None
+
+    def _inputs(self, epoch: int, index: int) -> dict[str, Tensor | None]:
+        if self._draws:
+            cells = self.source.read(index, generator(self.seed, epoch, index))
+        else:
+            cells = self.source.cells(index)
+        inputs: dict[str, Tensor | None] = dict.fromkeys(self.modalities)
+        for column, name in enumerate(self.modalities):
+            cell = cells.get(name)
+            if not self.lacking[index, column] and cell is not None:
+                inputs[name] = decode(
+                    cell,
+                    name=name,
+                    kind=self.kinds.get(name),
+                    id=self.source.ids[index],
+                    broken=self.broken,
+                )
+        return inputs
+
+
+def decode(
+    cell: Cell, *, name: str, kind: Kind | None, id: str, broken: BrokenExamples | None
+) -> Tensor | None:
+    """The tensor of a cell; None where it holds nothing, or is broken and was reported.
+
+    Args:
+        cell: of an example; a tensor is taken as it is.
+        name: its modality.
+        kind: decodes it.
+        id: of the example.
+        broken: where to report what cannot be decoded; None = raise.
+
+    Raises:
+        ValueError: the cell cannot be decoded, or too many cannot.
+    """
+    if cell is None or isinstance(cell, Tensor):
+        return cell
+    if kind is None:
+        raise ValueError(f"data.{name} is not set: the {name} of example {id} cannot be decoded.")
+    try:
+        return kind.decode(cell, where=f"example {id}")
+    except ValueError as error:
+        if broken is None:
+            raise
+        file = str(cell) if isinstance(cell, Path) else ""
+        broken.report(id, name, file=file, reason=str(error))
+        return None
 
 
 def draw_missing(

@@ -42,11 +42,13 @@ class Positions(nn.Module, ABC):
 
     Every kind is made with `shape=`, the largest grid that is meant to come. `dim` is the width
     that the codes of all axes have together. `add` says whether codes are added to the content
-    (which then has width `dim`) or concatenated to it.
+    (which then has width `dim`) or concatenated to it. `is_relative` says whether a place's code
+    depends on how large the input is, so that padding it would change the code.
     """
 
     dim: int
     add: bool = False
+    is_relative: bool = False
 
     @abstractmethod
     def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -121,7 +123,7 @@ class FourierPositions(ConstantPositions):
                 f"shape={list(self.shape)}"
             )
         self.num_bands = num_bands
-        self.absolute = absolute
+        self.absolute, self.is_relative = absolute, not absolute
         self.dim = len(self.shape) * (2 * num_bands + 1)
 
     def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:

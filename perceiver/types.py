@@ -28,8 +28,8 @@ class Batch:
     Args:
         inputs: modality → tensor (b, …) as the modality's adapter expects it. An example that lacks
             the modality holds zeros there.
-        masks: modality → (b, length) bool, True on elements that are not padding. A modality whose
-            examples are all full has no entry.
+        masks: modality → (b, length) bool, (b, height, width) of images, True on elements that are
+            not padding. A modality whose examples are all full, or absent, has no entry.
         present: modality → (b,) bool, False where the example lacks the modality altogether. A
             modality that all examples have needs no entry.
         target: (b,) class indices, (b, k) 0/1 labels or (b, k) real values; None for prediction.

@@ -8,6 +8,9 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
+from datamodules.manifest import TARGETS
+from datamodules.readers import kind_of
+
 
 def check_config(config: DictConfig) -> None:
     """Refuse combinations that cannot work, naming both sides and the override that mends it.
@@ -33,12 +36,12 @@ def _check_modalities(config: DictConfig) -> None:
             f"the model {config.model._target_} reads {wants}, but the data set "
             f"{config.data._target_} gives {gives}: choose {fitting}, or another data set"
         )
-    if shows_sequences:
+    if shows_sequences or config.data.get("modalities", ()) is None:  # not known before it is read
         return
     reads = sorted(config.model.adapters or {})
     offers = list(getattr(get_class(config.data._target_), "offers", reads))
-    extra = [name for name in reads if name not in offers]
-    fitting = ",".join(name for name in reads if name in offers) or ",".join(offers)
+    extra = [name for name in reads if kind_of(name) not in offers]
+    fitting = ",".join(name for name in reads if kind_of(name) in offers) or ",".join(offers)
     if extra or not reads:
         raise ValueError(
             f"the model reads {', '.join(reads) or 'no modality'}, but the data set offers "
@@ -55,6 +58,8 @@ def _check_modalities(config: DictConfig) -> None:
 def _check_targets(config: DictConfig) -> None:
     wanted = getattr(get_class(config.task.objective._target_), "targets", None)
     given = getattr(get_class(config.data._target_), "targets", wanted)
+    if "targets" in config.data:  # the data's own are not known before it is read
+        given = wanted if config.data.targets is None else TARGETS[config.data.targets]
     if wanted is not None and given != wanted:
         fitting = {"a class": "single_label", "labels": "multi_label", "values": "regression"}
         fitting["a sequence"] = "sequence"

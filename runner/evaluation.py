@@ -7,6 +7,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from runner.errors import keep_traceback
 from runner.loggers import build_loggers
@@ -29,6 +30,8 @@ def _run(config: DictConfig) -> float:
     task, datamodule, _ = rebuild(config.ckpt_path, data_options=options)
     datamodule.setup()
     folder = Path(config.paths.run_dir)
+    if hasattr(datamodule, "report_to"):
+        datamodule.report_to(folder, is_first=rank_zero_only.rank == 0)
     reports = report_callbacks(task, datamodule, folder) if config.split == "test" else []
     trainer: pl.Trainer = instantiate(
         config.trainer, logger=build_loggers(config.logger), callbacks=reports

@@ -15,27 +15,30 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules.collate import Collator, Example
-from datamodules.readers.audio import read_audio
-from datamodules.readers.image import read_image, scale_pixels
+from datamodules.readers import kind_of
+from datamodules.readers.image import ImageOptions
 from perceiver.tasks import Regression
 from runner.rebuild import rebuild
 
 
 def run_prediction(config: DictConfig) -> Tensor:
-    """Predict from whatever of image, audio and text is given; prints, and returns (1, k)."""
+    """Predict from whatever modalities are given; prints, and returns (1, k)."""
     task, datamodule, trained = rebuild(config.ckpt_path)
     if not datamodule.offers:
         raise ValueError(
             f"the model of {config.ckpt_path} answers problems that {type(datamodule).__name__} "
             "draws, which no file holds: test it with evaluate.py"
         )
-    given = {name: config[name] for name in ("image", "audio", "text") if config[name] is not None}
+    others = {"ckpt_path", "top", "paths"}
+    given = {n: config[n] for n in config if n not in others and config[n] is not None}
     unknown = [name for name in given if name not in datamodule.modalities]
     if unknown or not given:
         problem = f"does not read {', '.join(unknown)}" if unknown else "needs something to read"
         raise ValueError(
             f"the model {problem}: give some of "
-            + " ".join(f"{name}=…" for name in datamodule.modalities)
+            + " ".join(
+                f"{name}=…" if name in config else f"+{name}=…" for name in datamodule.modalities
+            )
         )
     inputs: dict[str, Any] = dict.fromkeys(datamodule.modalities)
     inputs |= {name: read(name, str(value), datamodule) for name, value in given.items()}
@@ -53,17 +56,17 @@ def run_prediction(config: DictConfig) -> Tensor:
     return answer
 
 
-def read(modality: str, value: str, datamodule: pl.LightningDataModule) -> Any:
+def read(modality: str, value: Any, datamodule: pl.LightningDataModule) -> Tensor | None:
     """The tensor of one modality, read with the options that the model was trained with.
 
     Pictures of another size are scaled, whatever training did with them.
     """
-    options = getattr(datamodule, modality)
-    if modality == "text":
-        return options.encode(value)
-    path = Path(to_absolute_path(value))
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {modality} file {path}")
-    if modality == "audio":
-        return read_audio(path, options)
-    return scale_pixels(read_image(path, replace(options, resize=True)))
+    name = kind_of(modality)
+    options, cell = datamodule.kinds[name], value
+    if isinstance(options, ImageOptions) and not options.resize:
+        options = replace(options, resize=True)
+    if options.suffixes and name != "text":
+        cell = Path(to_absolute_path(str(value)))
+        if not cell.is_file():
+            raise FileNotFoundError(f"there is no {modality} file {cell}")
+    return options.decode(cell, where=f"{modality}={value}")

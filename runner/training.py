@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
@@ -18,6 +18,7 @@ from perceiver.callbacks import ConfusionMatrix, PredictionTable
 from perceiver.tasks import SingleLabel, Task
 from runner.checkpoints import check_same_model, read_checkpoint
 from runner.checks import check_config
+from runner.completion import build_data
 from runner.errors import keep_traceback
 from runner.launch import launches_of_this_job_alone
 from runner.loggers import build_callbacks, build_loggers
@@ -52,11 +53,14 @@ def _run(config: DictConfig) -> float:
     check_config(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     datamodule = build_data(config)
+    check_config(config)  # now that it is complete
     task, plain = build_task(config, datamodule.class_names)
     folder = Path(config.paths.run_dir)
     save_config(plain, folder)
     if config.compile:
         compile_model(task)
+    if hasattr(datamodule, "report_to"):
+        datamodule.report_to(folder, is_first=rank_zero_only.rank == 0)
 
     loggers = build_loggers(config.logger)
     callbacks = build_callbacks(config.callbacks, loggers)
@@ -74,6 +78,7 @@ def _run(config: DictConfig) -> float:
         start = time.perf_counter()
         trainer.fit(task, datamodule=datamodule, ckpt_path=config.ckpt_path, weights_only=True)
         results["fit_seconds"] = round(time.perf_counter() - start, 2)
+        results |= as_floats(trainer.callback_metrics, "train/padding/")
         if trainer.interrupted:
             rank_zero_info("interrupted: reporting on what was trained so far")
     checkpoint = best_checkpoint(trainer) if config.fit else config.ckpt_path
@@ -90,19 +95,6 @@ def _run(config: DictConfig) -> float:
         results | environment(), task, datamodule, folder, split="test" if config.test else "val"
     )
     return results[f"val/{task.objective.monitor}"]
-
-
-def build_data(config: DictConfig) -> pl.LightningDataModule:
-    """The data module, set up; what it has inferred is written into the config."""
-    datamodule = instantiate(config.data)
-    datamodule.prepare_data()
-    datamodule.setup()
-    if config.data.get("num_classes", 0) is None:
-        with open_dict(config):
-            config.data.num_classes = datamodule.num_classes
-    for line in datamodule.summary():
-        rank_zero_info(line)
-    return datamodule
 
 
 def build_task(config: DictConfig, class_names: list[str]) -> tuple[Task, dict[str, Any]]:
@@ -163,6 +155,12 @@ def finish(
     split: str,
 ) -> None:
     """Write results.json and print the summary."""
+    broken = getattr(datamodule, "broken", None)
+    files = {}
+    if broken is not None:
+        names = {row["id"] for row in broken.rows()}
+        results = results | {"broken_examples": len(names)}
+        files[f"{len(names)} broken"] = broken.path
     write_results(folder / "results.json", results)
     print_summary(
         results,
@@ -170,7 +168,8 @@ def finish(
         monitor=task.objective.monitor,
         parts=task.parts,
         whole=" + ".join(datamodule.modalities),
-        files={
+        files=files
+        | {
             "confusion": folder / "confusion.png",
             "predictions": folder / "predictions.csv",
             "results": folder / "results.json",

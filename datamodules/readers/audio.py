@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import gcd
+from io import BytesIO
+from math import ceil, gcd
 from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
 
+import numpy as np
 import soundfile
 import torch
 from torch import Tensor
 from torchaudio.functional import resample
 
 from datamodules.collate import Field
+from datamodules.readers.kind import Cell, Kind, sample, span
 
+_SAMPLE = 256  # files whose headers are looked at
+_RATE = 16_000  # Hz; `fit` chooses no higher one: speech needs no more
+_SECONDS = 10.0  # `fit` chooses no longer clips
+_MAX_VALUES = 2**28  # samples × channels that are decoded at most: 1 GiB
 _UNKNOWN_SIZE = 0xFFFFFFFF  # what a program writes that streams a WAV and cannot go back
 
 
 @dataclass(frozen=True)
-class AudioOptions:
+class AudioOptions(Kind):
     """What a sound is to the model (`data.audio` in the config).
 
     Args:
@@ -25,6 +35,11 @@ class AudioOptions:
         max_seconds: longer files are cut to their beginning.
         pad_multiple: batches are padded to a multiple of this many samples.
     """
+
+    fitted: ClassVar[tuple[str, ...]] = ("sample_rate", "max_seconds")
+    suffixes: ClassVar[frozenset[str]] = frozenset(
+        {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"}
+    )
 
     sample_rate: int
     max_seconds: float
@@ -42,14 +57,47 @@ class AudioOptions:
         return round(self.max_seconds * self.sample_rate)
 
     def field(self) -> Field:
-        """For the collator."""
         return Field(
             (), is_ragged=True, pad_multiple=self.pad_multiple, max_length=self.max_samples
         )
 
+    def decode(self, cell: Cell, *, where: str) -> Tensor:
+        return read_audio(cell, self, where=where)
 
-def read_audio(path: Path, options: AudioOptions) -> Tensor:
+    def length_of(self, cell: Cell) -> int:
+        header = _header(cell)
+        return min(round(header[1] * self.sample_rate), self.max_samples) if header else 0
+
+    @classmethod
+    def fit(cls, given: Mapping[str, Any], columns: Sequence[Sequence[Cell]]) -> dict[str, Any]:
+        """The highest rate of the files up to 16 kHz; a length that 95 % of them keep to."""
+        headers = _headers(columns)
+        rates = [rate for rate, _ in headers] or [_RATE]
+        seconds = np.quantile([length for _, length in headers] or [1.0], 0.95)
+        found = {
+            "sample_rate": min(max(rates), _RATE),
+            "max_seconds": min(max(ceil(10 * seconds) / 10, 0.1), _SECONDS),
+        }
+        return dict(given) | {
+            name: value for name, value in found.items() if given.get(name) is None
+        }
+
+    @classmethod
+    def describe(cls, columns: Sequence[Sequence[Cell]]) -> str:
+        headers = _headers(columns)
+        if not headers:
+            return ""
+        rates = ", ".join(f"{rate:,}" for rate, _ in Counter(r for r, _ in headers).most_common())
+        return f"{rates} Hz, {span([seconds for _, seconds in headers], 's')}"
+
+
+def read_audio(source: Path | bytes, options: AudioOptions, *, where: str = "") -> Tensor:
     """Decodes what libsndfile knows (WAV, FLAC, OGG, MP3 …); channels are averaged.
+
+    Args:
+        source: a file, or its content.
+        options: what it is to become.
+        where: a name for content, for messages.
 
     Returns:
         (samples,) float32, nominally in [-1, 1]; at most `options.max_samples`.
@@ -57,44 +105,73 @@ def read_audio(path: Path, options: AudioOptions) -> Tensor:
     Raises:
         ValueError: the file is not audio, is cut short, holds no samples, or holds NaN.
     """
+    name = source if isinstance(source, Path) else f"of {where}"
+    num_bytes = 0
     try:
-        _refuse_short_wav(path)
-        with soundfile.SoundFile(path) as file:
+        with source.open("rb") if isinstance(source, Path) else BytesIO(source) as raw:
+            num_bytes = raw.seek(0, 2)
+            _refuse_short_wav(raw, num_bytes)
+        # By name, libsndfile reads without calling back into Python.
+        with soundfile.SoundFile(source if isinstance(source, Path) else BytesIO(source)) as file:
             rate = file.samplerate
             # One filter length more than asked for: resampling needs what follows the cut.
             wanted = int(options.max_seconds * rate) + 64 * -(-rate // options.sample_rate)
+            if min(wanted, file.frames) * file.channels > _MAX_VALUES:
+                raise ValueError(
+                    f"{file.channels} channels of {rate:,} samples a second are more than "
+                    f"the {_MAX_VALUES:,} samples that are decoded"
+                )
             frames = torch.from_numpy(file.read(wanted, dtype="float32", always_2d=True))
-    except (soundfile.LibsndfileError, OSError, ValueError) as error:
-        size = path.stat().st_size if path.exists() else 0
-        what = str(error) if size else "the file has zero bytes"
-        raise ValueError(f"Cannot read the audio {path}: {what}. Replace or remove it.") from error
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"Cannot read the audio {name}: there is no such file. Replace or remove it."
+        ) from error
+    except (soundfile.LibsndfileError, OSError, ValueError, TypeError) as error:
+        what = str(error) if num_bytes else "the file has zero bytes"
+        raise ValueError(f"Cannot read the audio {name}: {what}. Replace or remove it.") from error
     waveform = frames.mean(dim=1)
     if len(waveform) == 0:
-        raise ValueError(f"The audio {path} holds no samples: replace or remove it.")
+        raise ValueError(f"The audio {name} holds no samples: replace or remove it.")
     if not waveform.isfinite().all():
-        raise ValueError(f"The audio {path} holds NaN or infinity: replace or remove it.")
+        raise ValueError(f"The audio {name} holds NaN or infinity: replace or remove it.")
     if rate != options.sample_rate:
         shared = gcd(rate, options.sample_rate)
         waveform = resample(waveform, rate // shared, options.sample_rate // shared)
     return waveform[: options.max_samples].clamp(-1, 1)
 
 
-def _refuse_short_wav(path: Path) -> None:
+def _headers(columns: Sequence[Sequence[Cell]]) -> list[tuple[int, float]]:
+    """(rate in Hz, seconds) of a sample of the files."""
+    headers = (_header(cell) for cell in sample(columns, _SAMPLE))
+    return [header for header in headers if header]
+
+
+def _header(cell: Cell) -> tuple[int, float] | None:
+    """(rate in Hz, seconds), None where there is no sound."""
+    if cell is None:
+        return None
+    try:
+        info = soundfile.info(str(cell) if isinstance(cell, Path) else BytesIO(cell))
+    except (soundfile.LibsndfileError, OSError):
+        return None
+    return info.samplerate, info.frames / info.samplerate
+
+
+def _refuse_short_wav(file: BinaryIO, file_size: int) -> None:
     """libsndfile silently returns what is left of a WAV whose end is missing."""
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        return
+    while len(chunk := file.read(8)) == 8:
+        size = int.from_bytes(chunk[4:], "little")
+        if chunk[:4] == b"data":
+            held = file_size - file.tell()
+            if size not in (0, _UNKNOWN_SIZE) and held < size:
+                raise ValueError(
+                    f"it is cut short, its header promises {size} bytes of sound "
+                    f"and the file holds {held}"
+                )
             return
-        file_size = path.stat().st_size
-        while len(chunk := file.read(8)) == 8:
-            size = int.from_bytes(chunk[4:], "little")
-            if chunk[:4] == b"data":
-                held = file_size - file.tell()
-                if size not in (0, _UNKNOWN_SIZE) and held < size:
-                    raise ValueError(
-                        f"it is cut short, its header promises {size} bytes of sound "
-                        f"and the file holds {held}"
-                    )
-                return
-            file.seek(size + size % 2, 1)
-        raise ValueError("it is cut short before its sound begins")
+        file.seek(size + size % 2, 1)
+    raise ValueError("it is cut short before its sound begins")

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
+from math import prod
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,71 +17,130 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from datamodules.collate import Field
+from datamodules.readers.kind import Cell, Kind, sample, span
 
+_SAMPLE = 64  # files whose headers are looked at
+_LARGEST = 64  # side in pixels of what `fit` chooses for larger pictures
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True)
-class ImageOptions:
+class ImageOptions(Kind):
     """What an image is to the model (`data.image` in the config).
 
     Args:
         channels: 1 grey, 3 colour, 4 colour and opacity; files are converted.
         size: (height, width) in pixels.
-        resize: scale files of another size; False = refuse them.
+        resize: scale files of another size; False = refuse them; "fit" = every image keeps its own
+            size, larger ones are scaled down in proportion until they fit into `size`, and batches
+            are padded and masked.
     """
+
+    fitted: ClassVar[tuple[str, ...]] = ("channels", "size")
+    suffixes: ClassVar[frozenset[str]] = frozenset(
+        {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+    )
 
     channels: int
     size: tuple[int, int]
-    resize: bool = False
+    resize: bool | str = False
 
     def __post_init__(self) -> None:
         if self.channels not in _MODES:
             raise ValueError(f"data.image.channels={self.channels}, expected one of 1, 3, 4.")
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"data.image.size={list(self.size)}, expected [height, width].")
+        if self.resize not in (True, False, "fit"):
+            raise ValueError(f"data.image.resize={self.resize!r}, expected true, false or fit.")
         object.__setattr__(self, "size", tuple(self.size))
 
     def field(self) -> Field:
-        """For the collator."""
-        return Field((self.channels, *self.size))
+        return Field((self.channels, *self.size), has_own_size=self.resize == "fit")
+
+    def scaled(self, height: int, width: int) -> tuple[int, int]:
+        """The size that an image of another size is scaled to."""
+        if self.resize != "fit":
+            return self.size
+        scale = min(self.size[0] / height, self.size[1] / width, 1.0)
+        return max(1, round(scale * height)), max(1, round(scale * width))
+
+    def length_of(self, cell: Cell) -> int | None:
+        if self.resize != "fit":
+            return None
+        header = _header(cell)
+        return prod(self.scaled(*header[0])) if header else 0
+
+    def decode(self, cell: Cell, *, where: str) -> Tensor:
+        return read_image(cell, self, where=where)
+
+    @classmethod
+    def fit(cls, given: Mapping[str, Any], columns: Sequence[Sequence[Cell]]) -> dict[str, Any]:
+        """The size of the files where all share a small one, else 64 × 64; grey or RGB.
+
+        Sides above 16 pixels become multiples of 4, so that patches can divide them.
+        """
+        headers = _headers(columns)
+        sizes, modes = {size for size, _ in headers}, {mode for _, mode in headers}
+        found = {
+            "channels": 1 if modes and modes <= {"1", "L", "LA", "I", "I;16", "I;16B"} else 3,
+            "size": (_LARGEST, _LARGEST),
+        }
+        if len(sizes) == 1 and max(max(sizes)) <= _LARGEST:
+            found["size"] = tuple(
+                side if side <= 16 else round(side / 4) * 4 for side in min(sizes)
+            )
+        return dict(given) | {
+            name: value for name, value in found.items() if given.get(name) is None
+        }
+
+    @classmethod
+    def describe(cls, columns: Sequence[Sequence[Cell]]) -> str:
+        headers = _headers(columns)
+        if not headers:
+            return ""
+        heights, widths = zip(*(size for size, _ in headers), strict=True)
+        modes = ", ".join(mode for mode, _ in Counter(m for _, m in headers).most_common())
+        return f"heights {span(heights, 'pixels')}, widths {span(widths, 'pixels')}; {modes}"
 
 
-def read_image(path: Path, options: ImageOptions) -> Tensor:
+def read_image(source: Path | bytes, options: ImageOptions, *, where: str = "") -> Tensor:
     """Decodes an image file of any kind that Pillow knows; of an animation, the first frame.
 
     EXIF rotation is applied; palette, CMYK, grey and 16-bit files are converted.
 
+    Args:
+        source: a file, or its content.
+        options: what it is to become.
+        where: a name for content, for messages.
+
     Returns:
-        (channels, height, width) uint8.
+        (channels, height, width) uint8, of `options.size` or, to "fit", at most that.
 
     Raises:
         ValueError: the file is not an image, is cut short, is dangerously large, or has another
             size than `options.size` while `options.resize` is off.
     """
+    name = source if isinstance(source, Path) else f"of {where}"
     try:
-        with Image.open(path) as file:
+        with Image.open(source if isinstance(source, Path) else BytesIO(source)) as file:
+            _refuse_bombs(file)
             image = _convert(ImageOps.exif_transpose(file), _MODES[options.channels])
     except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError) as error:
-        size = path.stat().st_size if path.exists() else 0
-        what = str(error) if size else "the file has zero bytes"
-        raise ValueError(f"Cannot read the image {path}: {what}. Replace or remove it.") from error
-    height, width = options.size
+        what = str(error) if _num_bytes(source) else "the file has zero bytes"
+        if isinstance(error, FileNotFoundError):
+            what = "there is no such file"
+        raise ValueError(f"Cannot read the image {name}: {what}. Replace or remove it.") from error
+    height, width = options.scaled(image.height, image.width)
     if image.size != (width, height):
         if not options.resize:
             raise ValueError(
-                f"The image {path} is {image.height}×{image.width} pixels (height × width), "
+                f"The image {name} is {image.height}×{image.width} pixels (height × width), "
                 f"data.image.size is [{height},{width}]: set data.image.resize=true to scale files "
                 f"or data.image.size=[{image.height},{image.width}]."
             )
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image))
     return pixels.reshape(height, width, options.channels).permute(2, 0, 1).contiguous()
-
-
-def scale_pixels(pixels: Tensor) -> Tensor:
-    """uint8 in 0…255 → float32 in [-1, 1]."""
-    return pixels.to(torch.float32).div_(127.5).sub_(1.0)
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
@@ -88,3 +153,41 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "P":
         image = image.convert("RGBA")
     return image.convert(mode)
+
+
+def _refuse_bombs(image: Image.Image) -> None:
+    """Pillow itself merely warns up to twice its limit."""
+    if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"{image.height} × {image.width} pixels could be a decompression bomb (the limit is "
+            f"{Image.MAX_IMAGE_PIXELS:,} pixels)"
+        )
+
+
+def _num_bytes(source: Path | bytes) -> int:
+    if isinstance(source, Path):
+        return source.stat().st_size if source.exists() else 0
+    return len(source)
+
+
+def _headers(columns: Sequence[Sequence[Cell]]) -> list[tuple[tuple[int, int], str]]:
+    """((height, width), mode) of a sample of the files, as a viewer shows them."""
+    headers = (_header(cell) for cell in sample(columns, _SAMPLE))
+    return [header for header in headers if header]
+
+
+def _header(cell: Cell) -> tuple[tuple[int, int], str] | None:
+    """((height, width), mode), None where there is no image."""
+    if isinstance(cell, np.ndarray | Tensor):
+        return (int(cell.shape[-2]), int(cell.shape[-1])), "L" if len(cell) == 1 else "RGB"
+    if cell is None:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(cell if isinstance(cell, Path) else BytesIO(cell)) as file:
+                turned = file.getexif().get(0x0112, 1) >= 5  # on its side, by its camera
+                size = (file.width, file.height) if turned else (file.height, file.width)
+                return size, file.mode
+    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError):
+        return None

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from datamodules.collate import Field
+from datamodules.readers.kind import Cell, Kind, sample, span
 
+_SAMPLE = 4096  # texts whose length is measured
+_LONGEST = 512  # `fit` chooses no more tokens
+_MAX_BYTES = 2**26  # of a file: a larger one is no text
+BOM = b"\xef\xbb\xbf"
 NUM_SPECIALS = 6  # pad 0, bos 1, eos 2, mask 3, cls 4, sep 5, as the Perceiver IO paper's tokenizer
 BYTE_VOCAB_SIZE = 256 + NUM_SPECIALS
 
 
 @dataclass(frozen=True)
-class TextOptions:
+class TextOptions(Kind):
     """What a text is to the model (`data.text` in the config).
 
     Args:
@@ -28,6 +34,10 @@ class TextOptions:
         errors: what to do with bytes that are not UTF-8: "raise", or "replace" by U+FFFD.
         pad_multiple: batches are padded to a multiple of this many tokens.
     """
+
+    fitted: ClassVar[tuple[str, ...]] = ("max_length",)
+    suffixes: ClassVar[frozenset[str]] = frozenset({".txt", ".md", ".text"})
+    is_costly: ClassVar[bool] = False
 
     max_length: int
     vocab_size: int = BYTE_VOCAB_SIZE
@@ -62,7 +72,6 @@ class TextOptions:
         return Tokenizer.from_file(str(self.tokenizer))
 
     def field(self) -> Field:
-        """For the collator."""
         return Field(
             (),
             dtype=torch.int64,
@@ -71,12 +80,38 @@ class TextOptions:
             max_length=self.max_length,
         )
 
+    def decode(self, cell: Cell, *, where: str) -> Tensor | None:
+        """(length,) int64 ids of a text, or of a file of text; None where it is empty."""
+        if isinstance(cell, Path):
+            cell, where = _read_file(cell), str(cell)
+        if isinstance(cell, bytes):
+            cell = decode_utf8(cell.removeprefix(BOM), where=where, errors=self.errors)
+        return self.encode(cell)
+
+    def length_of(self, cell: Cell) -> int:
+        return min(_num_bytes(cell), self.max_length)
+
+    @classmethod
+    def fit(cls, given: Mapping[str, Any], columns: Sequence[Sequence[Cell]]) -> dict[str, Any]:
+        """A length that 99 % of the texts keep to, up to 512 tokens (counted as bytes)."""
+        found = dict(given)
+        if found.get("max_length") is None:
+            long = float(np.quantile(_lengths(columns) or [_LONGEST], 0.99))
+            found["max_length"] = int(min(max(-(-long // 8) * 8, 8), _LONGEST))
+        return found
+
+    @classmethod
+    def describe(cls, columns: Sequence[Sequence[Cell]]) -> str:
+        lengths = _lengths(columns)
+        return f"{span(lengths, 'bytes')}, median {np.median(lengths):,.4g}" if lengths else ""
+
     def encode(self, text: str) -> Tensor | None:
         """(length,) int64 ids, or None where the text is empty (the modality is absent)."""
         if self.tokenizer:
             ids = torch.tensor(self._tokenizer.encode(text).ids, dtype=torch.int64)
         else:
-            raw = np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
+            # A character has at least a byte: what follows the cut need not be encoded.
+            raw = np.frombuffer(text[: self.max_length].encode("utf-8"), dtype=np.uint8)
             ids = torch.from_numpy(raw.astype(np.int64) + NUM_SPECIALS)
         return ids[: self.max_length] if len(ids) else None
 
@@ -99,3 +134,29 @@ def decode_utf8(raw: bytes, *, where: str, errors: str = "raise") -> str:
             f"{where} is not UTF-8 (byte 0x{raw[error.start]:02x} at position {error.start}): "
             "repair it or set data.text.errors=replace."
         ) from error
+
+
+def _read_file(path: Path) -> bytes:
+    """Raises ValueError for a file that is not there or far too large for a text."""
+    try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise ValueError(
+                f"The text {path} has {size:,} bytes, more than {_MAX_BYTES:,}: this is no text "
+                "of an example. Replace or remove it."
+            )
+        return path.read_bytes()
+    except OSError as error:
+        what = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+        raise ValueError(f"Cannot read the text {path}: {what}. Replace or remove it.") from error
+
+
+def _lengths(columns: Sequence[Sequence[Cell]]) -> list[int]:
+    """Bytes of a sample of the texts."""
+    return [length for length in map(_num_bytes, sample(columns, _SAMPLE)) if length]
+
+
+def _num_bytes(cell: Cell) -> int:
+    if isinstance(cell, Path):
+        return cell.stat().st_size if cell.exists() else 0
+    return len(cell.encode("utf-8") if isinstance(cell, str) else cell or b"")

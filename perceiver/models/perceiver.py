@@ -121,7 +121,7 @@ class Perceiver(nn.Module):
 
         Args:
             inputs: modality → raw values (b, …). A modality that is left out is absent everywhere.
-            masks: modality → (b, length) bool, True on elements that are not padding.
+            masks: modality → (b, length …) bool, True on elements that are not padding.
             present: modality → (b,) bool, False where an example lacks the modality.
         """
         return self.decoder(self.encoder(self.byte_array(inputs, masks, present)))

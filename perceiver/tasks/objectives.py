@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -196,16 +197,43 @@ class MultiLabel(Objective):
 class Regression(Objective):
     """`out_dim` real values: mean squared error; reported MAE, RMSE and R².
 
-    Targets are (b, out_dim).
+    Targets are (b, out_dim). The model predicts them standardised, so that values of any unit are
+    learned alike; predictions and metrics are in the targets' own units.
+
+    Args:
+        out_dim: values.
+        monitor: "mae", "rmse" or "r2".
+        mode: "min" or "max".
+        mean: of each value over the training examples; None = 0.
+        std: standard deviation of each; None = 1.
 
     Raises:
-        ValueError: in `losses`, for targets of another shape.
+        ValueError: for means or deviations that are not `out_dim` numbers, or not above 0; in
+            `losses`, for targets of another shape.
     """
 
     targets = "values"
+    mean: Tensor
+    std: Tensor
 
-    def __init__(self, *, out_dim: int, monitor: str = "mae", mode: str = "min") -> None:
+    def __init__(
+        self,
+        *,
+        out_dim: int,
+        monitor: str = "mae",
+        mode: str = "min",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
         super().__init__(out_dim=out_dim, monitor=monitor, mode=mode)
+        mean, std = mean or [0.0] * out_dim, std or [1.0] * out_dim
+        if len(mean) != out_dim or len(std) != out_dim or min(std) <= 0:
+            raise ValueError(
+                f"task.objective.mean={[*mean]} and std={[*std]}: give {out_dim} numbers each, "
+                "deviations above 0"
+            )
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
         if target.shape != outputs.shape:
@@ -214,7 +242,8 @@ class Regression(Objective):
                 f"{tuple(outputs.shape)}: give {self.out_dim} values an example"
             )
         wide = _wide(outputs)
-        return F.mse_loss(wide, target.to(wide.dtype), reduction="none").mean(1)
+        standard = (target - self.mean).to(wide.dtype) / self.std
+        return F.mse_loss(wide, standard, reduction="none").mean(1)
 
     def metrics(self) -> MetricCollection:
         return MetricCollection(
@@ -226,4 +255,4 @@ class Regression(Objective):
         )
 
     def predict(self, outputs: Tensor) -> Tensor:
-        return outputs.float()
+        return outputs.float() * self.std + self.mean

@@ -89,7 +89,7 @@ def test_a_wrong_number_of_columns_is_named_with_file_and_line(make, write, row,
 
 def test_an_unknown_label_is_named_with_file_and_line(make, write):
     write(test="fine\tpos\nodd\tmeh\n")
-    with pytest.raises(ValueError, match=r"test\.tsv, line 2: unknown label 'meh'.*\['neg', 'pos'"):
+    with pytest.raises(ValueError, match=r"test\.tsv:2: unknown label 'meh'.*\['neg', 'pos'"):
         make().setup()
 
 

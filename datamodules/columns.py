@@ -1,0 +1,237 @@
+"""The columns of a data set's rows: files, inline values, numbers, tensors; cells, one a row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from torch import Tensor
+
+from datamodules.readers import Cell, Kind
+
+
+class Column(Sequence[Cell]):
+    """Base of columns: a sequence of cells that can be thinned out and asked what is absent.
+
+    Several million cells must cost little: values stay in Arrow or NumPy arrays, which worker
+    processes share, and become Python objects one by one.
+    """
+
+    def absent(self) -> np.ndarray:
+        """(n,) bool, True where the cell is None."""
+        return np.zeros(len(self), dtype=bool)
+
+    def take(self, indices: np.ndarray) -> Column:
+        """The cells at (k,) integer positions."""
+        raise NotImplementedError
+
+    def fetch(self, indices: Sequence[int]) -> None:
+        """Told before cells are read, for what is better asked for at once."""
+
+    def blocks(self) -> np.ndarray | None:
+        """(n,) numbers; cells that share one lie together."""
+        return None
+
+    def lengths(self, kind: Kind) -> np.ndarray | None:
+        """(n,) how long about the cells' tensors are; None = one is as long as another."""
+        first = next((cell for cell in self if cell is not None), None)
+        if first is None or kind.length_of(first) is None:
+            return None
+        with ThreadPoolExecutor() as pool:  # headers are read outside Python's lock
+            return np.fromiter(pool.map(kind.length_of, self), float, len(self))
+
+
+class Values(Column):
+    """What lies in the table itself: texts, or the bytes of files. An empty text is absent.
+
+    Args:
+        values: n strings, byte strings or structs {bytes, path} (as Hugging Face stores files),
+            null where absent; any sequence, or an Arrow array.
+    """
+
+    def __init__(self, values: Sequence[object] | pa.Array | pa.ChunkedArray) -> None:
+        if isinstance(values, pa.ChunkedArray):
+            values = values.combine_chunks()
+        self.values = values if isinstance(values, pa.Array) else pa.array(values)
+        if pa.types.is_struct(self.values.type):
+            self.values = self.values.field("bytes")
+        if pa.types.is_null(self.values.type):
+            self.values = self.values.cast(pa.string())
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> Cell:
+        return self.values[int(index)].as_py() or None
+
+    def absent(self) -> np.ndarray:
+        empty = pc.equal(pc.binary_length(self.values), 0)
+        return pc.fill_null(empty, True).to_numpy(zero_copy_only=False)
+
+    def take(self, indices: np.ndarray) -> Values:
+        return Values(self.values.take(pa.array(indices)))
+
+
+class Files(Column):
+    """Files named by their paths.
+
+    Args:
+        paths: n paths, relative to `root` or absolute; null or empty where absent.
+        root: the folder that none of them may leave.
+        outside: allow paths out of the root: absolute ones, `..`, and through symbolic links.
+
+    Raises:
+        ValueError: when a cell is read whose path leaves the root (`problems` finds them before).
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | None] | pa.Array | pa.ChunkedArray,
+        *,
+        root: Path,
+        outside: bool = False,
+    ) -> None:
+        self.paths = Values(paths)
+        self.root, self.outside = Path(root), outside
+        self._real_root = os.path.realpath(root)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Path | None:
+        name = self.paths[index]
+        if name is None:
+            return None
+        path = self.root / str(name)
+        if refusal := self._refusal(str(name), is_link=path.is_symlink()):
+            raise ValueError(refusal)
+        return path
+
+    def name(self, index: int) -> str | None:
+        """The path as it is written."""
+        return self.paths[index]
+
+    def absent(self) -> np.ndarray:
+        return self.paths.absent()
+
+    def problems(self) -> dict[int, str]:
+        """Position → what is wrong, where a file does not exist or must not be read.
+
+        Folders are listed, each once: a million files take about a second.
+        """
+        found: dict[int, str] = {}
+        folders: dict[str, dict[str, bool]] = {}
+        for index, name in enumerate(self.paths.values.to_pylist()):
+            if not name:
+                continue
+            folder, _, file = name.rpartition("/")
+            if name.startswith("/"):
+                folder = folder or "/"
+            if folder not in folders:
+                folders[folder] = _listing(os.path.join(self.root, folder))
+            is_link = folders[folder].get(file)
+            if refusal := self._refusal(name, is_link=bool(is_link)):
+                found[index] = refusal
+            elif is_link is None and not os.path.isfile(os.path.join(self.root, name)):
+                found[index] = f"There is no file {self.root / name}: replace or remove it."
+        return found
+
+    def take(self, indices: np.ndarray) -> Files:
+        return Files(self.paths.take(indices).values, root=self.root, outside=self.outside)
+
+    def without(self, indices: np.ndarray) -> Files:
+        """The column with the cells at (k,) positions emptied."""
+        names = self.paths.values
+        keep = np.ones(len(names), dtype=bool)
+        keep[indices] = False
+        kept = pc.if_else(pa.array(keep), names, pa.scalar(None, names.type))
+        return Files(kept, root=self.root, outside=self.outside)
+
+    def _refusal(self, name: str, *, is_link: bool) -> str | None:
+        """Why a path must not be read, or None."""
+        if self.outside:
+            return None
+        hint = "move it there, or allow this with data.outside=true"
+        if ".." in name and ".." in PureWindowsPath(name).parts:
+            return f"The path {name!r} climbs out of folders with '..': {hint}."
+        path = os.path.join(self.root, name)
+        real = os.path.dirname(os.path.realpath(path)) if is_link else None
+        real = real or _real_folder(os.path.dirname(path))
+        if real != self._real_root and not real.startswith(self._real_root.rstrip(os.sep) + os.sep):
+            return f"The file {path} lies outside data.root={self.root}: {hint}."
+        return None
+
+
+class Numbers(Column):
+    """Rows of numbers; NaN is a missing one, a row of nothing else is absent.
+
+    Args:
+        values: (n, k) float.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = np.asarray(values, dtype=np.float64)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        row = self.values[index]
+        return None if np.isnan(row).all() else row
+
+    def absent(self) -> np.ndarray:
+        return np.isnan(self.values).all(axis=1)
+
+    def take(self, indices: np.ndarray) -> Numbers:
+        return Numbers(self.values[indices])
+
+
+class Tensors(Column):
+    """Examples that are decoded already.
+
+    Args:
+        values: a tensor (n, …), or n tensors; None where absent.
+    """
+
+    def __init__(self, values: Tensor | Sequence[Tensor | None]) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> Tensor | None:
+        return self.values[index]
+
+    def absent(self) -> np.ndarray:
+        if isinstance(self.values, Tensor):
+            return super().absent()
+        return np.array([value is None for value in self.values], dtype=bool)
+
+    def take(self, indices: np.ndarray) -> Tensors:
+        if isinstance(self.values, Tensor):
+            return Tensors(self.values[indices])
+        return Tensors([self.values[index] for index in indices])
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def _listing(folder: str) -> dict[str, bool]:
+    """The names in a folder that are no folders; True = a symbolic link."""
+    try:
+        with os.scandir(folder) as entries:
+            return {
+                entry.name: entry.is_symlink()
+                for entry in entries
+                if not entry.is_dir(follow_symlinks=False)
+            }
+    except OSError:
+        return {}

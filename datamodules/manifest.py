@@ -1,0 +1,328 @@
+"""A table of the user's own, a row an example: CSV, TSV, JSON lines or Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datamodules.base import plain
+from datamodules.columns import Column, Files, Numbers, Values
+from datamodules.guess import (
+    SPLIT_NAMES,
+    guess_roles,
+    names_files,
+    target_kind,
+)
+from datamodules.readers import KINDS, kind_of
+from datamodules.rows import Rows, RowsDataModule, sorted_labels
+from datamodules.splits import SPLITS
+from datamodules.table import is_content, numbers, read_table, strings
+
+_MAX_CLASSES = 20  # that any number of rows may have; more must come twice on average
+TARGETS = {"class": "a class", "labels": "labels", "values": "values"}
+
+
+class ManifestDataModule(RowsDataModule):
+    """Whatever the columns of a table say; what is not said is inferred from them.
+
+    Args:
+        path: the table, or split → table.
+        root: the folder that paths in the table are relative to, and must stay in; None = the
+            table's.
+        columns: modality → column, or list of columns: then each is a modality of its own
+            (`image_left`, `image_right`), but for `array`, whose columns together are one. None =
+            inferred; where one is named, no other is.
+        target: column to predict, or columns of numbers or of 0 and 1; None = inferred.
+        targets: "class", "labels" or "values"; None = inferred.
+        separator: between the labels of a cell, where it is no JSON list; None = inferred.
+        classes: the labels, in the order of their indices; None = those of the training rows.
+        split: column of "train", "val" and "test"; None = inferred, or the splits are made.
+        group: column whose equal values are never in two splits that are made: speaker, patient.
+        id: column that names the rows; None = inferred.
+        val_share: part of the rows for validation where neither file nor column gives any.
+        test_share: likewise for the test.
+        text_files: whether text columns name files; None = inferred.
+        outside: allow paths that leave the root.
+        missing_cells: what stands for nothing in CSV and TSV.
+        quoted: whether quotation marks enclose cells; None = in CSV they do, in TSV they are text.
+        **common: options of `RowsDataModule`, which refuses unknown ones.
+    """
+
+    offers = tuple(KINDS)
+
+    def __init__(
+        self,
+        *,
+        path: str | Mapping[str, str],
+        root: str | None = None,
+        columns: Mapping[str, str | Sequence[str] | None] | None = None,
+        target: str | Sequence[str] | None = None,
+        targets: str | None = None,
+        separator: str | None = None,
+        classes: Sequence[str | int] | None = None,
+        split: str | None = None,
+        group: str | None = None,
+        id: str | None = None,
+        val_share: float = 0.1,
+        test_share: float = 0.2,
+        text_files: bool | None = None,
+        outside: bool = False,
+        missing_cells: Sequence[str] = ("",),
+        quoted: bool | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        if not path:
+            raise ValueError("data=manifest needs data.path=FILE (CSV, TSV, JSONL or Parquet)")
+        self.paths = (
+            {n: Path(p) for n, p in path.items() if p}
+            if isinstance(path, Mapping)
+            else {"": Path(path)}
+        )
+        if unknown := set(self.paths) - {"", *SPLITS}:
+            raise ValueError(f"data.path names {sorted(unknown)}, expected some of {list(SPLITS)}.")
+        self.root = Path(root) if root else next(iter(self.paths.values())).parent
+        if targets not in (None, *TARGETS):
+            raise ValueError(f"data.targets={targets}, expected one of {', '.join(TARGETS)}.")
+        self.columns, self.target, self.separator = dict(columns or {}), target, separator
+        if unknown := {name for name in self.columns if kind_of(name) not in KINDS}:
+            raise ValueError(f"data.columns names {sorted(unknown)}, expected {list(KINDS)}.")
+        self.targets_option = targets
+        self.classes = None if classes is None else [str(name) for name in classes]
+        self.split, self.group, self.id = split, group, id
+        self.val_share, self.test_share = val_share, test_share
+        self.text_files, self.outside = text_files, outside
+        self.missing_cells, self.quoted = list(missing_cells), quoted
+
+    def inferred(self) -> dict[str, Any]:
+        found = super().inferred()
+        paths = {split: str(path.absolute()) for split, path in self.paths.items()}
+        return found | plain(
+            {
+                "path": paths.get("", paths),
+                "columns": dict.fromkeys(KINDS) | self.roles.columns,
+                "target": self.roles.target,
+                "targets": self.targets_option,
+                "separator": self.separator,
+                "split": self.roles.split,
+                "id": self.roles.id,
+                "classes": self.class_names if self.targets != "values" else None,
+            }
+        )
+
+    def rows(self) -> Rows:
+        """Raises FileNotFoundError without a table, ValueError for one that makes no sense."""
+        table, splits = self._read()
+        kinds = [kind_of(name) for name in self.modalities] or list(KINDS)
+        self.roles = guess_roles(
+            table,
+            kinds=kinds,
+            columns=self.columns,
+            target=self.target,
+            split=None if splits is not None else self.split,
+            id=self.id,
+            group=self.group,
+        )
+        table, splits = self._labelled(table, splits)
+        found = {name: self._column(name, table) for name in self.roles.columns}
+        if not found:
+            raise ValueError(
+                "no column looks like an image, sound, text or number: name one with "
+                f"data.columns.image=COLUMN and the like, the table has "
+                f"{', '.join(table.column_names)}"
+            )
+        self.modalities = self._choose(self.modalities or found)
+        labels, classes = self._labels(table)
+        groups = None if self.group is None else strings(table[self.group]).to_pylist()
+        given = () if splits is None else set(splits)
+        rows = Rows(
+            found,
+            labels=labels,
+            ids=self._ids(table),
+            splits=splits,
+            held_out=[name for name in ("test", "val") if name not in given],
+            groups=groups,
+            classes=classes,
+        )
+        self.notes += self._describe(rows)
+        return rows
+
+    def _read(self) -> tuple[pa.Table, np.ndarray | None]:
+        """The rows of all files, and the splits of the files where there are several."""
+        errors = self.given.get("text", {}).get("errors", "raise")
+        tables = {
+            split: read_table(
+                path, missing_cells=self.missing_cells, quoted=self.quoted, errors=errors
+            )
+            for split, path in self.paths.items()
+        }
+        self._starts = np.cumsum([0, *(table.num_rows for table in tables.values())])
+        table = pa.concat_tables(tables.values(), promote_options="permissive")
+        self._rows = np.arange(table.num_rows)
+        if "" in tables:
+            return table, None
+        return table, np.repeat(list(tables), [part.num_rows for part in tables.values()])
+
+    def _labelled(
+        self, table: pa.Table, splits: np.ndarray | None
+    ) -> tuple[pa.Table, np.ndarray | None]:
+        """The rows that have a target and a split, and the splits as the column gives them."""
+        if splits is None and self.roles.split:
+            names = strings(table[self.roles.split]).to_pylist()
+            known = [SPLIT_NAMES.get(str(name).strip().lower()) for name in names]
+            if None in known:
+                row = known.index(None)
+                raise ValueError(
+                    f"{self._ids(table)[row]}: data.split={self.roles.split} says "
+                    f"{names[row]!r}, expected one of {', '.join(SPLIT_NAMES)}."
+                )
+            splits = np.array(known)
+        lacking = np.zeros(table.num_rows, dtype=bool)
+        for name in self.roles.target:
+            lacking |= pc.is_null(table[name]).to_numpy()
+        if lacking.all():
+            raise ValueError(f"no row has a target in {', '.join(self.roles.target)}")
+        if lacking.any():
+            first = self._ids(table)[int(lacking.argmax())]
+            self.notes.append(
+                f"warning: {int(lacking.sum()):,} rows have no target and are left out, "
+                f"the first is {first}"
+            )
+            kept = np.flatnonzero(~lacking)
+            table, self._rows = table.take(pa.array(kept)), kept
+            splits = None if splits is None else splits[kept]
+        return table, splits
+
+    def _column(self, name: str, table: pa.Table) -> Column:
+        source, kind = self.roles.columns[name], kind_of(name)
+        if kind == "array":
+            values = {column: numbers(table[column]) for column in source}
+            wrong = [column for column, found in values.items() if found is None]
+            if wrong:
+                raise ValueError(f"data.columns.{name} names {', '.join(wrong)}, not of numbers")
+            return Numbers(np.stack([v.to_numpy() for v in values.values()], axis=1))
+        column = table[source]
+        if is_content(column.type):
+            return Values(column)
+        files = (
+            names_files(kind, column)
+            if kind != "text" or self.text_files is None
+            else (self.text_files)
+        )
+        if not files:
+            return Values(strings(column))
+        return Files(strings(column), root=self.root, outside=self.outside)
+
+    def _labels(self, table: pa.Table) -> tuple[Any, list[str] | None]:
+        """The labels of all rows, and the classes where they are known beforehand."""
+        columns = [table[name] for name in self.roles.target]
+        if self.targets_option is None:
+            self.targets_option, self.separator = target_kind(columns, self.separator)
+        self.targets = TARGETS[self.targets_option]
+        if self.targets == "values":
+            values = [numbers(column) for column in columns]
+            for name, found in zip(self.roles.target, values, strict=True):
+                if found is None:
+                    raise ValueError(f"data.target={name} is not of numbers, which values are")
+            return np.stack([v.to_numpy() for v in values], axis=1), self.roles.target
+        if self.targets == "labels":
+            if len(columns) > 1:
+                bits = np.stack([numbers(column).to_numpy() > 0 for column in columns], axis=1)
+                names = np.array(self.roles.target)
+                return [names[row].tolist() for row in bits], self.roles.target
+            labels = [_several(value, self.separator) for value in columns[0].to_pylist()]
+            return labels, self.classes or sorted_labels(set().union(*labels))
+        if len(columns) > 1:
+            raise ValueError("data.target names several columns, which make no single class")
+        names = _names(columns[0])
+        distinct = len(set(names))
+        if self.classes is None and distinct > max(_MAX_CLASSES, 0.5 * len(names)):
+            raise ValueError(
+                f"data.target={self.roles.target[0]} has {distinct:,} different values in "
+                f"{len(names):,} rows, too many for classes: name another column, or set "
+                "data.targets=labels with data.separator, or data.targets=values"
+            )
+        return names, self.classes or sorted_labels(set(names))
+
+    def _ids(self, table: pa.Table) -> Sequence[str]:
+        if self.roles.id:
+            return _Ids(strings(table[self.roles.id]))
+        return _RowNumbers(self._rows, self._starts, [path.name for path in self.paths.values()])
+
+    def _describe(self, rows: Rows) -> list[str]:
+        """What was made of the table, a line each."""
+        roles, lines = self.roles, []
+        count = len(rows.ids)
+        for name, column in rows.columns.items():
+            source = roles.columns[name]
+            source = source if isinstance(source, str) else ", ".join(source)
+            lacking = int(column.absent().sum())
+            lines.append(
+                f"{name} from {source}" + (f", {lacking:,} rows lack it" if lacking else "")
+            )
+        lines.append(f"target {', '.join(roles.target)} ({self.targets}) of {count:,} rows")
+        if roles.split:
+            lines.append(f"splits from {roles.split}")
+        elif rows.held_out:
+            by = f" by {self.group}" if self.group else ""
+            lines.append(f"held out{by}, at random (data.split_seed): {', '.join(rows.held_out)}")
+        for name, why in roles.ignored.items():
+            lines.append(f"ignored {name}: {why}")
+        return lines + roles.hints
+
+
+def _names(column: pa.ChunkedArray) -> list[str]:
+    """Classes by name; whole numbers without a decimal point, whatever they are written as."""
+    found = numbers(column)
+    if found is not None and pc.all(pc.equal(found, pc.round(found))).as_py():
+        column = found.cast(pa.int64())
+    return strings(column).to_pylist()
+
+
+def _several(cell: Any, separator: str | None) -> list[str]:
+    if isinstance(cell, list):
+        return [str(label) for label in cell]
+    text = str(cell).strip()
+    if text.startswith("["):
+        try:
+            return [str(label) for label in json.loads(text)]
+        except json.JSONDecodeError:
+            text = text.strip("[]")
+    parts = text.split(separator) if separator else [text]
+    return [part.strip() for part in parts if part.strip()]
+
+
+class _Ids(Sequence[str]):
+    """The cells of a column."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self.names = column.combine_chunks()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> str:
+        return str(self.names[int(index)].as_py())
+
+
+class _RowNumbers(Sequence[str]):
+    """my.csv:17, the seventeenth row below the header."""
+
+    are_unique = True
+
+    def __init__(self, rows: np.ndarray, starts: np.ndarray, files: Sequence[str]) -> None:
+        self.rows, self.starts, self.files = rows, starts, files
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> str:
+        row = int(self.rows[index])
+        file = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return f"{self.files[file]}:{row - int(self.starts[file]) + 1}"

@@ -1,0 +1,105 @@
+"""What is odd about a data set: repeated names, leaks between splits, classes that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from torch import Tensor
+
+from datamodules.columns import Column, Files, Values
+from datamodules.splits import SPLITS
+
+_SHORT = 16  # bytes; shorter texts may well come twice
+_FEW = 20  # examples; fewer measure nothing
+
+
+def suspicions(
+    *,
+    columns: Mapping[str, Column],
+    ids: Sequence[str],
+    splits: np.ndarray,
+    targets: Tensor,
+    classes: Sequence[str],
+) -> list[str]:
+    """Warnings for people, a line each.
+
+    Args:
+        columns: modality → cells.
+        ids: names of the rows.
+        splits: (n,) names of splits.
+        targets: (n,) class indices, or (n, k) labels or values.
+        classes: their names.
+
+    Raises:
+        ValueError: there is one class alone, so that nothing can be learned.
+    """
+    if targets.ndim == 1 and len(classes) < 2:
+        raise ValueError(
+            f"all examples are of the class {', '.join(classes)}: nothing can be learned from one "
+            "class, add examples of another or choose another target"
+        )
+    lines = _repeated_names(ids)
+    for name, column in columns.items():
+        lines += _leaks(name, column, splits)
+    if targets.ndim == 1 or not targets.is_floating_point():
+        lines += _absent_classes(targets, classes, splits)
+    for split in SPLITS:
+        count = int((splits == split).sum())
+        if 0 < count < _FEW:
+            lines.append(f"warning: {split} has {count} examples, too few to measure anything")
+    return lines
+
+
+def _repeated_names(ids: Sequence[str]) -> list[str]:
+    if getattr(ids, "are_unique", False):
+        return []
+    counts = pc.value_counts(pa.array(ids))
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    if not len(repeated):
+        return []
+    example = repeated[0].as_py()
+    return [
+        f"warning: {len(repeated):,} ids name several rows, {example['values']} names "
+        f"{example['counts']}"
+    ]
+
+
+def _leaks(name: str, column: Column, splits: np.ndarray) -> list[str]:
+    """Files and texts that training and another split share."""
+    if isinstance(column, Files):
+        values, what = column.paths.values, "a file"
+    elif isinstance(column, Values):
+        values, what = (
+            column.values,
+            "a text" if pa.types.is_string(column.values.type) else "a file",
+        )
+    else:
+        return []
+    codes = pc.fill_null(values.dictionary_encode().indices, -1).to_numpy(zero_copy_only=False)
+    if isinstance(column, Values):
+        short = pc.fill_null(pc.less(pc.binary_length(values), _SHORT), True)
+        codes = np.where(short.to_numpy(zero_copy_only=False), -1, codes)
+    known = np.unique(codes[(splits == "train") & (codes >= 0)])
+    lines = []
+    for split in SPLITS[1:]:
+        rows = np.flatnonzero((splits == split) & np.isin(codes, known))
+        if len(rows):
+            shown = str(values[int(rows[0])].as_py())[:60]
+            lines.append(
+                f"warning: {len(rows):,} examples of {split} have {what} as {name} that train has "
+                f"too ({shown!r}): what is measured on them is memory"
+            )
+    return lines
+
+
+def _absent_classes(targets: Tensor, classes: Sequence[str], splits: np.ndarray) -> list[str]:
+    train = targets[splits == "train"]
+    counts = train.bincount(minlength=len(classes)) if train.ndim == 1 else train.sum(0)
+    absent = [name for name, count in zip(classes, counts.tolist(), strict=True) if not count]
+    if not absent:
+        return []
+    shown = ", ".join(absent[:5]) + (" …" if len(absent) > 5 else "")
+    return [f"warning: no example of train is of {shown}, which cannot be learned"]

@@ -1,0 +1,87 @@
+"""What a data set turns out to be, written into the config before a model is built from it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
+
+from datamodules.readers import kind_of
+
+_TASKS = Path(__file__).parents[1] / "conf" / "task"
+_FITTING = {"a class": "single_label", "labels": "multi_label", "values": "regression"}
+
+
+def build_data(config: DictConfig) -> pl.LightningDataModule:
+    """The data module, set up; the options that it inferred are written into the config.
+
+    The model gets an adapter for each modality of the data: several of a kind (two cameras) each
+    one like the kind's, and none that nothing would be read by. The task becomes one that trains
+    on what the data set's target is.
+    """
+    _ask_for_targets(config)
+    datamodule = instantiate(config.data)
+    datamodule.prepare_data()
+    datamodule.setup()
+    for line in datamodule.summary():
+        rank_zero_info(line)
+    if hasattr(datamodule, "inferred"):
+        with open_dict(config):
+            modalities = config.data.modalities
+            for name, value in datamodule.inferred().items():
+                config.data[name] = value
+            if modalities is None:
+                complete_adapters(config)
+                complete_task(config, datamodule)
+    return datamodule
+
+
+def _ask_for_targets(config: DictConfig) -> None:
+    """A task that was chosen says how to read the target; the default one leaves it open."""
+    if "targets" in config.data and config.data.targets is None:
+        chosen = getattr(get_class(config.task.objective._target_), "targets", None)
+        if chosen in ("labels", "values"):
+            config.data.targets = chosen
+
+
+def complete_adapters(config: DictConfig) -> None:
+    """One adapter for each modality of the data, made like the adapter of its kind."""
+    given = config.model.get("adapters")
+    if given is None:
+        return
+    adapters: dict[str, Any] = {}
+    for name in config.data.modalities:
+        choice = given._get_node(name if name in given else kind_of(name))
+        if choice is None:
+            raise ValueError(
+                f"the data has the modality {name}, for which model.adapters has no "
+                f"{kind_of(name)}: choose 'modality@model.adapters=[…]' with one, or name the "
+                "columns to read in data.columns"
+            )
+        # Unresolved: references to the data's options stay references.
+        adapters[name] = OmegaConf.to_container(copy.deepcopy(choice), resolve=False)
+    config.model.adapters = adapters
+
+
+def complete_task(config: DictConfig, datamodule: pl.LightningDataModule) -> None:
+    """The task that trains on the data set's targets, with the options that it shares."""
+    chosen = getattr(get_class(config.task.objective._target_), "targets", None)
+    if chosen != datamodule.targets:
+        fitting = OmegaConf.load(_TASKS / f"{_FITTING[datamodule.targets]}.yaml")
+        shared = set(fitting) & set(config.task) - {"objective", "_target_"}
+        config.task = OmegaConf.merge(fitting, {name: config.task[name] for name in shared})
+    if datamodule.targets == "values":
+        objective, values = config.task.objective, datamodule.splits["train"].source.targets
+        objective.out_dim = values.shape[1]
+        if objective.mean is None and objective.std is None:
+            std, mean = torch.std_mean(values.double(), dim=0, correction=0)
+            objective.mean = mean.tolist()
+            objective.std = torch.where(std > 0, std, 1.0).tolist()
+    if len(datamodule.modalities) > 6 and config.task.test_subsets == "all":
+        config.task.test_subsets = "single"  # 2^7 subsets would take longer than the training

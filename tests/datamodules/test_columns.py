@@ -1,0 +1,102 @@
+"""Columns: cells come one by one, what is absent is known, and no path leaves its folder."""
+
+import os
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from datamodules.columns import Files, Numbers, Tensors, Values
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A folder with files, a link to one of them, and links that lead out of it."""
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    (inside / "sub").mkdir(parents=True)
+    outside.mkdir()
+    for path in (inside / "a.png", inside / "sub" / "b.png", outside / "secret.png"):
+        path.write_bytes(b"x")
+    (inside / "near.png").symlink_to(inside / "a.png")
+    (inside / "far.png").symlink_to(outside / "secret.png")
+    (inside / "way").symlink_to(outside)
+    return inside
+
+
+@pytest.mark.parametrize("name", ["a.png", "sub/b.png", "./a.png", "near.png", "{root}/a.png"])
+def test_files_inside_are_found(root, name):
+    column = Files([name.format(root=root)], root=root)
+    assert column[0].read_bytes() == b"x"
+    assert column.problems() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../outside/secret.png", r"climbs out of folders with '\.\.'"),
+        ("sub/../a.png", r"'\.\.'"),
+        ("..\\outside\\secret.png", r"'\.\.'"),
+        ("far.png", "lies outside data.root="),
+        ("way/secret.png", "lies outside data.root="),
+        ("/etc/passwd", "lies outside data.root="),
+        ("{root}-sibling/a.png", "lies outside data.root="),
+    ],
+)
+def test_paths_that_leave_the_root_are_refused_before_and_when_they_are_read(root, name, reason):
+    column = Files(["a.png", name.format(root=root)], root=root)
+    problems = column.problems()
+    assert set(problems) == {1}
+    with pytest.raises(ValueError, match=reason) as refused:
+        column[1]
+    assert problems[1] == str(refused.value)
+    assert "data.outside=true" in problems[1]
+
+
+def test_paths_may_leave_the_root_if_that_is_allowed(root):
+    names = ["../outside/secret.png", "far.png", "way/secret.png"]
+    column = Files(names, root=root, outside=True)
+    assert column.problems() == {}
+    assert all(cell.read_bytes() == b"x" for cell in column)
+
+
+def test_lost_files_are_found_without_opening_any(root):
+    names = ["a.png", "sub/none.png", None, "none/a.png", "", "sub/b.png", "sub", "A.PNG"]
+    problems = Files(names, root=root).problems()
+    lost = {1, 3, 6} | (set() if (root / "A.PNG").exists() else {7})
+    assert set(problems) == lost
+    assert problems[1] == f"There is no file {root}/sub/none.png: replace or remove it."
+
+
+def test_a_name_of_bytes_that_cannot_be_a_path_is_a_lost_file(root):
+    assert set(Files(["a\0b.png"], root=root).problems()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("column", "absent"),
+    [
+        (Values(["one", None, "", "four"]), [False, True, True, False]),
+        (Values([b"one", None, b"", b"four"]), [False, True, True, False]),
+        (Numbers([[1, np.nan], [np.nan] * 2, [2, 3]]), [False, True, False]),
+        (Tensors(torch.zeros(3, 2)), [False] * 3),
+        (Tensors([torch.zeros(2), None]), [False, True]),
+        (Files(["a", None, ""], root="."), [False, True, True]),
+    ],
+)
+def test_absent_cells_are_none(column, absent):
+    assert column.absent().tolist() == absent
+    assert [cell is None for cell in column] == absent
+    taken = column.take(np.array([1, 0]))
+    assert len(taken) == 2
+    assert taken.absent().tolist() == [absent[1], absent[0]]
+
+
+def test_content_is_read_from_the_structs_that_hugging_face_stores():
+    cells = pa.array([{"bytes": b"x", "path": "a.png"}, {"bytes": None, "path": None}, None])
+    column = Values(cells)
+    assert list(column) == [b"x", None, None]
+
+
+def test_emptied_cells_are_absent(root):
+    column = Files(["a.png", "none.png", "sub/b.png"], root=root).without(np.array([1]))
+    assert [cell and os.path.basename(cell) for cell in column] == ["a.png", None, "b.png"]
