@@ -70,8 +70,17 @@ class ConstantPositions(Positions):
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
     @abstractmethod
-    def axis_code(self, axis: int, length: int) -> Float[Tensor, "length code"]:
-        """The codes of one axis, in float64 on the CPU."""
+    def places(self, axis: int, length: int) -> Float[Tensor, " length"]:
+        """Where the elements of one axis stand, in float64 on the CPU."""
+
+    @abstractmethod
+    def code(self, axis: int, places: Float[Tensor, " n"]) -> Float[Tensor, "n code"]:
+        """The codes of some places of one axis, in float64."""
+
+    def _axis_codes(self, axis: int, length: int) -> Float[Tensor, "length code"]:
+        # Piece by piece: of a long axis the float64 codes would take twice what is kept.
+        pieces = self.places(axis, length).split(1 << 16)
+        return torch.cat([self.code(axis, piece).to(self._like) for piece in pieces])
 
     def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
         key = (shape, self._like.device, self._like.dtype)
@@ -81,7 +90,7 @@ class ConstantPositions(Positions):
             # The cache outlives a validation loop, and a context that sets the default device.
             with torch.inference_mode(False), torch.device("cpu"):
                 self._cache[key] = tuple(
-                    self.axis_code(axis, length).to(self._like) for axis, length in enumerate(shape)
+                    self._axis_codes(axis, length) for axis, length in enumerate(shape)
                 )
         return self._cache[key]
 
@@ -131,7 +140,7 @@ class FourierPositions(ConstantPositions):
             raise ValueError(f"input of shape {shape} has other axes than positions {self.shape}")
         return super().forward(shape)
 
-    def axis_code(self, axis: int, length: int) -> Float[Tensor, "length code"]:
+    def places(self, axis: int, length: int) -> Float[Tensor, " length"]:
         full = self.shape[axis] if self.absolute else length
         if length > full:
             raise ValueError(
@@ -141,8 +150,11 @@ class FourierPositions(ConstantPositions):
         span = torch.linspace(-1.0, 1.0, full, dtype=torch.float64)
         if full == 1:
             span = torch.zeros_like(span)
+        return span[:length]
+
+    def code(self, axis: int, places: Float[Tensor, " n"]) -> Float[Tensor, "n code"]:
         return fourier_features(
-            span[:length, None],
+            places[:, None],
             num_bands=self.num_bands,
             max_resolution=self.max_resolution[axis : axis + 1],
         )
@@ -226,7 +238,10 @@ class SinusoidalPositions(ConstantPositions):
             raise ValueError(f"sinusoidal positions have one axis, input has shape {shape}")
         return super().forward(shape)
 
-    def axis_code(self, axis: int, length: int) -> Float[Tensor, "length code"]:
+    def places(self, axis: int, length: int) -> Float[Tensor, " length"]:
+        return torch.arange(length, dtype=torch.float64)
+
+    def code(self, axis: int, places: Float[Tensor, " n"]) -> Float[Tensor, "n code"]:
         exponent = torch.arange(0, self.dim, 2, dtype=torch.float64) / self.dim
-        angles = torch.arange(length)[:, None] * self.max_period**-exponent
+        angles = places[:, None] * self.max_period**-exponent
         return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)

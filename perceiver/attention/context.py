@@ -14,6 +14,9 @@ from perceiver.types import Segment
 
 T = TypeVar("T")
 
+# Places whose codes are looked at together: codes of a long axis are large.
+PLACES = 1 << 18
+
 
 class Scaled(NamedTuple):
     """A segment's normalised tokens, position codes left where they are.
@@ -114,7 +117,9 @@ def _var_mean(values: Float[Tensor, "*places c"]) -> tuple[Tensor, Tensor]:
     """Variance and mean of the last dimension, as products: quicker than sums of a few numbers."""
     average = values.new_full((values.shape[-1],), 1 / values.shape[-1])
     mean = values @ average
-    return (values - mean[..., None]).square() @ average, mean
+    pieces = zip(values.split(PLACES, -2), mean.split(PLACES, -1), strict=True)
+    variance = [(x - m[..., None]).square() @ average for x, m in pieces]
+    return variance[0] if len(variance) == 1 else torch.cat(variance, -1), mean
 
 
 def _weighted(weights: Sequence[int], values: Sequence[Tensor]) -> Tensor:
