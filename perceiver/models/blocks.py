@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from perceiver.attention.context import Context
 from perceiver.attention.init import lecun_linear
-from perceiver.models.lean import cheap, lean
+from perceiver.models.lean import cheap, lean, pays
 from perceiver.types import ByteArray
 
 
@@ -84,13 +84,20 @@ class AttentionBlock(nn.Module):
             context: what to attend to, a tensor or `self.context` of a byte array.
             mask: of a tensor: True = may be attended to.
         """
-        with lean(latents):
-            query = cheap(self.norm, latents)
-            if isinstance(context, Tensor) and self.norm_context is not None:
-                context = cheap(self.norm_context, context)
-            read = self.dropout(self.attention(query, context, mask=mask).out)
-            latents = latents + read if self.query_residual else read
-            return latents + self.mlp(cheap(self.norm_mlp, latents))
+        if not pays(latents):
+            return self._forward(latents, context, mask)
+        with lean():
+            return self._forward(latents, context, mask)
+
+    def _forward(
+        self, latents: Tensor, context: Tensor | Context | None, mask: Tensor | None
+    ) -> Tensor:
+        query = cheap(self.norm, latents)
+        if isinstance(context, Tensor) and self.norm_context is not None:
+            context = cheap(self.norm_context, context)
+        read = self.dropout(self.attention(query, context, mask=mask).out)
+        latents = latents + read if self.query_residual else read
+        return latents + self.mlp(cheap(self.norm_mlp, latents))
 
     def context(self, inputs: ByteArray, mask: Bool[Tensor, "b m"] | None = None) -> Context:
         """The byte array under this block's norm, for any number of forwards of the block.

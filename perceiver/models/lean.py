@@ -56,25 +56,24 @@ def _unpack(kept: Tensor | _Recipe) -> Tensor:
     return kept.follow() if isinstance(kept, _Recipe) else kept
 
 
+def pays(like: Tensor) -> bool:
+    """Whether `lean` is worth its while for operations on tensors of this size."""
+    return (
+        torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()  # a compiler decides for itself what to keep
+        and like.numel() >= WORTHWHILE
+    )
+
+
 @contextmanager
-def lean(like: Tensor) -> Iterator[None]:
+def lean() -> Iterator[None]:
     """Where results of `cheap` are computed again in the backward pass rather than kept.
 
     A linear layer keeps its input for the gradient of its weight: here a norm of the residual
     stream, or an activation, each as large as what it was computed from, which is kept as well. A
     backward pass through a backward pass does not go through what was computed again.
-
-    Args:
-        like: a tensor of the size in question; small ones are kept, which is quicker.
     """
     global _cheap
-    if (
-        not torch.is_grad_enabled()
-        or torch.compiler.is_compiling()  # the compiler decides for itself what to keep
-        or like.numel() < WORTHWHILE
-    ):
-        yield
-        return
     # The results live until the end of this block, so that nothing else takes their memory.
     outer, _cheap = _cheap, []
     try:

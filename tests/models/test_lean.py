@@ -12,12 +12,7 @@ from torch import nn
 from perceiver.attention import Attention
 from perceiver.models import AttentionBlock
 from perceiver.models import lean as module
-from perceiver.models.lean import cheap, lean
-
-
-@pytest.fixture
-def any_size(monkeypatch):
-    monkeypatch.setattr(module, "WORTHWHILE", 0)
+from perceiver.models.lean import cheap, lean, pays
 
 
 def gradients(block, *inputs):
@@ -42,7 +37,7 @@ def test_gradients_are_those_of_keeping_everything(context_dim, kernel, monkeypa
 
 
 @pytest.mark.parametrize("is_lean", [True, False])
-def test_a_norm_lives_no_longer_than_its_block(is_lean, any_size):
+def test_a_norm_lives_no_longer_than_its_block(is_lean):
     linear, x = nn.Linear(5, 3), torch.randn(2, 5, requires_grad=True)
     born = []
 
@@ -51,7 +46,7 @@ def test_a_norm_lives_no_longer_than_its_block(is_lean, any_size):
         born.append(weakref.ref(result))
         return result
 
-    with lean(x) if is_lean else torch.enable_grad():
+    with lean() if is_lean else torch.enable_grad():
         out = linear(cheap(norm, x))
     assert (born[0]() is None) is is_lean
     out.sum().backward()
@@ -59,18 +54,17 @@ def test_a_norm_lives_no_longer_than_its_block(is_lean, any_size):
     torch.testing.assert_close(x.grad, linear.weight.sum(0) * x.cos())
 
 
-def test_small_tensors_are_kept():
-    calls = []
-    x = torch.randn(2, 5, requires_grad=True)
-    with lean(x):
-        out = nn.Linear(5, 3)(cheap(lambda values: calls.append(1) or values.sin(), x))
-    out.sum().backward()
-    assert calls == [1]
+@pytest.mark.parametrize("numel", [module.WORTHWHILE - 1, module.WORTHWHILE])
+def test_only_large_tensors_in_training_are_computed_again(numel):
+    large = numel == module.WORTHWHILE
+    assert pays(torch.empty(numel)) is large
+    with torch.no_grad():
+        assert not pays(torch.empty(numel))
 
 
-def test_half_precision_is_computed_again_in_half_precision(any_size):
+def test_half_precision_is_computed_again_in_half_precision():
     linear, x = nn.Linear(5, 3), torch.randn(2, 5, requires_grad=True)
-    with torch.autocast("cpu", torch.bfloat16), lean(x):
+    with torch.autocast("cpu", torch.bfloat16), lean():
         out = linear(cheap(nn.functional.gelu, linear.weight.new_ones(2, 5).bfloat16() * x))
     out.float().sum().backward()
     assert x.grad.isfinite().all()
