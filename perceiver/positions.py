@@ -138,19 +138,22 @@ class FourierPositions(ConstantPositions):
     def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
         if len(shape) != len(self.shape):
             raise ValueError(f"input of shape {shape} has other axes than positions {self.shape}")
-        return super().forward(shape)
+        if not self.absolute:
+            return super().forward(shape)
+        for length, full in zip(shape, self.shape, strict=True):
+            if length > full:
+                raise ValueError(
+                    f"input is {length} long but its positions end at {full}: "
+                    "shorten the input or raise the adapter's maximum"
+                )
+        # Whatever its length, an input's codes are the first of those of the full grid.
+        codes = super().forward(self.shape)
+        return tuple(code[:length] for code, length in zip(codes, shape, strict=True))
 
     def places(self, axis: int, length: int) -> Float[Tensor, " length"]:
-        full = self.shape[axis] if self.absolute else length
-        if length > full:
-            raise ValueError(
-                f"input is {length} long but its positions end at {full}: "
-                "shorten the input or raise the adapter's maximum"
-            )
-        span = torch.linspace(-1.0, 1.0, full, dtype=torch.float64)
-        if full == 1:
-            span = torch.zeros_like(span)
-        return span[:length]
+        if length == 1:
+            return torch.zeros(1, dtype=torch.float64)
+        return torch.linspace(-1.0, 1.0, length, dtype=torch.float64)
 
     def code(self, axis: int, places: Float[Tensor, " n"]) -> Float[Tensor, "n code"]:
         return fourier_features(
