@@ -12,7 +12,7 @@ from benchmarks.configurations import CONFIGURATIONS
 from benchmarks.contestants import Contestant
 from benchmarks.run import measure, parser
 
-KERNELS = tuple(f"cross_attention.kernel={name}" for name in ("dense", "sdpa", "chunked"))
+KERNELS = tuple(f"cross_attention.kernel={name}" for name in ("dense", "sdpa", "folded"))
 LATENT_KERNELS = ("latent_attention.kernel=dense", "latent_attention.kernel=chunked")
 PRECISIONS = ("medium", "bf16-mixed", "bf16-true")
 
@@ -35,14 +35,15 @@ def main() -> None:
     chosen = {
         name: (
             CONFIGURATIONS[name],
-            [Contestant.parse("+".join(["ours", *word])) for word in _words(name)],
+            [Contestant.parse("+".join(["ours", *word])) for word in words(name)],
         )
         for name in arguments.only or ABLATIONS
     }
     measure(chosen, arguments, kind="ablations")
 
 
-def _words(name: str) -> list[tuple[str, ...]]:
+def words(name: str) -> list[tuple[str, ...]]:
+    """What is added to "ours" in each row of a configuration: nothing first."""
     return [(), *((word,) for word in ABLATIONS[name])]
 
 

@@ -210,6 +210,7 @@ def _prepare(
             break
         entry["memory"][step], entry["total_memory"][step] = taken["rise"], taken["total"]
         entry["first"][step] = timed["seconds"][0]
+        entry["first_seconds"] += taken["first_seconds"]
     if "parameters" not in entry:
         return {key: entry[key] for key in ("absent", "error") if key in entry}
     return entry

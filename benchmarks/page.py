@@ -79,7 +79,7 @@ def write_page(found: Sequence[Mapping[str, Any]], folder: Path) -> Path:
 def _device(results: Results, device: str, folder: Path) -> list[str]:
     parts = [f"## On a {device.upper().replace('CUDA', 'GPU')}", "", _machine(results), ""]
     if "peers" in results:
-        parts += [_bars(results), _peers(results["peers"])]
+        parts += [_bars(results, device), _peers(results["peers"])]
     if "scaling" in results:
         parts += [_scaling(results["scaling"], device, folder)]
     if "ablations" in results:
@@ -110,10 +110,12 @@ def _machine(results: Results) -> str:
     return "\n".join(lines) + f"\n\n```bash\n{commands}\n```"
 
 
-def _bars(results: Results) -> str:
+def _bars(results: Results, device: str) -> str:
     """Every promise beside what was reached; the roof is the peak on what cannot be avoided."""
     rows = []
     for bar in BARS:
+        if bar.device != device:
+            continue
         value, roof = evaluate(bar, results)
         sign = "≤" if bar.at_most else "≥"
         reached = "not measured" if value is None else f"{value:.3g}{bar.unit}"

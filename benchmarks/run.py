@@ -116,13 +116,13 @@ def measure(
 
 
 def command() -> str:
-    """The command line that is running, as one would type it."""
-    module = Path(sys.argv[0]).stem
-    return " ".join(["python -m", f"benchmarks.{module}", *map(_without_folder, sys.argv[1:])])
-
-
-def _without_folder(argument: str) -> str:
-    return Path(argument).name if os.path.isabs(argument) else argument
+    """The command line that is running, as another would type it: places become FILE and DIR."""
+    module, words = Path(sys.argv[0]).stem, []
+    for word, before in zip(sys.argv[1:], sys.argv, strict=False):
+        if word in ("--json", "--log") or before in ("--json", "--log"):
+            continue
+        words.append("DIR" if before in ("--data-root", "--before") else word)
+    return " ".join(["python -m", f"benchmarks.{module}", *words])
 
 
 def main() -> None:

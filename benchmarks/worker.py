@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ from benchmarks.contestants import Contestant, NotApplicable, build  # noqa: E40
 from benchmarks.memory import highest, rise  # noqa: E402
 from benchmarks.peak import matmul_rates  # noqa: E402
 
+FOLDERS = re.compile(r"(?<![\w.])(/[\w.+-]+)+/")  # results name no place of this machine
 SAMPLES = 64  # output values that are compared between contestants
 
 
@@ -101,13 +103,19 @@ class Bench:
             seconds.append(time.perf_counter() - start)
         return {"seconds": seconds}
 
-    def memory(self, kind: str) -> dict[str, int]:
-        """Bytes of a step beside parameters, inputs and gradients, all there beforehand."""
+    def memory(self, kind: str) -> dict[str, float]:
+        """Bytes of a step beside parameters, inputs and gradients, all there beforehand.
+
+        And seconds of the first such step, which compiles what is compiled.
+        """
         assert self.step is not None
+        start = time.perf_counter()
         self.step(kind)
+        first = time.perf_counter() - start
         for parameter in self.module.parameters():
             parameter.grad = torch.zeros_like(parameter) if kind == "train" else None
-        return {"rise": rise(lambda: self.step(kind), self.device), "total": highest(self.device)}
+        risen = rise(lambda: self.step(kind), self.device)
+        return {"rise": risen, "total": highest(self.device), "first_seconds": first}
 
     def peak(self, precision: str, side: int) -> dict[str, list[float]]:
         """Operations a second of matrix products of several shapes."""
@@ -158,7 +166,8 @@ def main() -> None:
         except NotApplicable as error:
             answer = {"absent": str(error)}
         except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
+            message = FOLDERS.sub("", str(error)).split("\n")[0]
+            answer = {"error": f"{type(error).__name__}: {message}"}
             bench.step = None
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

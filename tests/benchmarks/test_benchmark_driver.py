@@ -20,7 +20,7 @@ class FakeWorker:
             return {"error": "RuntimeError: no"}
         return {
             "build": {"parameters": 7, "first_seconds": 1.0, "output": list(self.output)},
-            "memory": {"rise": 3, "total": 5},
+            "memory": {"rise": 3, "total": 5, "first_seconds": 2.0},
             "time": {"seconds": [0.25] * (arguments.get("iterations") or 1)},
         }[do]
 
@@ -59,6 +59,7 @@ def test_times_and_memory_reach_the_results():
     assert entry["seconds"]["train"] == {"median": 0.25, "low": 0.25, "high": 0.25, "count": 6}
     assert entry["memory"] == {"train": 3}
     assert entry["total_memory"] == {"train": 5}
+    assert entry["first_seconds"] == 3.0  # forward, and the first training step
     assert found["flops"]["train"] == CONFIGURATIONS["latents"].flops("train")
 
 
@@ -100,7 +101,7 @@ def test_a_worker_measures_a_model_in_a_process_of_its_own():
         assert entry["memory"]["train"] >= 0
         assert entry["total_memory"]["train"] > 1e7
         assert found["peaks"]["fp32"] > 1e8
-        assert pool.worker("ours").ask("time", kind="sideways", iterations=1).keys() == {"error"}
+        assert pool.worker("ours").ask("dance").keys() == {"error"}
         torch_version = pool.worker("ours").ask("versions")["torch"]
     import torch
 
