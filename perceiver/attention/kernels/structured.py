@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor
 
 # Scores that a chunk holds: 4 MiB in float32, what stays in a core's share of the cache.
 CHUNK_NUMBERS = 1 << 20
+# On other devices, 128 MiB: so large that launching kernels does not count.
+DEVICE_CHUNK_NUMBERS = 1 << 25
 # Lines of a grid that a chunk holds at most: each adds a column to the product of the scores.
 CHUNK_LINES = 8
 # Scores that cannot pass this are exponentiated as they are: e⁶⁰ times ten million tokens still
@@ -104,11 +108,13 @@ class _Tokens:
         self._rooms: dict[str, Tensor] = {}
 
     def chunks(self, rows: int) -> Iterator[_Chunk]:
+        is_cpu = self.content.device.type == "cpu"
+        numbers = CHUNK_NUMBERS if is_cpu else DEVICE_CHUNK_NUMBERS
         line = max(1, rows * self.width)
-        lines = max(1, min(self.lines, CHUNK_NUMBERS // line))
+        lines = max(1, min(self.lines, numbers // line))
         if self.is_grid:
             lines = min(lines, CHUNK_LINES)
-        group = max(1, CHUNK_NUMBERS // (line * lines))
+        group = max(1, numbers // (line * lines))
         for first in range(0, self.batch, group):
             examples = slice(first, min(first + group, self.batch))
             for start in range(0, self.lines, lines):
@@ -211,7 +217,12 @@ def _is_safe(
     query_tail: Tensor | None,
     query_columns: Tensor | None,
 ) -> bool:
-    """Whether no score can pass SAFE_SCORE, by Cauchy's inequality."""
+    """Whether no score can pass SAFE_SCORE, by Cauchy's inequality.
+
+    Only a CPU is asked: the answer of another device would have to be waited for.
+    """
+    if content.device.type != "cpu" or content.shape[0] == 0:
+        return content.shape[0] == 0
     bound = query.float().norm(dim=-1).max() * content.float().norm(dim=-1).max()
     if rho is not None and query_tail is not None:
         if code is not None:
@@ -228,6 +239,17 @@ def _layout(query_tail: Tensor | None, query_columns: Tensor | None) -> tuple[in
     if query_columns is None or query_tail is None:
         return 0, 0
     return query_tail.shape[-1], query_columns.shape[-1]
+
+
+def _kernels(
+    content: Tensor, code: Tensor | None, query_columns: Tensor | None
+) -> ModuleType | None:
+    """The Triton kernels, where they serve: else chunks do, on any device."""
+    if content.device.type != "cuda" or find_spec("triton") is None:
+        return None
+    from perceiver.attention.kernels import structured_triton
+
+    return structured_triton if structured_triton.supports(content, code, query_columns) else None
 
 
 _SCHEMA = (
@@ -249,12 +271,15 @@ def _attend(
     query_tail: Tensor | None,
     query_columns: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    kernels = _kernels(content, code, query_columns)
+    if kernels is not None:
+        return kernels.forward(query, content, rho, code, query_tail, query_columns)
     b, rows = content.shape[0], query.shape[1]
     tokens = _Tokens(content, rho, code, *_layout(query_tail, query_columns))
     read, tail, columns, lse = _empty_results(query, content, query_tail, query_columns)
     for total in (read, tail, columns):
         total.zero_()
-    is_safe = b == 0 or _is_safe(query, content, rho, code, query_tail, query_columns)
+    is_safe = _is_safe(query, content, rho, code, query_tail, query_columns)
     peak = read.new_full((b, rows, 1), 0.0 if is_safe else float("-inf"))
     for chunk in tokens.chunks(rows):
         loaded = tokens.load(chunk)
@@ -333,6 +358,12 @@ def _attend_backward(
     like that of the scores), the gradient of a score is w (g − offset), offset being Σ w g less the
     gradient of the log-sum-exp. Each sum over tokens then is a read, or its transpose.
     """
+    kernels = _kernels(content, code, query_columns)
+    if kernels is not None:
+        return kernels.backward(
+            query, content, rho, code, query_tail, query_columns,
+            lse, offset, grad_read, grad_tail, grad_columns, for_tokens,
+        )  # fmt: skip
     b, rows = content.shape[0], query.shape[1]
     tokens = _Tokens(content, rho, code, *_layout(query_tail, query_columns))
     d_query, d_tail, d_columns, _ = _empty_results(query, content, query_tail, query_columns)
@@ -340,7 +371,7 @@ def _attend_backward(
         total.zero_()
     d_content, d_rho, d_code = _empty_token_gradients(content, rho, code, for_tokens)
     d_code.zero_()
-    is_safe = b == 0 or _is_safe(query, content, rho, code, query_tail, query_columns)
+    is_safe = _is_safe(query, content, rho, code, query_tail, query_columns)
     # −lse and −offset enter as the queries of the channel that is 1.
     shifted = query.to(tokens.dtype).expand(b, -1, -1).clone()
     shifted[..., -1] -= lse.masked_fill(lse == float("-inf"), 0.0)

@@ -9,6 +9,8 @@ columns are added to the scores: so the position of a token costs a score one mu
 
 from __future__ import annotations
 
+from typing import no_type_check  # Triton reads sources: nothing may wrap these functions
+
 import triton
 import triton.language as tl
 
@@ -16,6 +18,7 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
+@no_type_check
 def _tile(start, row, is_row, stride, num, BLOCK: tl.constexpr):
     """(rows, BLOCK) of a matrix, zeros beyond its `num` columns and in rows outside."""
     column = tl.arange(0, BLOCK)
@@ -24,6 +27,7 @@ def _tile(start, row, is_row, stride, num, BLOCK: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def _put(start, row, is_row, stride, num, value, BLOCK: tl.constexpr):
     column = tl.arange(0, BLOCK)
     at = start + row[:, None] * stride + column[None, :]
@@ -31,6 +35,7 @@ def _put(start, row, is_row, stride, num, value, BLOCK: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def _tokens(
     content,
     side,
@@ -65,6 +70,7 @@ def _tokens(
 
 
 @triton.jit
+@no_type_check
 def _on_line(
     query, line, row, is_row, terms, lines, scale, KX: tl.constexpr, BLOCK_X: tl.constexpr
 ):
@@ -75,11 +81,13 @@ def _on_line(
 
 
 @triton.jit
+@no_type_check
 def _channel(values, KX: tl.constexpr, BLOCK_X: tl.constexpr):
     return tl.sum(tl.where(tl.arange(0, BLOCK_X)[None, :] == KX, values, 0.0), 1)
 
 
 @triton.jit
+@no_type_check
 def _product(
     query,
     query_side,
@@ -101,6 +109,7 @@ def _product(
 
 
 @triton.jit
+@no_type_check
 def forward_kernel(
     query,
     content,
@@ -221,6 +230,7 @@ def forward_kernel(
 
 
 @triton.jit
+@no_type_check
 def backward_rows_kernel(
     query,
     content,
@@ -347,6 +357,7 @@ def backward_rows_kernel(
 
 
 @triton.jit
+@no_type_check
 def backward_tokens_kernel(
     query,
     content,

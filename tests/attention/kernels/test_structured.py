@@ -28,7 +28,7 @@ def definition(query, content, rho=None, code=None, query_tail=None, query_colum
     weights = torch.where(keep[:, None], (scores - shift).exp(), 0.0)
     content_read, scaled = weights @ content, None if rho is None else weights * rho[:, None]
     if query_columns is not None:
-        grid = scaled.unflatten(-1, (LINES, COLUMNS))
+        grid = scaled.unflatten(-1, grid.shape[2:])
         return content_read, grid.sum(-1), grid.sum(-2), lse
     return content_read, None if code is None else scaled @ code, None, lse
 
