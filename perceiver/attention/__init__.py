@@ -2,6 +2,7 @@
 
 from perceiver.attention.attention import Attention, AttentionAux, AttentionOutput
 from perceiver.attention.axes import AXES
+from perceiver.attention.context import Context
 from perceiver.attention.losses import (
     ReinforceLoss,
     RunningBaseline,
@@ -37,6 +38,7 @@ __all__ = [
     "AttentionStem",
     "BahdanauAttention",
     "BahdanauStep",
+    "Context",
     "CosineAttention",
     "DifferentialAttention",
     "DotAttention",
