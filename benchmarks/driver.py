@@ -19,6 +19,7 @@ from benchmarks.peak import SIDE
 
 WORKER = Path(__file__).with_name("worker.py")
 STEPS = ("forward", "train")
+LEAST_ROUNDS = 3
 TOLERANCE = 1e-3  # relative distance of outputs beyond which contestants are not at equal work
 
 
@@ -143,6 +144,7 @@ def compare(
     rounds: int,
     steps: Sequence[str] = STEPS,
     turn_seconds: float = 0.5,
+    seconds: float = math.inf,
 ) -> dict[str, Any]:
     """Measure contestants on one configuration, in turns.
 
@@ -153,6 +155,7 @@ def compare(
         rounds: how often each has its turn at each step.
         steps: "forward", "train" or both.
         turn_seconds: quick steps are repeated within a turn for about so long.
+        seconds: after so long no further round begins, though not before the third is over.
 
     Raises:
         ValueError: if contestants with equal weights do not answer alike.
@@ -163,7 +166,10 @@ def compare(
     _check_agreement(found)
     ready = [who for who in contestants if "parameters" in found[who.label]]
     times: dict[tuple[str, str], list[float]] = {}
+    start = time.perf_counter()
     for number in range(rounds):
+        if number >= LEAST_ROUNDS and time.perf_counter() - start > seconds:
+            break
         pool.measure_peaks()
         for step in steps:
             for who in _rotated(ready, number):
@@ -192,7 +198,7 @@ def compare(
 def _prepare(
     pool: Pool, configuration: Configuration, who: Contestant, steps: Sequence[str]
 ) -> dict[str, Any]:
-    """Build one contestant, take its memory, and time one step of each kind."""
+    """Build one contestant and take its memory and a first time at each kind of step."""
     try:
         worker = pool.worker(who.label, who.library)
     except FileNotFoundError as error:
@@ -204,12 +210,11 @@ def _prepare(
         if "parameters" not in entry:
             break
         taken = worker.ask("memory", kind=step)
-        timed = worker.ask("time", kind=step, iterations=1) if "rise" in taken else taken
-        if "seconds" not in timed:
-            entry = timed
+        if "rise" not in taken:
+            entry = taken
             break
         entry["memory"][step], entry["total_memory"][step] = taken["rise"], taken["total"]
-        entry["first"][step] = timed["seconds"][0]
+        entry["first"][step] = taken["seconds"]
         entry["first_seconds"] += taken["first_seconds"]
     if "parameters" not in entry:
         return {key: entry[key] for key in ("absent", "error") if key in entry}

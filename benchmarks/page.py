@@ -39,7 +39,7 @@ that needs fewer operations than the definition can pass 100 %.
 The Fourier codes of the peers' own adapters are part of their step, except in the cross-attends
 alone and in the ragged batch, where they are given the tokens ready-made. lucidrains' layers have
 no biases on queries, keys and values, and gated MLPs; its inner widths are set so that parameters
-and operations are as many, to a few per cent. All MLPs use the tanh form of GELU.
+are as many, to half a per cent. All MLPs use the tanh form of GELU.
 """
 
 

@@ -39,6 +39,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     made.add_argument("--threads", type=int, default=0, help="of the CPU; 0 = torch's choice")
     made.add_argument("--rounds", type=int, default=5, help="turns of every contestant")
+    made.add_argument(
+        "--seconds", type=float, default=60.0, help="after which no fourth or later turn begins"
+    )
     made.add_argument("--quick", action="store_true", help="tiny sizes, one round")
     made.add_argument("--json", type=Path, default=None, metavar="FILE", help="where results go")
     made.add_argument("--log", type=Path, default=None, help="what the workers print")
@@ -105,6 +108,7 @@ def measure(
                 rounds=1 if arguments.quick else arguments.rounds,
                 steps=steps,
                 turn_seconds=0.0 if arguments.quick else 0.5,
+                seconds=arguments.seconds,
             )
             results["configurations"][name] = found
             results["machine"] = machine(pool, arguments.threads)

@@ -141,6 +141,7 @@ def _point(pool: Pool, configuration: Configuration, who: Sequence[Any], argumen
         rounds=1 if arguments.quick else arguments.rounds,
         steps=STEPS if configuration.num_tokens <= TRAINED_TOKENS else ("forward",),
         turn_seconds=0.0 if arguments.quick else 0.5,
+        seconds=arguments.seconds,
     )
 
 

@@ -98,7 +98,7 @@ def run(variant: Variant, overrides: Sequence[str], epochs: int, threads: int) -
 
 def main() -> None:
     options = parser(__doc__)
-    options.set_defaults(rounds=3)
+    options.set_defaults(rounds=2)
     options.add_argument("--jobs", nargs="+", choices=JOBS, default=None)
     options.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS])
     options.add_argument(
@@ -106,7 +106,7 @@ def main() -> None:
     )
     options.add_argument("--before", type=Path, help="another checkout of this project")
     options.add_argument("--data-root", type=Path, help="the recordings of experiment=fsdd")
-    options.add_argument("--epochs", type=int, default=4)
+    options.add_argument("--epochs", type=int, default=3)
     arguments = options.parse_args()
     variants = {name: VARIANTS[name] for name in arguments.variants}
     variants |= {name: Variant(tuple(words)) for name, *words in arguments.variant}

@@ -126,7 +126,8 @@ def _adapter(source: Grid | Text) -> Adapter:
         learned = partial(LearnedPositions, table_dim=source.width, add=True)
         sizes = {"vocab_size": source.vocab_size, "max_length": source.length}
         return TokenAdapter(dim=source.width, position=learned, **sizes)
-    fourier = partial(FourierPositions, num_bands=source.num_bands)
+    # Where an example ends early, its places are still counted on the full grid.
+    fourier = partial(FourierPositions, num_bands=source.num_bands, absolute=bool(source.kept))
     if len(source.shape) == 2:
         return PixelAdapter(channels=source.channels, size=source.shape, position=fourier)
     return ArrayAdapter(channels=source.channels, shape=source.shape, position=fourier)

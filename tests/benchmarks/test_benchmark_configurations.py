@@ -20,16 +20,23 @@ def small(name):
     return sizes
 
 
+def shared_flops(sizes):
+    """Learned queries are the same for every example, so they are projected once a batch."""
+    if not sizes.inputs:
+        return 0
+    macs = sizes.num_latents * sizes.latent_dim * sizes.cross_widths[0]
+    if sizes.decoder is not None:
+        macs += sizes.decoder.num_queries * sizes.decoder.dim * sizes.decoder_widths[0]
+    return 2 * macs
+
+
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_flops_are_those_that_torch_counts_in_the_dense_form(name):
     sizes = small(name)
     task = ours.build(sizes, kernel="dense", **{"decoder_attention.kernel": "dense"})
     with FlopCounterMode(display=False) as forward:
         output = task.output(task.module(**task.arguments))
-    counted = forward.get_total_flops()
-    shared = (sizes.batch - 1) * 2 * sizes.num_latents * sizes.latent_dim * sizes.cross_widths[0]
-    if sizes.inputs:
-        counted += shared  # the latents' queries are the same for all examples, and made once
+    counted = forward.get_total_flops() + (sizes.batch - 1) * shared_flops(sizes)
     assert counted == sizes.flops("forward")
     with FlopCounterMode(display=False) as backward:
         output.sum().backward()

@@ -20,7 +20,7 @@ class FakeWorker:
             return {"error": "RuntimeError: no"}
         return {
             "build": {"parameters": 7, "first_seconds": 1.0, "output": list(self.output)},
-            "memory": {"rise": 3, "total": 5, "first_seconds": 2.0},
+            "memory": {"rise": 3, "total": 5, "seconds": 0.25, "first_seconds": 2.0},
             "time": {"seconds": [0.25] * (arguments.get("iterations") or 1)},
         }[do]
 
@@ -47,9 +47,14 @@ def run(outputs, **options):
 
 def test_contestants_step_in_turns_whose_order_rotates():
     pool, _ = run({"ours": [1.0], "hf": [1.0]}, steps=("train",), turn_seconds=0.5)
-    turns = [entry for entry in pool.log if entry[1] == "time"][2:]  # after the first steps
+    turns = [entry for entry in pool.log if entry[1] == "time"]
     assert [name for name, *_ in turns] == ["ours", "hf", "hf", "ours", "ours", "hf"]
     assert {iterations for *_, iterations in turns} == {2}
+    assert pool.peak_measured == 3
+
+
+def test_no_round_begins_after_the_time_is_up_but_three_do():
+    pool, _ = run({"ours": [1.0]}, rounds=7, seconds=0.0)
     assert pool.peak_measured == 3
 
 
