@@ -255,7 +255,7 @@ def sorted_labels(labels: set[Any]) -> list[str]:
     """Integers by value ("10" after "9"), anything else by letter."""
     names = {str(label) for label in labels}
     numeric = all(name.removeprefix("-").isdecimal() for name in names)
-    return sorted(names, key=int if numeric else str)
+    return sorted(names, key=lambda name: (int(name) if numeric else 0, name))
 
 
 def hold_out_groups(

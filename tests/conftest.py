@@ -106,3 +106,19 @@ def sentences(tmp_path):
         lines = [f"{'good' if n % 2 else 'bad'} film number {n}\t{n % 2}" for n in range(12)]
         (root / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
+
+
+@pytest.fixture
+def table_of_films(tmp_path):
+    """A table of sixty rows: a picture, a clip, a sentence, two numbers and a class."""
+    root = tmp_path / "films"
+    (root / "stills").mkdir(parents=True)
+    (root / "clips").mkdir()
+    rows = ["still,clip,review,year,length,label"]
+    for n in range(60):
+        Image.new("RGB", (16, 12), (3 * n, 4 * n, 255 - 4 * n)).save(root / f"stills/{n}.png")
+        write_wav(root / f"clips/{n}.wav", 0.11, 200 + 10 * n)
+        names = f"stills/{n}.png,clips/{n}.wav"
+        rows.append(f'{names},"a film, number {n}",{1950 + n % 7},{90 + n / 7},{"abc"[n % 3]}')
+    (root / "films.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return root / "films.csv"

@@ -36,6 +36,8 @@ def step(compose_run, request):
     """Run one batch of fit, validation and test; returns the score."""
 
     def run(*overrides, data=None):
+        if data == "manifest":
+            overrides = (*overrides, f"data.path={request.getfixturevalue('table_of_films')}")
         if data in ROOTS:
             overrides = (*overrides, f"data.root={request.getfixturevalue(ROOTS[data])}")
         if data == "cifar10":
@@ -90,7 +92,9 @@ def test_data_set_takes_a_step(step, choice):
 
 @pytest.mark.parametrize("choice", choices("modality"))
 def test_modality_takes_a_step(step, choice):
-    assert math.isfinite(step(f"modality@model.adapters=[{choice}]"))
+    data = [] if choice != "array" else ["data=manifest"]  # the default job has no numbers
+    override = f"modality@model.adapters=[{choice}]"
+    assert math.isfinite(step(override, *data, data="manifest" if data else None))
 
 
 @pytest.mark.parametrize(
