@@ -130,6 +130,11 @@ def read_audio(source: Path | bytes, options: AudioOptions, *, where: str = "") 
         raise ValueError(f"The audio {name} holds no samples: replace or remove it.")
     if not waveform.isfinite().all():
         raise ValueError(f"The audio {name} holds NaN or infinity: replace or remove it.")
+    return to_rate(waveform, rate, options)
+
+
+def to_rate(waveform: Tensor, rate: int, options: AudioOptions) -> Tensor:
+    """(samples,) at `rate` Hz → at most `options.max_samples` at the options' rate, in [-1, 1]."""
     if rate != options.sample_rate:
         shared = gcd(rate, options.sample_rate)
         waveform = resample(waveform, rate // shared, options.sample_rate // shared)
