@@ -199,7 +199,7 @@ def _opened(file: Path | bytes) -> Iterator[InputContainer]:
             yield container
     except (av.FFmpegError, OSError, ValueError) as error:
         what = str(error)
-        if isinstance(error, av.InvalidDataError):
+        if isinstance(error, av.FFmpegError) and not isinstance(error, OSError):
             what = "it is no video that FFmpeg knows, or a part of it is missing"
         raise ValueError(f"Cannot read the video {name}: {what}. Replace or remove it.") from error
 

@@ -39,10 +39,9 @@ def write_clip(
             track = file.add_stream(sound_codec, rate=sound_rate)
             track.layout = "mono" if sound.ndim == 1 else "stereo"
         for index in range(frames):
-            pixels = np.full((*size, 3), STEP * index, np.uint8)
-            frame = av.VideoFrame.from_ndarray(
-                pixels if pictures is None else pictures[index], format="rgb24"
-            )
+            grey = pictures is None
+            pixels = np.full((*size, 3), STEP * index, np.uint8) if grey else pictures[index]
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = index if times is None else times[index]
             frame.time_base = Fraction(1, rate if times is None else 1000)
             file.mux(stream.encode(frame))
