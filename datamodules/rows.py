@@ -77,7 +77,8 @@ class RowsDataModule(MultimodalDataModule):
     """Base of layouts of files: a subclass says what it `offers` and implements `rows`.
 
     Args:
-        cache_gib: keep pictures and sound decoded in memory if they take less than this, in GiB.
+        cache_gib: keep pictures and sound decoded in memory if they take less than this, in GiB,
+            and training does not take other parts of them every time.
         **common: options of `MultimodalDataModule`, which refuses unknown ones.
     """
 
@@ -115,7 +116,8 @@ class RowsDataModule(MultimodalDataModule):
 
     def prepare(self, sources: dict[str, Source], kinds: Mapping[str, Kind]) -> dict[str, Source]:
         size = decoded_bytes(list(sources.values()), kinds)
-        if not 0 < size < self.cache_gib * 2**30:
+        drawn = any(kind.draws and kind.is_costly for kind in kinds.values())
+        if drawn or not 0 < size < self.cache_gib * 2**30:
             return sources
         return {
             split: CachedSource(source, kinds=kinds, broken=self.broken)

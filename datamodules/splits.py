@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from datamodules.broken import BrokenExamples
 from datamodules.collate import Example
 from datamodules.randomness import derive_seed, generator, torch_seed
 from datamodules.readers import Cell, Kind
+from datamodules.readers.audio import AudioOptions
 from datamodules.readers.image import scale_pixels
+from datamodules.readers.video import VideoOptions, is_film, read_clip
 
 SPLITS = ("train", "val", "test")
 
@@ -128,22 +131,63 @@ class Split(Dataset[Example]):
 
     def _inputs(self, index: int, rng: np.random.Generator) -> dict[str, Tensor | None]:
         cells = self.source.read(index, rng)
-        inputs: dict[str, Tensor | None] = dict.fromkeys(self.modalities)
-        for column, name in enumerate(self.modalities):
-            cell = cells.get(name)
-            if not self.lacking[index, column] and cell is not None:
-                inputs[name] = decode(
-                    cell,
-                    name=name,
-                    kind=self.kinds.get(name),
-                    id=self.source.ids[index],
-                    broken=self.broken,
-                )
-        return inputs
+        cells = {
+            name: None if self.lacking[index, column] else cells.get(name)
+            for column, name in enumerate(self.modalities)
+        }
+        return decode_all(
+            cells,
+            kinds=self.kinds,
+            id=self.source.ids[index],
+            broken=self.broken,
+            rng=rng if self.training else None,
+        )
+
+
+def decode_all(
+    cells: Mapping[str, Cell],
+    *,
+    kinds: Mapping[str, Kind],
+    id: str,
+    broken: BrokenExamples | None = None,
+    rng: np.random.Generator | None = None,
+) -> dict[str, Tensor | None]:
+    """The tensors of an example's cells; see `decode`.
+
+    Where a film is both a video and an audio modality, its sound is that of the span which the
+    frames are taken from.
+
+    Args:
+        cells: modality → cell.
+        kinds: modality → what decodes it.
+        id: of the example.
+        broken: where to report what cannot be decoded; None = raise.
+        rng: draws which part of a cell training takes; None = evaluation.
+    """
+    inputs: dict[str, Tensor | None] = dict(cells)
+    for film, kind in kinds.items():
+        if isinstance(kind, VideoOptions) and kind.draws and is_film(inputs.get(film)):
+            for name, other in kinds.items():
+                if isinstance(other, AudioOptions) and inputs.get(name) == inputs[film]:
+                    with suppress(ValueError):  # each is reported below
+                        inputs[film], inputs[name] = read_clip(
+                            inputs[film], kind, audio=other, rng=rng
+                        )
+                    break
+    return {
+        name: decode(cell, name=name, kind=kinds.get(name), id=id, broken=broken, rng=rng)
+        for name, cell in inputs.items()
+    }
 
 
 def decode(
-    cell: Cell, *, name: str, kind: Kind | None, id: str, broken: BrokenExamples | None
+    cell: Cell,
+    *,
+    name: str,
+    kind: Kind | None,
+    id: str,
+    broken: BrokenExamples | None,
+    rng: np.random.Generator | None = None,
 ) -> Tensor | None:
     """The tensor of a cell; None where it holds nothing, or is broken and was reported.
 
@@ -153,6 +197,7 @@ def decode(
         kind: decodes it.
         id: of the example.
         broken: where to report what cannot be decoded; None = raise.
+        rng: draws which part of the cell is taken, where its kind does so.
 
     Raises:
         ValueError: the cell cannot be decoded, or too many cannot.
@@ -162,7 +207,8 @@ def decode(
     if kind is None:
         raise ValueError(f"data.{name} is not set: the {name} of example {id} cannot be decoded.")
     try:
-        return kind.decode(cell, where=f"example {id}")
+        options = {"rng": rng} if kind.draws else {}
+        return kind.decode(cell, where=f"example {id}", **options)
     except ValueError as error:
         if broken is None:
             raise

@@ -98,6 +98,23 @@ def photographs(tmp_path):
 
 
 @pytest.fixture
+def films(tmp_path):
+    """A folder of short films with sound, in two splits and two classes."""
+    pytest.importorskip("av", reason="films need the extra [video]")
+    from tests.datamodules.clips import write_clip
+
+    root = tmp_path / "films"
+    for split in ("train", "test"):
+        for label, pitch in (("cat", 400), ("dog", 800)):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for index in range(3):
+                tone = 0.5 * np.sin(2 * np.pi * pitch * np.arange(8000) / 16000)
+                write_clip(folder / f"{index}.mp4", frames=5, sound=tone)
+    return root
+
+
+@pytest.fixture
 def sentences(tmp_path):
     """A folder of three files of labelled sentences."""
     root = tmp_path / "sentences"

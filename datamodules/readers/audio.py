@@ -61,7 +61,12 @@ class AudioOptions(Kind):
             (), is_ragged=True, pad_multiple=self.pad_multiple, max_length=self.max_samples
         )
 
-    def decode(self, cell: Cell, *, where: str) -> Tensor:
+    def decode(self, cell: Cell, *, where: str) -> Tensor | None:
+        """(samples,) of a sound, or of the sound track of a film; None for a silent film."""
+        from datamodules.readers.video import is_film, read_sound
+
+        if is_film(cell):
+            return read_sound(cell, self, where=where)
         return read_audio(cell, self, where=where)
 
     @classmethod

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,12 +16,15 @@ from torch import Tensor
 
 from datamodules.collate import Field
 from datamodules.readers.audio import AudioOptions, to_rate
+from datamodules.readers.kind import Cell, Kind, sample, span
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+_SAMPLE = 32  # files whose headers are looked at
+_LARGEST = 64  # side in pixels of what `fit` chooses for larger clips
 _PIXELS = {1: "gray", 3: "rgb24"}
 # Self-contained files alone: a playlist could name other files, or addresses.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,gif,apng,wav,mp3"
@@ -30,7 +33,7 @@ _BLIND_SEEK = 5.0  # seconds ahead that pay for a seek where no index says where
 
 
 @dataclass(frozen=True)
-class VideoOptions:
+class VideoOptions(Kind):
     """What a video is to the model (`data.video` in the config).
 
     Args:
@@ -46,6 +49,11 @@ class VideoOptions:
         max_seconds: only this much of a clip's beginning is looked at; None = all of it.
         max_decode: refuse clips of which more frames than this would have to be decoded.
     """
+
+    fitted: ClassVar[tuple[str, ...]] = ("size",)
+    suffixes: ClassVar[frozenset[str]] = frozenset(
+        {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
+    )
 
     num_frames: int
     size: tuple[int, int]
@@ -81,8 +89,71 @@ class VideoOptions:
         object.__setattr__(self, "size", tuple(self.size))
 
     def field(self) -> Field:
-        """For the collator."""
         return Field((self.channels, *self.size), is_ragged=True, max_length=self.num_frames)
+
+    @property
+    def draws(self) -> bool:
+        return self.sampling != "uniform"
+
+    def decode(
+        self, cell: Cell, *, where: str, rng: np.random.Generator | None = None
+    ) -> Tensor | None:
+        return read_clip(cell, self, rng=rng, where=where)[0]
+
+    @classmethod
+    def fit(cls, given: Mapping[str, Any], columns: Sequence[Sequence[Cell]]) -> dict[str, Any]:
+        """The size of the clips where all share a small one, else 64 × 64."""
+        sizes = {header.size for header in _headers(columns)}
+        found = next(iter(sizes)) if len(sizes) == 1 else (_LARGEST, _LARGEST)
+        if max(found) > _LARGEST:
+            found = (_LARGEST, _LARGEST)
+        return {"size": found} | {name: v for name, v in given.items() if v is not None}
+
+    @classmethod
+    def describe(cls, columns: Sequence[Sequence[Cell]]) -> str:
+        headers = _headers(columns)
+        if not headers:
+            return ""
+        sizes = Counter(f"{height}×{width}" for height, width in (h.size for h in headers))
+        heard = sum(header.has_sound for header in headers) / len(headers)
+        return (
+            f"{', '.join(size for size, _ in sizes.most_common(4))} pixels, "
+            f"{span([h.seconds for h in headers], 's')}, "
+            f"{span([h.rate for h in headers], 'frames a second')}, {heard:.0%} with sound"
+        )
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What is known of a clip before it is decoded."""
+
+    size: tuple[int, int]
+    seconds: float
+    rate: float
+    has_sound: bool
+
+
+def _headers(columns: Sequence[Sequence[Cell]]) -> list[_Header]:
+    found = []
+    for cell in sample(columns, _SAMPLE):
+        try:
+            with _opened(cell) as container:
+                stream = container.streams.video[0]
+                size = (stream.codec_context.height, stream.codec_context.width)
+                seconds = _extent(container, stream)[1]
+                found.append(_Header(size, seconds, _rate(stream), bool(container.streams.audio)))
+        except (ValueError, IndexError):
+            continue
+    return found
+
+
+def is_film(cell: Cell) -> bool:
+    """Whether a cell is a container of pictures and sound, going by its name or first bytes."""
+    if isinstance(cell, Path):
+        return cell.suffix.lower() in VideoOptions.suffixes | {".m4a"}
+    if not isinstance(cell, bytes):
+        return False
+    return cell[4:8] == b"ftyp" or cell[:4] == b"\x1aE\xdf\xa3" or cell[8:12] == b"AVI "
 
 
 def sample_times(
@@ -122,6 +193,7 @@ def read_clip(
     *,
     audio: AudioOptions | None = None,
     rng: np.random.Generator | None = None,
+    where: str = "",
 ) -> tuple[Tensor, Tensor | None]:
     """Decodes frames of a video and, if asked for, its sound over the span they are taken from.
 
@@ -133,6 +205,7 @@ def read_clip(
         options: of the frames.
         audio: of the sound; None = leave it.
         rng: draws the moments (training); None = always the same ones (evaluation).
+        where: a name for contents, for messages.
 
     Returns:
         (frames, channels, height, width) uint8; and the waveform (samples,), None where the file
@@ -141,7 +214,7 @@ def read_clip(
     Raises:
         ValueError: the file is no video, has no pictures, is cut short, or is too large to decode.
     """
-    with _opened(file) as container:
+    with _opened(file, where) as container:
         if not container.streams.video:
             raise ValueError("it has no video stream")
         stream = container.streams.video[0]
@@ -149,8 +222,7 @@ def read_clip(
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = torch.get_num_threads()  # 1 in a loader's worker
         first, seconds = _extent(container, stream)
-        rate = float(stream.average_rate or stream.guessed_rate or 25)
-        times, start, end = sample_times(options, seconds=seconds, rate=rate, rng=rng)
+        times, start, end = sample_times(options, seconds=seconds, rate=_rate(stream), rng=rng)
         convert = _Converter(options)
         frames = [convert(frame) for frame in _frames_at(container, stream, first + times, options)]
         video = torch.from_numpy(np.stack(frames))
@@ -159,29 +231,22 @@ def read_clip(
         return video, _sound(container, audio, start=first + start, seconds=end - start)
 
 
-def read_video(
-    file: Path | bytes, options: VideoOptions, *, rng: np.random.Generator | None = None
-) -> Tensor:
-    """The frames of `read_clip`: (frames, channels, height, width) uint8."""
-    return read_clip(file, options, rng=rng)[0]
-
-
-def read_sound(file: Path | bytes, options: AudioOptions) -> Tensor | None:
-    """The sound track of a video from its beginning, (samples,); None where it has none.
+def read_sound(file: Path | bytes, options: AudioOptions, *, where: str = "") -> Tensor | None:
+    """The sound track of a video from its first picture on, (samples,); None where it has none.
 
     Raises:
         ValueError: the file is no video, or is cut short.
     """
-    with _opened(file) as container:
+    with _opened(file, where) as container:
         if not container.streams.audio:
             return None
-        stream = container.streams.audio[0]
+        stream = (*container.streams.video, *container.streams.audio)[0]
         start = float((stream.start_time or 0) * stream.time_base)
         return _sound(container, options, start=start, seconds=options.max_seconds)
 
 
 @contextmanager
-def _opened(file: Path | bytes) -> Iterator[InputContainer]:
+def _opened(file: Path | bytes, where: str = "") -> Iterator[InputContainer]:
     """The file opened by PyAV; whatever fails inside becomes one sentence that names it."""
     try:
         import av
@@ -190,7 +255,7 @@ def _opened(file: Path | bytes) -> Iterator[InputContainer]:
             "Videos are decoded by the package av: pip install 'perceiver-multimodal[video]'."
         ) from error
     is_bytes = isinstance(file, bytes)
-    name = f"of {len(file)} bytes" if is_bytes else str(file)
+    name = f"of {where or f'{len(file)} bytes'}" if is_bytes else str(file)
     try:
         if not (file if is_bytes else Path(file).stat().st_size):
             raise ValueError("the file has zero bytes")
@@ -199,6 +264,8 @@ def _opened(file: Path | bytes) -> Iterator[InputContainer]:
             yield container
     except (av.FFmpegError, OSError, ValueError) as error:
         what = str(error)
+        if isinstance(error, FileNotFoundError):
+            what = "there is no such file"
         if isinstance(error, av.FFmpegError) and not isinstance(error, OSError):
             what = "it is no video that FFmpeg knows, or a part of it is missing"
         raise ValueError(f"Cannot read the video {name}: {what}. Replace or remove it.") from error
@@ -208,6 +275,11 @@ def _check_size(stream: VideoStream) -> None:
     height, width = stream.codec_context.height, stream.codec_context.width
     if not 0 < height * width <= _MAX_PIXELS:
         raise ValueError(f"its frames are {height}×{width} pixels, expected 1 to {_MAX_PIXELS}")
+
+
+def _rate(stream: VideoStream) -> float:
+    """Frames a second, on average."""
+    return float(stream.average_rate or stream.guessed_rate or 25)
 
 
 def _extent(container: InputContainer, stream: VideoStream) -> tuple[float, float]:
@@ -269,7 +341,7 @@ def _frames_at(
             shown, following = following, advance()
         if following is None:
             last = shown.time + float((shown.duration or 0) * unit)
-            if time > last + 0.5 / float(stream.average_rate or 25) + 1e-3:
+            if time > last + 0.5 / _rate(stream) + 1e-3:
                 raise ValueError(
                     f"it is cut short, its header promises a frame at {time:.2f} s and its frames "
                     f"end at {last:.2f} s"
@@ -324,7 +396,7 @@ def _sound(
 
     stream = container.streams.audio[0]
     rate = stream.rate
-    length = ceil(min(seconds, options.max_seconds) * rate)
+    length = round(min(seconds, options.max_seconds) * rate)
     wanted = length + 64 * -(-rate // options.sample_rate)  # what the resampling filter looks at
     container.seek(int(start / stream.time_base), stream=stream)
     resampler = av.AudioResampler(format="fltp")
@@ -342,4 +414,4 @@ def _sound(
     if not filled:
         return None
     waveform = to_rate(waveform[:filled], rate, options)
-    return waveform[: ceil(length * options.sample_rate / rate)]
+    return waveform[: -(-length * options.sample_rate // rate)]

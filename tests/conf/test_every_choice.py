@@ -13,6 +13,7 @@ from runner.training import run_training
 
 CONF = Path(__file__).parents[2] / "conf"
 ROOTS = {"fsdd": "spoken_digits", "av_digits": "spoken_digits", "text_tsv": "sentences"}
+ROOTS |= {"video_folder": "films"}
 ROOTS |= {"image_folder": "photographs", "cifar10": "photographs", "sst2": "sentences"}
 # Not taken by a run of the default job: where they are tested instead is said beside them.
 ELSEWHERE = {
@@ -92,9 +93,11 @@ def test_data_set_takes_a_step(step, choice):
 
 @pytest.mark.parametrize("choice", choices("modality"))
 def test_modality_takes_a_step(step, choice):
-    data = [] if choice != "array" else ["data=manifest"]  # the default job has no numbers
+    # The default job has neither numbers nor films.
+    data = {"array": "manifest", "video": "video_folder"}.get(choice.partition("_")[0], "digits")
+    small = ["data.video.size=[16,16]"] if data == "video_folder" else []
     override = f"modality@model.adapters=[{choice}]"
-    assert math.isfinite(step(override, *data, data="manifest" if data else None))
+    assert math.isfinite(step(f"data={data}", override, *small, data=data))
 
 
 @pytest.mark.parametrize(
