@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
+from datamodules.randomness import torch_seed
 from perceiver.types import Batch
 
 
@@ -19,11 +21,13 @@ class Example:
         inputs: modality → tensor; None = the example lacks the modality.
         target: class index, or a tensor of 0/1 labels or real values.
         id: a name that leads a reader to the example (file, line), for error messages.
+        seed: of what is drawn for the batch that it comes first in.
     """
 
     inputs: dict[str, Tensor | None]
     target: int | Tensor
     id: str
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,21 @@ class Collator:
     Args:
         fields: modality → what its tensors look like.
         allow_empty: take examples that have no modality at all (they turned out to be broken).
+        mix: changes whole batches, MixUp for one; it is given targets (b, k), classes one-hot. What
+            it draws depends on the examples alone, whichever process collates them.
+        num_classes: of targets that are classes; needed to mix them.
     """
 
-    def __init__(self, fields: Mapping[str, Field], *, allow_empty: bool = False) -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, Field],
+        *,
+        allow_empty: bool = False,
+        mix: Callable[[Batch], Batch] | None = None,
+        num_classes: int | None = None,
+    ) -> None:
         self.fields, self.allow_empty = dict(fields), allow_empty
+        self.mix, self.num_classes = mix, num_classes
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Collates.
@@ -92,7 +107,12 @@ class Collator:
                     [zeros if row is None else row.to(field.dtype) for row in rows]
                 )
             _check_finite(name, batch.inputs[name], batch.ids)
-        return batch
+        if self.mix is None:
+            return batch
+        if batch.target.dim() == 1:
+            batch.target = one_hot(batch.target, self.num_classes).float()
+        with torch_seed(examples[0].seed):
+            return self.mix(batch)
 
 
 def _targets(examples: Sequence[Example]) -> Tensor:
