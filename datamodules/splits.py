@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from datamodules.collate import Example
 from datamodules.randomness import derive_seed, generator, torch_seed
 from datamodules.readers import Cell, Kind
 from datamodules.readers.audio import AudioOptions
-from datamodules.readers.image import scale_pixels
 from datamodules.readers.video import VideoOptions, is_film, read_clip
+from datamodules.transforms.apply import Transforms, apply, finish
 
 SPLITS = ("train", "val", "test")
 
@@ -51,7 +51,7 @@ class Source:
         """The inputs of one example, decoded or not; all randomness comes from `rng`.
 
         Images may be uint8, as library transforms like them best: `Split` scales them to [-1, 1]
-        after augmentation.
+        after all transforms.
         """
         return self.cells(index)
 
@@ -78,7 +78,8 @@ class Split(Dataset[Example]):
         training: whether epochs differ and `augment` applies.
         seed: of this split; two splits of one data set need two.
         kinds: modality → what decodes its cells; one whose source gives tensors needs none.
-        augment: modality → callables on its tensor, applied in order.
+        augment: modality → callables on its tensor, applied in order, in training.
+        transform: the same, always, after them.
         broken: where to report what cannot be decoded; None = raise.
     """
 
@@ -91,7 +92,8 @@ class Split(Dataset[Example]):
         training: bool,
         seed: int,
         kinds: Mapping[str, Kind] | None = None,
-        augment: Mapping[str, Sequence[Callable[[Tensor], Tensor]]] | None = None,
+        augment: Mapping[str, Transforms] | None = None,
+        transform: Mapping[str, Transforms] | None = None,
         broken: BrokenExamples | None = None,
     ) -> None:
         self.source = source
@@ -100,7 +102,7 @@ class Split(Dataset[Example]):
         self.training = training
         self.seed = seed
         self.kinds = dict(kinds or {})
-        self.augment = {name: list(steps) for name, steps in (augment or {}).items()}
+        self.augment, self.transform = dict(augment or {}), dict(transform or {})
         self.broken = broken
 
     def __len__(self) -> int:
@@ -118,16 +120,19 @@ class Split(Dataset[Example]):
                 break
             index = int(rng.integers(len(self)))
             inputs = self._inputs(index, rng)
+        id, here = self.source.ids[index], [n for n, v in inputs.items() if v is not None]
         if self.training and self.augment:
             with torch_seed(derive_seed(self.seed, epoch, index, 1)):
-                for name, steps in self.augment.items():
-                    for step in steps if inputs.get(name) is not None else ():
-                        inputs[name] = step(inputs[name])
-        for name, value in inputs.items():
-            if value is not None and value.dtype == torch.uint8:
-                inputs[name] = scale_pixels(value)
+                for name in here:
+                    steps, option = self.augment.get(name, ()), f"data.augment.{name}"
+                    inputs[name] = apply(steps, inputs[name], option=option, id=id)
+        for name in here:
+            steps, option = self.transform.get(name, ()), f"data.transform.{name}"
+            kind = self.kinds.get(name)
+            inputs[name] = finish(inputs[name], steps, kind=kind, option=option, id=id)
         target = self.source.targets[index]
-        return Example(inputs, target if target.ndim else int(target), self.source.ids[index])
+        seed = derive_seed(self.seed, epoch, index, 2) if self.training else 0
+        return Example(inputs, target if target.ndim else int(target), id, seed)
 
     def _inputs(self, index: int, rng: np.random.Generator) -> dict[str, Tensor | None]:
         cells = self.source.read(index, rng)

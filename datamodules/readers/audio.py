@@ -32,8 +32,10 @@ class AudioOptions(Kind):
 
     Args:
         sample_rate: in Hz; files at another rate are resampled.
-        max_seconds: longer files are cut to their beginning.
+        max_seconds: longer files are cut.
         pad_multiple: batches are padded to a multiple of this many samples.
+        crop: which part of a longer file stays: "first", or "random" (in training; in evaluation
+            the first).
     """
 
     fitted: ClassVar[tuple[str, ...]] = ("sample_rate", "max_seconds")
@@ -44,10 +46,13 @@ class AudioOptions(Kind):
     sample_rate: int
     max_seconds: float
     pad_multiple: int = 1
+    crop: str = "first"
 
     def __post_init__(self) -> None:
         if self.sample_rate < 1:
             raise ValueError(f"data.audio.sample_rate={self.sample_rate}, expected a rate in Hz.")
+        if self.crop not in ("first", "random"):
+            raise ValueError(f"data.audio.crop={self.crop!r}, expected first or random.")
         if self.max_samples < 1:
             raise ValueError(f"data.audio.max_seconds={self.max_seconds} is less than a sample.")
 
@@ -61,13 +66,19 @@ class AudioOptions(Kind):
             (), is_ragged=True, pad_multiple=self.pad_multiple, max_length=self.max_samples
         )
 
-    def decode(self, cell: Cell, *, where: str) -> Tensor | None:
+    @property
+    def draws(self) -> bool:
+        return self.crop == "random"
+
+    def decode(
+        self, cell: Cell, *, where: str, rng: np.random.Generator | None = None
+    ) -> Tensor | None:
         """(samples,) of a sound, or of the sound track of a film; None for a silent film."""
         from datamodules.readers.video import is_film, read_sound
 
         if is_film(cell):
-            return read_sound(cell, self, where=where)
-        return read_audio(cell, self, where=where)
+            return read_sound(cell, self, where=where, rng=rng)
+        return read_audio(cell, self, where=where, rng=rng)
 
     @classmethod
     def fit(cls, given: Mapping[str, Any], columns: Sequence[Sequence[Cell]]) -> dict[str, Any]:
@@ -92,13 +103,20 @@ class AudioOptions(Kind):
         return f"{rates} Hz, {span([seconds for _, seconds in headers], 's')}"
 
 
-def read_audio(source: Path | bytes, options: AudioOptions, *, where: str = "") -> Tensor:
+def read_audio(
+    source: Path | bytes,
+    options: AudioOptions,
+    *,
+    where: str = "",
+    rng: np.random.Generator | None = None,
+) -> Tensor:
     """Decodes what libsndfile knows (WAV, FLAC, OGG, MP3 …); channels are averaged.
 
     Args:
         source: a file, or its content.
         options: what it is to become.
         where: a name for content, for messages.
+        rng: draws the part that is read; None = the beginning.
 
     Returns:
         (samples,) float32, nominally in [-1, 1]; at most `options.max_samples`.
@@ -122,6 +140,9 @@ def read_audio(source: Path | bytes, options: AudioOptions, *, where: str = "") 
                     f"{file.channels} channels of {rate:,} samples a second are more than "
                     f"the {_MAX_VALUES:,} samples that are decoded"
                 )
+            spare = file.frames - int(options.max_seconds * rate)
+            if rng is not None and spare > 0:
+                file.seek(int(rng.integers(spare + 1)))
             frames = torch.from_numpy(file.read(wanted, dtype="float32", always_2d=True))
     except FileNotFoundError as error:
         raise ValueError(
@@ -148,8 +169,13 @@ def to_rate(waveform: Tensor, rate: int, options: AudioOptions) -> Tensor:
 
 def _headers(columns: Sequence[Sequence[Cell]]) -> list[tuple[int, float]]:
     """(rate in Hz, seconds) of a sample of the files."""
+    from datamodules.readers.video import is_film, sound_header
+
     found = []
     for cell in sample(columns, _SAMPLE):
+        if is_film(cell):
+            found += [header] if (header := sound_header(cell)) else []
+            continue
         try:
             info = soundfile.info(str(cell) if isinstance(cell, Path) else BytesIO(cell))
         except (soundfile.LibsndfileError, OSError, TypeError):

@@ -30,7 +30,9 @@ class ImageOptions(Kind):
     Args:
         channels: 1 grey, 3 colour, 4 colour and opacity; files are converted.
         size: (height, width) in pixels.
-        resize: scale files of another size; False = refuse them.
+        resize: what to do with files of another size: True = scale them, False = refuse them,
+            "crop" = scale until both sides suffice and keep the centre, "keep" = leave them, for
+            transforms to bring to this size.
     """
 
     fitted: ClassVar[tuple[str, ...]] = ("channels", "size")
@@ -40,14 +42,22 @@ class ImageOptions(Kind):
 
     channels: int
     size: tuple[int, int]
-    resize: bool = False
+    resize: bool | str = False
 
     def __post_init__(self) -> None:
         if self.channels not in _MODES:
             raise ValueError(f"data.image.channels={self.channels}, expected one of 1, 3, 4.")
+        if self.resize not in (True, False, "crop", "keep"):
+            raise ValueError(
+                f"data.image.resize={self.resize!r}, expected true, false, crop or keep."
+            )
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"data.image.size={list(self.size)}, expected [height, width].")
         object.__setattr__(self, "size", tuple(self.size))
+
+    @property
+    def is_costly(self) -> bool:  # type: ignore[override]
+        return self.resize != "keep"  # pictures of several sizes do not stack in memory
 
     def field(self) -> Field:
         return Field((self.channels, *self.size))
@@ -113,16 +123,17 @@ def read_image(source: Path | bytes, options: ImageOptions, *, where: str = "") 
             what = "there is no such file"
         raise ValueError(f"Cannot read the image {name}: {what}. Replace or remove it.") from error
     height, width = options.size
-    if image.size != (width, height):
+    if image.size != (width, height) and options.resize != "keep":
         if not options.resize:
             raise ValueError(
                 f"The image {name} is {image.height}×{image.width} pixels (height × width), "
                 f"data.image.size is [{height},{width}]: set data.image.resize=true to scale files "
                 f"or data.image.size=[{image.height},{image.width}]."
             )
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        fit = ImageOps.fit if options.resize == "crop" else Image.Image.resize
+        image = fit(image, (width, height), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image))
-    return pixels.reshape(height, width, options.channels).permute(2, 0, 1).contiguous()
+    return pixels.reshape(image.height, image.width, options.channels).permute(2, 0, 1).contiguous()
 
 
 def scale_pixels(pixels: Tensor) -> Tensor:

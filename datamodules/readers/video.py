@@ -102,11 +102,12 @@ class VideoOptions(Kind):
 
     @classmethod
     def fit(cls, given: Mapping[str, Any], columns: Sequence[Sequence[Cell]]) -> dict[str, Any]:
-        """The size of the clips where all share a small one, else 64 × 64."""
+        """The size of the clips where all share a small one, in multiples of 8; else 64 × 64."""
         sizes = {header.size for header in _headers(columns)}
-        found = next(iter(sizes)) if len(sizes) == 1 else (_LARGEST, _LARGEST)
-        if max(found) > _LARGEST:
+        found = min(sizes, default=(_LARGEST, _LARGEST))
+        if len(sizes) > 1 or max(found) > _LARGEST:
             found = (_LARGEST, _LARGEST)
+        found = tuple(max(8, round(side / 8) * 8) for side in found)
         return {"size": found} | {name: v for name, v in given.items() if v is not None}
 
     @classmethod
@@ -231,8 +232,20 @@ def read_clip(
         return video, _sound(container, audio, start=first + start, seconds=end - start)
 
 
-def read_sound(file: Path | bytes, options: AudioOptions, *, where: str = "") -> Tensor | None:
+def read_sound(
+    file: Path | bytes,
+    options: AudioOptions,
+    *,
+    where: str = "",
+    rng: np.random.Generator | None = None,
+) -> Tensor | None:
     """The sound track of a video from its first picture on, (samples,); None where it has none.
+
+    Args:
+        file: a path, or the contents of a file.
+        options: of the sound.
+        where: a name for contents, for messages.
+        rng: draws the part that is read; None = the beginning.
 
     Raises:
         ValueError: the file is no video, or is cut short.
@@ -242,7 +255,19 @@ def read_sound(file: Path | bytes, options: AudioOptions, *, where: str = "") ->
             return None
         stream = (*container.streams.video, *container.streams.audio)[0]
         start = float((stream.start_time or 0) * stream.time_base)
+        if rng is not None and container.duration:
+            spare = container.duration / 1e6 - options.max_seconds
+            start += max(spare, 0) * float(rng.random())
         return _sound(container, options, start=start, seconds=options.max_seconds)
+
+
+def sound_header(cell: Cell) -> tuple[int, float] | None:
+    """(rate in Hz, seconds) of a film's sound; None where it has none or cannot be read."""
+    try:
+        with _opened(cell) as container:
+            return container.streams.audio[0].rate, (container.duration or 0) / 1e6
+    except (ValueError, IndexError):
+        return None
 
 
 @contextmanager

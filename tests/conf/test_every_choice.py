@@ -100,6 +100,20 @@ def test_modality_takes_a_step(step, choice):
     assert math.isfinite(step(f"data={data}", override, *small, data=data))
 
 
+# What a choice changes, on data that has it.
+AUGMENTED = {"image": "image_folder", "video": "video_folder", "text": "text_tsv"}
+
+
+@pytest.mark.parametrize(
+    ("part", "choice"),
+    [(part.name, c) for part in sorted((CONF / "augment").iterdir()) for c in choices(part)],
+)
+def test_augmentation_takes_a_step(step, part, choice):
+    data = AUGMENTED.get(part, "digits")
+    small = [f"data.{part}.size=[16,16]"] if part in ("image", "video") else []
+    assert math.isfinite(step(f"data={data}", f"augment/{part}={choice}", *small, data=data))
+
+
 @pytest.mark.parametrize(
     ("group", "place", "choice"),
     [
