@@ -57,9 +57,7 @@ def run_prediction(config: DictConfig) -> Tensor:
     return answer
 
 
-def read(
-    given: Mapping[str, str], datamodule: pl.LightningDataModule
-) -> dict[str, Tensor | None]:
+def read(given: Mapping[str, str], datamodule: pl.LightningDataModule) -> dict[str, Tensor | None]:
     """The tensors of an example, read and transformed as the model was tested.
 
     Pictures of another size are scaled, whatever training did with them.

@@ -43,9 +43,7 @@ def apply(steps: Transforms, value: Tensor, *, option: str, id: str) -> Tensor:
     return value
 
 
-def finish(
-    value: Tensor, steps: Transforms, *, kind: Kind | None, option: str, id: str
-) -> Tensor:
+def finish(value: Tensor, steps: Transforms, *, kind: Kind | None, option: str, id: str) -> Tensor:
     """What training, evaluation and prediction all end with.
 
     The steps of `data.transform`; what is longer than the model takes is cut, and pixels that are

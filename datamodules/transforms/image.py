@@ -1,4 +1,4 @@
-"""Transforms of images (channels, height, width) and of videos (frames, channels, height, width)."""
+"""Transforms of images (channels, height, width) and of films (frames, channels, height, width)."""
 
 from __future__ import annotations
 

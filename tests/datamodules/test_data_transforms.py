@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from datamodules.transforms.audio import RandomGain, RandomNoise, RandomShift, RandomSpeed
 from datamodules.readers.text import TextOptions
+from datamodules.transforms.audio import RandomGain, RandomNoise, RandomShift, RandomSpeed
 from datamodules.transforms.text import ByteNoise, Lowercase, MaskTokens, RandomCase
 
 
