@@ -120,3 +120,22 @@ def test_what_is_left_open_is_inferred_from_the_films(make):
     data = make(video={"size": None})
     assert data.inferred()["video"]["size"] == [32, 48]
     assert "32×48 pixels, 3 s, 10 frames a second, 50% with sound" in "\n".join(data.summary())
+
+
+def test_a_table_of_films_is_seen_and_heard(make_data, root):
+    rows = ["film,animal"]
+    for label in ("cat", "dog"):
+        rows += [f"{split}/{label}/{n}.mp4,{label}" for split in ("train", "test") for n in (0, 1)]
+    (root / "films.csv").write_text("\n".join(rows) + "\n")
+    common = {"path": str(root / "films.csv"), "val_share": 0.25, "test_share": 0.25}
+    data = make_data("manifest", kinds=["video", "audio"], cache_gib=0.0, **common)
+    data.setup()
+    assert data.modalities == ["video"]
+    assert data.inferred()["video"]["size"] == [32, 48]
+    columns = {"columns": {"video": "film", "audio": "film"}}
+    data = make_data("manifest", kinds=["video", "audio"], cache_gib=0.0, **columns, **common)
+    data.setup()
+    assert data.inferred()["audio"]["max_seconds"] == 3.0
+    inputs = next(e.inputs for e in map(data.splits["train"].__getitem__, range(4)) if e.target)
+    assert frame_numbers(inputs["video"][:, :1]) == [1, 5, 9, 13, 16, 20, 24, 28]
+    assert pitch(inputs["audio"][RATE + 200 : 2 * RATE - 200]) == pytest.approx(800, rel=0.03)
