@@ -20,10 +20,9 @@ from datamodules.randomness import generator
 from datamodules.readers import KINDS, Kind, kind_of
 from datamodules.samplers import EpochBatches, EpochSampler
 from datamodules.splits import SPLITS, Source, Split, draw_missing
+from datamodules.transforms.apply import Transforms
 
 __all__ = ["Example", "MultimodalDataModule"]
-
-Transforms = Sequence[Callable[[Tensor], Tensor]]
 
 
 class MultimodalDataModule(pl.LightningDataModule):
@@ -51,6 +50,8 @@ class MultimodalDataModule(pl.LightningDataModule):
             same ones every time; each example keeps at least one modality.
         augment: modality, or kind of modalities → callables on its tensor, applied in training
             only. They may draw from torch's global generator, which is seeded for every example.
+        transform: the same, always, after them: what evaluation and prediction need as well.
+        mix: changes whole training batches, `MixUp` for one; see `Collator`.
         **kinds: kind of modality → its options, as `readers.KINDS` lists them (`image=`, …). Those
             that a kind can `fit` may be None: they are inferred from the training split.
 
@@ -86,6 +87,8 @@ class MultimodalDataModule(pl.LightningDataModule):
         error_budget: float = 0.05,
         missing: Mapping[str, Mapping[str, float]] | None = None,
         augment: Mapping[str, Transforms | None] | None = None,
+        transform: Mapping[str, Transforms | None] | None = None,
+        mix: Callable[[Batch], Batch] | None = None,
         **kinds: Mapping[str, Any] | None,
     ) -> None:
         super().__init__()
@@ -115,13 +118,26 @@ class MultimodalDataModule(pl.LightningDataModule):
             if not self._open(kind)
         }
         self.missing = _check_missing(missing or {}, self.offers)
-        self.augment = {name: steps for name, steps in (augment or {}).items() if steps}
-        if unknown := {name for name in self.augment if kind_of(name) not in self.offers}:
-            raise ValueError(
-                f"data.augment names {sorted(unknown)}, this data set offers {list(self.offers)}."
-            )
+        self.augment = self._steps("augment", augment)
+        self.transform = self._steps("transform", transform)
+        self.mix = mix
         self.notes: list[str] = []
         self.splits: dict[str, Split] = {}
+
+    def _steps(
+        self, option: str, given: Mapping[str, Transforms | None] | None
+    ) -> dict[str, Transforms]:
+        """The transforms of modalities that have any."""
+        steps = {name: list(found) for name, found in (given or {}).items() if found}
+        if unknown := {name for name in steps if kind_of(name) not in self.offers}:
+            raise ValueError(
+                f"data.{option} names {sorted(unknown)}, this data set offers {list(self.offers)}."
+            )
+        return steps
+
+    def steps(self, steps: Mapping[str, Transforms]) -> dict[str, Transforms]:
+        """Those of `augment` or `transform` for each modality: its own, or those of its kind."""
+        return {n: steps.get(n, steps.get(kind_of(n), ())) for n in self.modalities}
 
     def _open(self, kind: str) -> list[str]:
         """The options of a kind that are left to be inferred."""
@@ -160,7 +176,6 @@ class MultimodalDataModule(pl.LightningDataModule):
             self.broken.total = sum(map(len, sources.values()))
         kinds = {name: self.kinds[kind_of(name)] for name in self.modalities}
         sources = self.prepare(sources, kinds)
-        augment = {n: self.augment.get(n, self.augment.get(kind_of(n), ())) for n in kinds}
         for number, split in enumerate(SPLITS):
             training = split == "train"
             self.splits[split] = Split(
@@ -170,7 +185,8 @@ class MultimodalDataModule(pl.LightningDataModule):
                 training=training,
                 seed=(self.seed if training else self.split_seed) * len(SPLITS) + number,
                 kinds=kinds,
-                augment={name: steps for name, steps in augment.items() if steps},
+                augment=self.steps(self.augment),
+                transform=self.steps(self.transform),
                 broken=self.broken,
             )
 
@@ -276,7 +292,12 @@ class MultimodalDataModule(pl.LightningDataModule):
         return ResumableLoader(
             dataset,
             batch_sampler=EpochBatches(sampler, self.batch_size),
-            collate_fn=Collator(self.fields(), allow_empty=self.broken is not None),
+            collate_fn=Collator(
+                self.fields(),
+                allow_empty=self.broken is not None,
+                mix=self.mix if dataset.training else None,
+                num_classes=self.num_classes,
+            ),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.pin_memory,

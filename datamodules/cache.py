@@ -81,8 +81,8 @@ def decoded_bytes(sources: Sequence[Source], kinds: Mapping[str, Kind]) -> int:
         if kind.is_costly:
             field = kind.field()
             length = (field.max_length or 0) if field.is_ragged else 1
-            # Pictures are kept as bytes.
-            width = 1 if not field.is_ragged and len(field.shape) == 3 else field.dtype.itemsize
+            # Pictures and frames are kept as bytes.
+            width = 1 if len(field.shape) == 3 else field.dtype.itemsize
             size += width * length * prod(field.shape)
     return size * sum(map(len, sources))
 

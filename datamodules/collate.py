@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 from torch.nn.utils.rnn import pad_sequence
 
+from datamodules.randomness import torch_state_kept
 from perceiver.types import Batch
 
 
@@ -20,11 +22,13 @@ class Example:
         inputs: modality → tensor; None = the example lacks the modality.
         target: class index, or a tensor of 0/1 labels or real values.
         id: a name that leads a reader to the example (file, line), for error messages.
+        seed: of what is drawn for the batch that it comes first in.
     """
 
     inputs: dict[str, Tensor | None]
     target: int | Tensor
     id: str
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,21 @@ class Collator:
     Args:
         fields: modality → what its tensors look like.
         allow_empty: take examples that have no modality at all (they turned out to be broken).
+        mix: changes whole batches, MixUp for one; it is given targets (b, k), classes one-hot. What
+            it draws depends on the examples alone, whichever process collates them.
+        num_classes: of targets that are classes; needed to mix them.
     """
 
-    def __init__(self, fields: Mapping[str, Field], *, allow_empty: bool = False) -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, Field],
+        *,
+        allow_empty: bool = False,
+        mix: Callable[[Batch], Batch] | None = None,
+        num_classes: int | None = None,
+    ) -> None:
         self.fields, self.allow_empty = dict(fields), allow_empty
+        self.mix, self.num_classes = mix, num_classes
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Collates.
@@ -94,13 +109,19 @@ class Collator:
                 batch.masks[name] = mask
             _check_finite(name, values, batch.ids)
             batch.inputs[name] = values
-        for flags, id in zip(() if self.allow_empty else zip(*here, strict=True), batch.ids):
-            if not any(flags):
+        for flags, id in zip(zip(*here, strict=True), batch.ids, strict=True):
+            if not any(flags) and not self.allow_empty:
                 raise ValueError(
                     f"Example {id} has none of the modalities {list(self.fields)}: "
                     "remove it or give it at least one."
                 )
-        return batch
+        if self.mix is None:
+            return batch
+        if batch.target.dim() == 1:
+            batch.target = one_hot(batch.target, self.num_classes).float()
+        with torch_state_kept():
+            torch.default_generator.manual_seed(examples[0].seed)
+            return self.mix(batch)
 
 
 def scale_pixels(pixels: Tensor) -> Tensor:

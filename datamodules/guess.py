@@ -123,7 +123,7 @@ def guess_roles(
 def column_kind(name: str, column: pa.ChunkedArray) -> str:
     """The kind of modality that a column holds, or why it holds none."""
     if is_content(column.type):
-        cells = [Values(pc.drop_null(column.slice(0, _SAMPLE)))[:8]]
+        cells = [Values(pc.drop_null(column.slice(0, _SAMPLE)).slice(0, 8))]
         return next((k for k, kind in KINDS.items() if _readable(kind, cells)), "unknown content")
     if is_list(column.type):
         return "lists"

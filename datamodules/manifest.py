@@ -35,6 +35,7 @@ class ManifestDataModule(RowsDataModule):
         path: the table, or split → table.
         root: the folder that paths in the table are relative to, and must stay in; None = the
             table's.
+        kinds: of modalities that are looked for; columns of others are ignored.
         columns: modality → column, or list of columns: then each is a modality of its own
             (`image_left`, `image_right`), but for `array`, whose columns together are one. None =
             inferred; where one is named, no other is.
@@ -61,6 +62,7 @@ class ManifestDataModule(RowsDataModule):
         *,
         path: str | Mapping[str, str],
         root: str | None = None,
+        kinds: Sequence[str] = tuple(KINDS),
         columns: Mapping[str, str | Sequence[str] | None] | None = None,
         target: str | Sequence[str] | None = None,
         targets: str | None = None,
@@ -90,6 +92,7 @@ class ManifestDataModule(RowsDataModule):
         self.root = Path(root) if root else next(iter(self.paths.values())).parent
         if targets not in (None, *TARGETS):
             raise ValueError(f"data.targets={targets}, expected one of {', '.join(TARGETS)}.")
+        self.looked_for = list(kinds)
         self.columns, self.target, self.separator = dict(columns or {}), target, separator
         if unknown := {name for name in self.columns if kind_of(name) not in KINDS}:
             raise ValueError(f"data.columns names {sorted(unknown)}, expected {list(KINDS)}.")
@@ -119,7 +122,7 @@ class ManifestDataModule(RowsDataModule):
     def rows(self) -> Rows:
         """Raises FileNotFoundError without a table, ValueError for one that makes no sense."""
         table, splits = self._read()
-        kinds = [kind_of(name) for name in self.modalities] or list(KINDS)
+        kinds = [kind_of(name) for name in self.modalities or self.looked_for]
         self.roles = guess_roles(
             table,
             kinds=kinds,
@@ -278,11 +281,12 @@ class ManifestDataModule(RowsDataModule):
 
 
 def _names(column: pa.ChunkedArray) -> list[str]:
-    """Classes by name; whole numbers without a decimal point, whatever they are written as."""
-    found = numbers(column)
-    if found is not None and pc.all(pc.equal(found, pc.round(found))).as_py():
-        column = found.cast(pa.int64())
-    return strings(column).to_pylist()
+    """Classes by name; 3.0, as spreadsheets may write whole numbers, is 3."""
+    found, names = numbers(column), strings(column)
+    if found is not None and pc.any(pc.match_substring(names, ".")).as_py():
+        whole = pc.all(pc.equal(found, pc.round(found))).as_py()
+        names = strings(found.cast(pa.int64())) if whole else names
+    return names.to_pylist()
 
 
 def _several(cell: Any, separator: str | None) -> list[str]:

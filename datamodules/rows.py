@@ -87,7 +87,8 @@ class RowsDataModule(MultimodalDataModule):
     """Base of layouts of files: a subclass says what it `offers` and implements `rows`.
 
     Args:
-        cache_gib: keep pictures and sound decoded in memory if they take less than this, in GiB.
+        cache_gib: keep pictures and sound decoded in memory if they take less than this, in GiB,
+            and training does not take other parts of them every time.
         **common: options of `MultimodalDataModule`, which refuses unknown ones.
     """
 
@@ -125,7 +126,8 @@ class RowsDataModule(MultimodalDataModule):
 
     def prepare(self, sources: dict[str, Source], kinds: Mapping[str, Kind]) -> dict[str, Source]:
         size = decoded_bytes(list(sources.values()), kinds)
-        if not 0 < size < self.cache_gib * 2**30:
+        drawn = any(kind.draws and kind.is_costly for kind in kinds.values())
+        if drawn or not 0 < size < self.cache_gib * 2**30:
             return sources
         return {
             split: CachedSource(source, kinds=kinds, broken=self.broken)
@@ -265,7 +267,7 @@ def sorted_labels(labels: set[Any]) -> list[str]:
     """Integers by value ("10" after "9"), anything else by letter."""
     names = {str(label) for label in labels}
     numeric = all(name.removeprefix("-").isdecimal() for name in names)
-    return sorted(names, key=int if numeric else str)
+    return sorted(names, key=lambda name: (int(name) if numeric else 0, name))
 
 
 def hold_out_groups(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from datamodules.broken import BrokenExamples
 from datamodules.collate import Example
 from datamodules.randomness import derive_seed, generator, torch_state_kept
 from datamodules.readers import Cell, Kind
+from datamodules.readers.audio import AudioOptions
+from datamodules.readers.video import VideoOptions, is_film, read_clip
+from datamodules.transforms.apply import Transforms, apply, finish
 
 SPLITS = ("train", "val", "test")
 
@@ -47,7 +51,7 @@ class Source:
         """The inputs of one example, decoded or not; all randomness comes from `rng`.
 
         Images may be uint8, as library transforms like them best: the collator scales them to
-        [-1, 1] after augmentation.
+        [-1, 1] after all transforms.
         """
         return self.cells(index)
 
@@ -92,7 +96,8 @@ class Split(Dataset[Example]):
         training: whether epochs differ and `augment` applies.
         seed: of this split; two splits of one data set need two.
         kinds: modality → what decodes its cells; one whose source gives tensors needs none.
-        augment: modality → callables on its tensor, applied in order.
+        augment: modality → callables on its tensor, applied in order, in training.
+        transform: the same, always, after them.
         broken: where to report what cannot be decoded; None = raise.
     """
 
@@ -105,7 +110,8 @@ class Split(Dataset[Example]):
         training: bool,
         seed: int,
         kinds: Mapping[str, Kind] | None = None,
-        augment: Mapping[str, Sequence[Callable[[Tensor], Tensor]]] | None = None,
+        augment: Mapping[str, Transforms] | None = None,
+        transform: Mapping[str, Transforms] | None = None,
         broken: BrokenExamples | None = None,
     ) -> None:
         self.source = source
@@ -114,9 +120,12 @@ class Split(Dataset[Example]):
         self.training = training
         self.seed = seed
         self.kinds = dict(kinds or {})
-        self.augment = {name: list(steps) for name, steps in (augment or {}).items()}
+        self.augment, self.transform = dict(augment or {}), dict(transform or {})
         self.broken = broken
-        self._draws = type(source).read is not Source.read  # a generator takes longer than a cell
+        # A generator takes longer than a cell: it is made only for what draws from it.
+        self._draws = type(source).read is not Source.read or (
+            training and any(kind.draws for kind in self.kinds.values())
+        )
 
     def __len__(self) -> int:
         return len(self.source)
@@ -134,9 +143,26 @@ class Split(Dataset[Example]):
         if not self.augment:
             return [self._example(epoch, index) for epoch, index in pairs]
         with torch_state_kept():
-            return [self._augmented(epoch, index) for epoch, index in pairs]
+            return [self._example(epoch, index) for epoch, index in pairs]
 
     def _example(self, epoch: int, index: int) -> Example:
+        drawn, inputs = self._readable(epoch, index)
+        id, here = self.source.ids[drawn], [n for n, v in inputs.items() if v is not None]
+        if self.training and self.augment:
+            torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index, 1))
+            for name in here:
+                steps, option = self.augment.get(name, ()), f"data.augment.{name}"
+                inputs[name] = apply(steps, inputs[name], option=option, id=id)
+        for name in here:
+            steps, option = self.transform.get(name, ()), f"data.transform.{name}"
+            kind = self.kinds.get(name)
+            inputs[name] = finish(inputs[name], steps, kind=kind, option=option, id=id)
+        target = self.source.targets[drawn]
+        seed = derive_seed(self.seed, epoch, index, 2) if self.training else 0
+        return Example(inputs, target if target.ndim else int(target), id, seed)
+
+    def _readable(self, epoch: int, index: int) -> tuple[int, dict[str, Tensor | None]]:
+        """The inputs of an example; in training of another where it has none that can be read."""
         inputs = self._inputs(epoch, index)
         if self.training and all(value is None for value in inputs.values()):
             rng = generator(self.seed, epoch, index, 0)
@@ -144,19 +170,22 @@ class Split(Dataset[Example]):
                 index, inputs = another, self._inputs(epoch, another)
                 if any(value is not None for value in inputs.values()):
                     break
-        target = self.source.targets[index]
-        return Example(inputs, target if target.ndim else int(target), self.source.ids[index])
+        return index, inputs
 
-    def _augmented(self, epoch: int, index: int) -> Example:
-        example = self._example(epoch, index)
-        torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index, 1))
-        for name, steps in self.augment.items():
-            value = example.inputs.get(name)
-            if value is not None:
-                for step in steps:
-                    value = step(value)
-                example.inputs[name] = value
-        return example
+    def _inputs(self, epoch: int, index: int) -> dict[str, Tensor | None]:
+        rng = generator(self.seed, epoch, index) if self._draws else None
+        read = self.source.cells(index) if rng is None else self.source.read(index, rng)
+        cells: dict[str, Cell] = {
+            name: None if self.lacking[index, column] else read.get(name)
+            for column, name in enumerate(self.modalities)
+        }
+        return decode_all(
+            cells,
+            kinds=self.kinds,
+            id=self.source.ids[index],
+            broken=self.broken,
+            rng=rng if self.training else None,
+        )
 
     def lengths(self) -> np.ndarray | None:
         """(n,) how long the examples are, each modality in units of its mean; None = not known."""
@@ -168,27 +197,51 @@ class Split(Dataset[Example]):
                 known.append(lengths / max(lengths.mean(), 1))
         return np.sum(known, axis=0) if known else None
 
-    def _inputs(self, epoch: int, index: int) -> dict[str, Tensor | None]:
-        if self._draws:
-            cells = self.source.read(index, generator(self.seed, epoch, index))
-        else:
-            cells = self.source.cells(index)
-        inputs: dict[str, Tensor | None] = dict.fromkeys(self.modalities)
-        for column, name in enumerate(self.modalities):
-            cell = cells.get(name)
-            if not self.lacking[index, column] and cell is not None:
-                inputs[name] = decode(
-                    cell,
-                    name=name,
-                    kind=self.kinds.get(name),
-                    id=self.source.ids[index],
-                    broken=self.broken,
-                )
-        return inputs
+
+def decode_all(
+    cells: Mapping[str, Cell],
+    *,
+    kinds: Mapping[str, Kind],
+    id: str,
+    broken: BrokenExamples | None = None,
+    rng: np.random.Generator | None = None,
+) -> dict[str, Tensor | None]:
+    """The tensors of an example's cells; see `decode`.
+
+    Where a film is both a video and an audio modality, its sound is that of the span which the
+    frames are taken from.
+
+    Args:
+        cells: modality → cell.
+        kinds: modality → what decodes it.
+        id: of the example.
+        broken: where to report what cannot be decoded; None = raise.
+        rng: draws which part of a cell training takes; None = evaluation.
+    """
+    inputs: dict[str, Tensor | None] = dict(cells)
+    for film, kind in kinds.items():
+        if isinstance(kind, VideoOptions) and kind.draws and is_film(inputs.get(film)):
+            for name, other in kinds.items():
+                if isinstance(other, AudioOptions) and inputs.get(name) == inputs[film]:
+                    with suppress(ValueError):  # each is reported below
+                        inputs[film], inputs[name] = read_clip(
+                            inputs[film], kind, audio=other, rng=rng
+                        )
+                    break
+    return {
+        name: decode(cell, name=name, kind=kinds.get(name), id=id, broken=broken, rng=rng)
+        for name, cell in inputs.items()
+    }
 
 
 def decode(
-    cell: Cell, *, name: str, kind: Kind | None, id: str, broken: BrokenExamples | None
+    cell: Cell,
+    *,
+    name: str,
+    kind: Kind | None,
+    id: str,
+    broken: BrokenExamples | None,
+    rng: np.random.Generator | None = None,
 ) -> Tensor | None:
     """The tensor of a cell; None where it holds nothing, or is broken and was reported.
 
@@ -198,6 +251,7 @@ def decode(
         kind: decodes it.
         id: of the example.
         broken: where to report what cannot be decoded; None = raise.
+        rng: draws which part of the cell is taken, where its kind does so.
 
     Raises:
         ValueError: the cell cannot be decoded, or too many cannot.
@@ -207,7 +261,8 @@ def decode(
     if kind is None:
         raise ValueError(f"data.{name} is not set: the {name} of example {id} cannot be decoded.")
     try:
-        return kind.decode(cell, where=f"example {id}")
+        options = {"rng": rng} if kind.draws else {}
+        return kind.decode(cell, where=f"example {id}", **options)
     except ValueError as error:
         if broken is None:
             raise

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from hydra.utils import to_absolute_path
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from datamodules.collate import Collator, Example
-from datamodules.readers import kind_of
+from datamodules.readers import Cell, kind_of
 from datamodules.readers.image import ImageOptions
+from datamodules.splits import decode_all
+from datamodules.transforms.apply import finish
 from perceiver.tasks import Regression
 from runner.rebuild import rebuild
 
@@ -40,8 +42,7 @@ def run_prediction(config: DictConfig) -> Tensor:
                 f"{name}=…" if name in config else f"+{name}=…" for name in datamodule.modalities
             )
         )
-    inputs: dict[str, Any] = dict.fromkeys(datamodule.modalities)
-    inputs |= {name: read(name, str(value), datamodule) for name, value in given.items()}
+    inputs = read(given, datamodule)
     batch = Collator(datamodule.fields())([Example(inputs, 0, "the example")])
     with torch.inference_mode():
         answer = task.predict_step(batch, 0)
@@ -56,17 +57,32 @@ def run_prediction(config: DictConfig) -> Tensor:
     return answer
 
 
-def read(modality: str, value: Any, datamodule: pl.LightningDataModule) -> Tensor | None:
-    """The tensor of one modality, read with the options that the model was trained with.
+def read(given: Mapping[str, Any], datamodule: pl.LightningDataModule) -> dict[str, Tensor | None]:
+    """The tensors of an example, read and transformed as the model was tested.
 
     Pictures of another size are scaled, whatever training did with them.
+
+    Args:
+        given: modality → a file, the text itself, or a list of numbers.
+        datamodule: of the model; it need not be set up.
     """
-    name = kind_of(modality)
-    options, cell = datamodule.kinds[name], value
-    if isinstance(options, ImageOptions) and not options.resize:
-        options = replace(options, resize=True)
-    if options.suffixes and name != "text":
-        cell = Path(to_absolute_path(str(value)))
-        if not cell.is_file():
-            raise FileNotFoundError(f"there is no {modality} file {cell}")
-    return options.decode(cell, where=f"{modality}={value}")
+    cells: dict[str, Cell] = dict.fromkeys(datamodule.modalities)
+    kinds = {name: datamodule.kinds[kind_of(name)] for name in given}
+    for name, value in given.items():
+        options = kinds[name]
+        cells[name] = list(value) if isinstance(value, ListConfig) else str(value)
+        if isinstance(options, ImageOptions) and not options.resize:
+            kinds[name] = replace(options, resize=True)
+        if options.suffixes and kind_of(name) != "text":
+            cells[name] = Path(to_absolute_path(str(value)))
+            if not cells[name].is_file():
+                raise FileNotFoundError(f"there is no {name} file {cells[name]}")
+    inputs = decode_all(cells, kinds=kinds, id="to predict")
+    transform = datamodule.steps(datamodule.transform)
+    for name, value in inputs.items():
+        if value is not None:
+            option = f"data.transform.{name}"
+            inputs[name] = finish(
+                value, transform[name], kind=kinds[name], option=option, id="to predict"
+            )
+    return inputs

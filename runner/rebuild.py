@@ -44,7 +44,7 @@ def rebuild(
     if unknown:
         raise ValueError(f"the data set of {path} has no option {', '.join(unknown)}")
     # Training alone augments, and nothing is downloaded on a stranger's word.
-    untrained = {name: None for name in ("augment", "download") if name in config["data"]}
+    untrained = {n: None for n in ("augment", "mix", "download") if n in config["data"]}
     data = config["data"] | untrained | replaced
     for target in _targets({"task": config["task"], "data": data}):
         _check_target(target, path)

@@ -98,6 +98,23 @@ def photographs(tmp_path):
 
 
 @pytest.fixture
+def films(tmp_path):
+    """A folder of short films with sound, in two splits and two classes."""
+    pytest.importorskip("av", reason="films need the extra [video]")
+    from tests.datamodules.clips import write_clip
+
+    root = tmp_path / "films"
+    for split in ("train", "test"):
+        for label, pitch in (("cat", 400), ("dog", 800)):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for index in range(3):
+                tone = 0.5 * np.sin(2 * np.pi * pitch * np.arange(8000) / 16000)
+                write_clip(folder / f"{index}.mp4", frames=5, sound=tone)
+    return root
+
+
+@pytest.fixture
 def sentences(tmp_path):
     """A folder of three files of labelled sentences."""
     root = tmp_path / "sentences"
@@ -106,3 +123,19 @@ def sentences(tmp_path):
         lines = [f"{'good' if n % 2 else 'bad'} film number {n}\t{n % 2}" for n in range(12)]
         (root / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
+
+
+@pytest.fixture
+def table_of_films(tmp_path):
+    """A table of sixty rows: a picture, a clip, a sentence, two numbers and a class."""
+    root = tmp_path / "films"
+    (root / "stills").mkdir(parents=True)
+    (root / "clips").mkdir()
+    rows = ["still,clip,review,year,length,label"]
+    for n in range(60):
+        Image.new("RGB", (16, 12), (3 * n, 4 * n, 255 - 4 * n)).save(root / f"stills/{n}.png")
+        write_wav(root / f"clips/{n}.wav", 0.11, 200 + 10 * n)
+        names = f"stills/{n}.png,clips/{n}.wav"
+        rows.append(f'{names},"a film, number {n}",{1950 + n % 7},{90 + n / 7},{"abc"[n % 3]}')
+    (root / "films.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return root / "films.csv"

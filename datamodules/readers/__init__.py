@@ -5,11 +5,13 @@ from datamodules.readers.audio import AudioOptions
 from datamodules.readers.image import ImageOptions
 from datamodules.readers.kind import Cell, Kind
 from datamodules.readers.text import TextOptions
+from datamodules.readers.video import VideoOptions
 
 # The kinds of modalities, in the order in which reports list them. A new one is a line here, a
 # file beside this one and an adapter in conf/modality.
 KINDS: dict[str, type[Kind]] = {
     "image": ImageOptions,
+    "video": VideoOptions,
     "audio": AudioOptions,
     "text": TextOptions,
     "array": ArrayOptions,

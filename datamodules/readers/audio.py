@@ -32,8 +32,10 @@ class AudioOptions(Kind):
 
     Args:
         sample_rate: in Hz; files at another rate are resampled.
-        max_seconds: longer files are cut to their beginning.
+        max_seconds: longer files are cut.
         pad_multiple: batches are padded to a multiple of this many samples.
+        crop: which part of a longer file stays: "first", or "random" (in training; in evaluation
+            the first).
     """
 
     fitted: ClassVar[tuple[str, ...]] = ("sample_rate", "max_seconds")
@@ -44,10 +46,13 @@ class AudioOptions(Kind):
     sample_rate: int
     max_seconds: float
     pad_multiple: int = 1
+    crop: str = "first"
 
     def __post_init__(self) -> None:
         if self.sample_rate < 1:
             raise ValueError(f"data.audio.sample_rate={self.sample_rate}, expected a rate in Hz.")
+        if self.crop not in ("first", "random"):
+            raise ValueError(f"data.audio.crop={self.crop!r}, expected first or random.")
         if self.max_samples < 1:
             raise ValueError(f"data.audio.max_seconds={self.max_seconds} is less than a sample.")
 
@@ -61,8 +66,19 @@ class AudioOptions(Kind):
             (), is_ragged=True, pad_multiple=self.pad_multiple, max_length=self.max_samples
         )
 
-    def decode(self, cell: Cell, *, where: str) -> Tensor:
-        return read_audio(cell, self, where=where)
+    @property
+    def draws(self) -> bool:
+        return self.crop == "random"
+
+    def decode(
+        self, cell: Cell, *, where: str, rng: np.random.Generator | None = None
+    ) -> Tensor | None:
+        """(samples,) of a sound, or of the sound track of a film; None for a silent film."""
+        from datamodules.readers.video import is_film, read_sound
+
+        if is_film(cell):
+            return read_sound(cell, self, where=where, rng=rng)
+        return read_audio(cell, self, where=where, rng=rng)
 
     def length_of(self, cell: Cell) -> int:
         header = _header(cell)
@@ -91,13 +107,20 @@ class AudioOptions(Kind):
         return f"{rates} Hz, {span([seconds for _, seconds in headers], 's')}"
 
 
-def read_audio(source: Path | bytes, options: AudioOptions, *, where: str = "") -> Tensor:
+def read_audio(
+    source: Path | bytes,
+    options: AudioOptions,
+    *,
+    where: str = "",
+    rng: np.random.Generator | None = None,
+) -> Tensor:
     """Decodes what libsndfile knows (WAV, FLAC, OGG, MP3 …); channels are averaged.
 
     Args:
         source: a file, or its content.
         options: what it is to become.
         where: a name for content, for messages.
+        rng: draws the part that is read; None = the beginning.
 
     Returns:
         (samples,) float32, nominally in [-1, 1]; at most `options.max_samples`.
@@ -121,6 +144,9 @@ def read_audio(source: Path | bytes, options: AudioOptions, *, where: str = "") 
                     f"{file.channels} channels of {rate:,} samples a second are more than "
                     f"the {_MAX_VALUES:,} samples that are decoded"
                 )
+            spare = file.frames - int(options.max_seconds * rate)
+            if rng is not None and spare > 0:
+                file.seek(int(rng.integers(spare + 1)))
             frames = torch.from_numpy(file.read(wanted, dtype="float32", always_2d=True))
     except FileNotFoundError as error:
         raise ValueError(
@@ -134,6 +160,11 @@ def read_audio(source: Path | bytes, options: AudioOptions, *, where: str = "") 
         raise ValueError(f"The audio {name} holds no samples: replace or remove it.")
     if not waveform.isfinite().all():
         raise ValueError(f"The audio {name} holds NaN or infinity: replace or remove it.")
+    return to_rate(waveform, rate, options)
+
+
+def to_rate(waveform: Tensor, rate: int, options: AudioOptions) -> Tensor:
+    """(samples,) at `rate` Hz → at most `options.max_samples` at the options' rate, in [-1, 1]."""
     if rate != options.sample_rate:
         shared = gcd(rate, options.sample_rate)
         waveform = resample(waveform, rate // shared, options.sample_rate // shared)
@@ -148,11 +179,15 @@ def _headers(columns: Sequence[Sequence[Cell]]) -> list[tuple[int, float]]:
 
 def _header(cell: Cell) -> tuple[int, float] | None:
     """(rate in Hz, seconds), None where there is no sound."""
+    from datamodules.readers.video import is_film, sound_header
+
     if cell is None:
         return None
+    if is_film(cell):
+        return sound_header(cell)
     try:
         info = soundfile.info(str(cell) if isinstance(cell, Path) else BytesIO(cell))
-    except (soundfile.LibsndfileError, OSError):
+    except (soundfile.LibsndfileError, OSError, TypeError):
         return None
     return info.samplerate, info.frames / info.samplerate
 

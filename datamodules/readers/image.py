@@ -31,9 +31,11 @@ class ImageOptions(Kind):
     Args:
         channels: 1 grey, 3 colour, 4 colour and opacity; files are converted.
         size: (height, width) in pixels.
-        resize: scale files of another size; False = refuse them; "fit" = every image keeps its own
-            size, larger ones are scaled down in proportion until they fit into `size`, and batches
-            are padded and masked.
+        resize: what to do with files of another size: True = scale them, False = refuse them,
+            "crop" = scale until both sides suffice and keep the centre, "keep" = leave them, for
+            transforms to bring to this size, "fit" = every image keeps its own size, larger ones
+            are scaled down in proportion until they fit into `size`, and batches are padded and
+            masked.
     """
 
     fitted: ClassVar[tuple[str, ...]] = ("channels", "size")
@@ -50,9 +52,18 @@ class ImageOptions(Kind):
             raise ValueError(f"data.image.channels={self.channels}, expected one of 1, 3, 4.")
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"data.image.size={list(self.size)}, expected [height, width].")
-        if self.resize not in (True, False, "fit"):
-            raise ValueError(f"data.image.resize={self.resize!r}, expected true, false or fit.")
+        if self.resize not in (True, False, "crop", "keep", "fit"):
+            raise ValueError(
+                f"data.image.resize={self.resize!r}, expected true, false, crop, keep or fit."
+            )
         object.__setattr__(self, "size", tuple(self.size))
+
+    @property
+    def is_costly(self) -> bool:  # type: ignore[override]
+        return self.resize not in (
+            "keep",
+            "fit",
+        )  # pictures of several sizes do not stack in memory
 
     def field(self) -> Field:
         return Field((self.channels, *self.size), has_own_size=self.resize == "fit")
@@ -131,16 +142,17 @@ def read_image(source: Path | bytes, options: ImageOptions, *, where: str = "") 
             what = "there is no such file"
         raise ValueError(f"Cannot read the image {name}: {what}. Replace or remove it.") from error
     height, width = options.scaled(image.height, image.width)
-    if image.size != (width, height):
+    if image.size != (width, height) and options.resize != "keep":
         if not options.resize:
             raise ValueError(
                 f"The image {name} is {image.height}×{image.width} pixels (height × width), "
                 f"data.image.size is [{height},{width}]: set data.image.resize=true to scale files "
                 f"or data.image.size=[{image.height},{image.width}]."
             )
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        fit = ImageOps.fit if options.resize == "crop" else Image.Image.resize
+        image = fit(image, (width, height), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image))
-    return pixels.reshape(height, width, options.channels).permute(2, 0, 1).contiguous()
+    return pixels.reshape(image.height, image.width, options.channels).permute(2, 0, 1).contiguous()
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:

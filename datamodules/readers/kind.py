@@ -31,6 +31,11 @@ class Kind(ABC):
     fitted: ClassVar[tuple[str, ...]] = ()  # options that `fit` fills in where they are None
     is_costly: ClassVar[bool] = True  # to decode: kept decoded in memory where it fits
 
+    @property
+    def draws(self) -> bool:
+        """Whether training takes another part of a cell every time: `decode` then takes `rng=`."""
+        return False
+
     @abstractmethod
     def field(self) -> Field:
         """What its tensors look like, for the collator."""

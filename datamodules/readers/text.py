@@ -33,6 +33,8 @@ class TextOptions(Kind):
         tokenizer: path of a Hugging Face `tokenizer.json`; None = bytes.
         errors: what to do with bytes that are not UTF-8: "raise", or "replace" by U+FFFD.
         pad_multiple: batches are padded to a multiple of this many tokens.
+        crop: which part of a longer text stays: "first", "last", or "random" (in training; in
+            evaluation the first).
     """
 
     fitted: ClassVar[tuple[str, ...]] = ("max_length",)
@@ -44,10 +46,13 @@ class TextOptions(Kind):
     tokenizer: str | None = None
     errors: str = "raise"
     pad_multiple: int = 1
+    crop: str = "first"
 
     def __post_init__(self) -> None:
         if self.max_length < 1:
             raise ValueError(f"data.text.max_length={self.max_length}, expected at least 1.")
+        if self.crop not in ("first", "last", "random"):
+            raise ValueError(f"data.text.crop={self.crop!r}, expected first, last or random.")
         if self.errors not in ("raise", "replace"):
             raise ValueError(f"data.text.errors={self.errors!r}, expected raise or replace.")
         size = self._tokenizer.get_vocab_size() if self.tokenizer else BYTE_VOCAB_SIZE
@@ -80,13 +85,19 @@ class TextOptions(Kind):
             max_length=self.max_length,
         )
 
-    def decode(self, cell: Cell, *, where: str) -> Tensor | None:
+    @property
+    def draws(self) -> bool:
+        return self.crop == "random"
+
+    def decode(
+        self, cell: Cell, *, where: str, rng: np.random.Generator | None = None
+    ) -> Tensor | None:
         """(length,) int64 ids of a text, or of a file of text; None where it is empty."""
         if isinstance(cell, Path):
             cell, where = _read_file(cell), str(cell)
         if isinstance(cell, bytes):
             cell = decode_utf8(cell.removeprefix(BOM), where=where, errors=self.errors)
-        return self.encode(cell)
+        return self.encode(cell, rng=rng)
 
     def length_of(self, cell: Cell) -> int:
         return min(_num_bytes(cell), self.max_length)
@@ -105,15 +116,27 @@ class TextOptions(Kind):
         lengths = _lengths(columns)
         return f"{span(lengths, 'bytes')}, median {np.median(lengths):,.4g}" if lengths else ""
 
-    def encode(self, text: str) -> Tensor | None:
-        """(length,) int64 ids, or None where the text is empty (the modality is absent)."""
+    def encode(self, text: str, *, rng: np.random.Generator | None = None) -> Tensor | None:
+        """(length,) int64 ids, or None where the text is empty (the modality is absent).
+
+        Args:
+            text: of any length.
+            rng: draws which part stays, where `crop` is "random"; None = the first.
+        """
+        start, is_last = 0, self.crop == "last"
         if self.tokenizer:
             ids = torch.tensor(self._tokenizer.encode(text).ids, dtype=torch.int64)
         else:
             # A character has at least a byte: what follows the cut need not be encoded.
-            raw = np.frombuffer(text[: self.max_length].encode("utf-8"), dtype=np.uint8)
+            if is_last:
+                text = text[-self.max_length :]
+            elif not self.draws or rng is None:
+                text = text[: self.max_length]
+            raw = np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
             ids = torch.from_numpy(raw.astype(np.int64) + NUM_SPECIALS)
-        return ids[: self.max_length] if len(ids) else None
+        if (spare := len(ids) - self.max_length) > 0 and (is_last or self.draws):
+            start = spare if is_last else 0 if rng is None else int(rng.integers(spare + 1))
+        return ids[start : start + self.max_length] if len(ids) else None
 
 
 def decode_utf8(raw: bytes, *, where: str, errors: str = "raise") -> str:

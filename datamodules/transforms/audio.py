@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torchaudio.functional import add_noise
 
 
 class RandomGain:
@@ -56,8 +57,7 @@ class RandomNoise:
 
     def __call__(self, waveform: Tensor) -> Tensor:
         snr_db = torch.empty(()).uniform_(self.low_snr_db, self.high_snr_db)
-        scale = waveform.square().mean().sqrt() * 10 ** (-snr_db / 20)
-        return (waveform + scale * torch.randn_like(waveform)).clamp(-1, 1)
+        return add_noise(waveform, torch.randn_like(waveform), snr_db).clamp(-1, 1)
 
 
 class RandomSpeed:

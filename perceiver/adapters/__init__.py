@@ -7,6 +7,7 @@ from perceiver.adapters.dropout import ModalityDropout
 from perceiver.adapters.fuse import Fusion, PaddingFusion, ProjectionFusion
 from perceiver.adapters.image import ConvStemAdapter, PatchAdapter, PixelAdapter
 from perceiver.adapters.text import TokenAdapter
+from perceiver.adapters.video import VideoAdapter
 
 __all__ = [
     "Adapter",
@@ -20,5 +21,6 @@ __all__ = [
     "ProjectionFusion",
     "SpectrogramAdapter",
     "TokenAdapter",
+    "VideoAdapter",
     "WaveformAdapter",
 ]

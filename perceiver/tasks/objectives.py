@@ -99,6 +99,9 @@ class Objective(nn.Module, ABC):
 class SingleLabel(Objective):
     """One of `out_dim` classes: cross-entropy, accuracy and macro F1.
 
+    Targets are (b,) class indices, or (b, out_dim) shares of the classes that sum to 1, as mixed
+    examples have; metrics then take the largest.
+
     Args:
         out_dim: classes.
         label_smoothing: share of the target spread over all classes.
@@ -106,8 +109,8 @@ class SingleLabel(Objective):
         mode: "max".
 
     Raises:
-        ValueError: for a smoothing that is no share; in `losses`, for targets other than (b,) class
-            indices below `out_dim`.
+        ValueError: for a smoothing that is no share; in `losses`, for targets that are neither (b,)
+            class indices below `out_dim` nor (b, out_dim) shares of classes.
     """
 
     targets = "a class"
@@ -126,6 +129,20 @@ class SingleLabel(Objective):
         self.label_smoothing = label_smoothing
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        if target.is_floating_point() and target.shape == outputs.shape:
+            # On a GPU the check would stall the queue.
+            if target.device.type == "cpu" and not (
+                bool((target >= 0).all())
+                and torch.allclose(target.sum(-1), target.new_ones(()), atol=1e-4)
+            ):
+                raise ValueError("targets that are shares of classes must be ≥ 0 and sum to 1")
+            wide = _wide(outputs)
+            return F.cross_entropy(
+                wide,
+                target.to(wide.dtype),
+                label_smoothing=self.label_smoothing,
+                reduction="none",
+            )
         if target.shape != outputs.shape[:1] or target.is_floating_point():
             raise ValueError(
                 f"single-label targets have shape {tuple(target.shape)} and type {target.dtype}, "
@@ -148,6 +165,9 @@ class SingleLabel(Objective):
             }
         )
 
+    def metric_target(self, target: Tensor) -> Tensor:
+        return target.argmax(-1) if target.is_floating_point() else target
+
     def predict(self, outputs: Tensor) -> Tensor:
         return outputs.float().softmax(-1)
 
@@ -155,7 +175,8 @@ class SingleLabel(Objective):
 class MultiLabel(Objective):
     """Any number of `out_dim` labels: binary cross-entropy, mean average precision, accuracy.
 
-    Targets are (b, out_dim) of 0 and 1, of any type.
+    Targets are (b, out_dim) of 0 and 1, of any type, or shares between them, as mixed examples
+    have; metrics round them.
 
     Raises:
         ValueError: in `losses`, for other targets.
@@ -172,15 +193,15 @@ class MultiLabel(Objective):
                 f"multi-label targets have shape {tuple(target.shape)}, outputs "
                 f"{tuple(outputs.shape)}: give 0 or 1 for each of the {self.out_dim} labels"
             )
-        if target.device.type == "cpu" and not bool(((target == 0) | (target == 1)).all()):
-            wrong = target[(target != 0) & (target != 1)][0]
+        if target.device.type == "cpu" and not bool(((target >= 0) & (target <= 1)).all()):
+            wrong = target[~((target >= 0) & (target <= 1))][0]
             raise ValueError(f"multi-label targets hold {float(wrong):g}: give 0 or 1")
         wide = _wide(outputs)
         target = target.to(wide.dtype)
         return F.binary_cross_entropy_with_logits(wide, target, reduction="none").mean(1)
 
     def metric_target(self, target: Tensor) -> Tensor:
-        return target.long()
+        return target.round().long() if target.is_floating_point() else target.long()
 
     def metrics(self) -> MetricCollection:
         return MetricCollection(

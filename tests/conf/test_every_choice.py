@@ -13,6 +13,7 @@ from runner.training import run_training
 
 CONF = Path(__file__).parents[2] / "conf"
 ROOTS = {"fsdd": "spoken_digits", "av_digits": "spoken_digits", "text_tsv": "sentences"}
+ROOTS |= {"video_folder": "films"}
 ROOTS |= {"image_folder": "photographs", "cifar10": "photographs", "sst2": "sentences"}
 # Not taken by a run of the default job: where they are tested instead is said beside them.
 ELSEWHERE = {
@@ -36,6 +37,8 @@ def step(compose_run, request):
     """Run one batch of fit, validation and test; returns the score."""
 
     def run(*overrides, data=None):
+        if data == "manifest":
+            overrides = (*overrides, f"data.path={request.getfixturevalue('table_of_films')}")
         if data in ROOTS:
             overrides = (*overrides, f"data.root={request.getfixturevalue(ROOTS[data])}")
         if data == "cifar10":
@@ -90,7 +93,25 @@ def test_data_set_takes_a_step(step, choice):
 
 @pytest.mark.parametrize("choice", choices("modality"))
 def test_modality_takes_a_step(step, choice):
-    assert math.isfinite(step(f"modality@model.adapters=[{choice}]"))
+    # The default job has neither numbers nor films.
+    data = {"array": "manifest", "video": "video_folder"}.get(choice.partition("_")[0], "digits")
+    small = ["data.video.size=[16,16]"] if data == "video_folder" else []
+    override = f"modality@model.adapters=[{choice}]"
+    assert math.isfinite(step(f"data={data}", override, *small, data=data))
+
+
+# What a choice changes, on data that has it.
+AUGMENTED = {"image": "image_folder", "video": "video_folder", "text": "text_tsv"}
+
+
+@pytest.mark.parametrize(
+    ("part", "choice"),
+    [(part.name, c) for part in sorted((CONF / "augment").iterdir()) for c in choices(part)],
+)
+def test_augmentation_takes_a_step(step, part, choice):
+    data = AUGMENTED.get(part, "digits")
+    small = [f"data.{part}.size=[16,16]"] if part in ("image", "video") else []
+    assert math.isfinite(step(f"data={data}", f"augment/{part}={choice}", *small, data=data))
 
 
 @pytest.mark.parametrize(

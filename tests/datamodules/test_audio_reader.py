@@ -116,3 +116,16 @@ def test_a_file_that_is_no_audio_is_named(tmp_path):
 def test_impossible_options_are_refused(options):
     with pytest.raises(ValueError, match=rf"data\.audio\.{next(iter(options))}"):
         AudioOptions(**({"sample_rate": 8000, "max_seconds": 1.0} | options))
+
+
+def test_training_takes_any_part_of_a_file_and_evaluation_the_first(tmp_path):
+    path = tmp_path / "ramp.wav"
+    soundfile.write(path, np.arange(10) / 16, 8000, subtype="FLOAT")
+    options = AudioOptions(sample_rate=8000, max_seconds=7 / 8000, crop="random")
+    rng = np.random.default_rng(0)
+    drawn = [options.decode(path, where="", rng=rng) * 16 for _ in range(40)]
+    assert {int(part[0]) for part in drawn} == {0, 1, 2, 3}
+    assert all(part.tolist() == [part[0] + n for n in range(7)] for part in drawn)
+    assert options.decode(path, where="")[0] == 0
+    with pytest.raises(ValueError, match=r"data\.audio\.crop='last'"):
+        AudioOptions(sample_rate=8000, max_seconds=1.0, crop="last")

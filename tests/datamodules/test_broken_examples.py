@@ -69,7 +69,7 @@ def read_all(data, epochs=1):
     found = []
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         for epoch in range(epochs):
-            loader.sampler.set_epoch(epoch)
+            loader.set_epoch(epoch)
             found += list(loader)
     return found
 
@@ -88,22 +88,21 @@ def test_every_broken_file_is_listed_once_and_its_example_goes_on(
     data.setup()
     data.report_to(tmp_path / "run")
     batches = read_all(data, epochs=2)
-    expected = [
-        (f"film {n}", "image", f"{n}.png") for n in sorted((TRUNCATED, EMPTY, WRONG, LOST))
-    ]
+    expected = [(f"film {n}", "image", f"{n}.png") for n in sorted((TRUNCATED, EMPTY, WRONG, LOST))]
     rows = sorted((id, kind, file.rpartition("/")[2]) for id, kind, file in listed(data))
     assert rows == sorted(expected)
     assert data.broken.path == tmp_path / "run" / "bad_examples.csv"
     reasons = {row["id"]: row["reason"] for row in data.broken.rows()}
     assert "the file has zero bytes" in reasons[f"film {EMPTY}"]
     assert "There is no file" in reasons[f"film {LOST}"]
-    present = {
-        id: bool(here)
+    absent = {
+        id
         for batch in batches
-        for id, here in zip(batch.ids, batch.present["image"], strict=True)
+        for id, here in zip(batch.ids, batch.has_any(["image"]), strict=True)
+        if not here
     }
-    assert {id for id, here in present.items() if not here} == {id for id, _, _ in expected}
-    assert all(batch.present["text"].all() for batch in batches)
+    assert absent == {id for id, _, _ in expected}
+    assert all("text" not in batch.present for batch in batches)
 
 
 def test_each_is_logged_by_name_once(make, caplog):

@@ -8,6 +8,7 @@ import torch
 
 from datamodules.base import MultimodalDataModule
 from datamodules.splits import Source
+from datamodules.transforms.mix import MixUp
 
 
 class Tiny(Source):
@@ -213,3 +214,27 @@ def test_the_summary_counts_examples_and_classes():
         "val   2 examples · no 1, yes 1",
         "test  3 examples · no 1, yes 2",
     ]
+
+
+def test_mixed_batches_do_not_depend_on_the_number_of_workers():
+    batches = []
+    for num_workers in (0, 2):
+        data = TinyDataModule(mix=MixUp(alpha=1.0), num_workers=num_workers, seed=3)
+        batches.append(list(data.train_dataloader()))
+    for one, other in zip(*batches, strict=True):
+        assert one.target.shape == (len(one), 2)
+        # The last example has a batch for itself, and so no partner.
+        assert ((one.target > 0) & (one.target < 1)).any() == (len(one) > 1)
+        assert torch.equal(one.target, other.target)
+        assert torch.equal(one.inputs["audio"], other.inputs["audio"])
+
+
+def test_evaluation_is_never_mixed():
+    data = TinyDataModule(mix=MixUp(alpha=1.0))
+    for loader in (data.val_dataloader(), data.test_dataloader()):
+        assert all(batch.target.dtype == torch.int64 for batch in loader)
+
+
+def test_transforms_of_modalities_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match=r"data\.transform names \['video'\]"):
+        TinyDataModule(transform={"video": [abs]})

@@ -51,3 +51,4 @@ def test_every_modality_can_be_made_missing_and_augmented_without_a_plus(config)
         SPLITS, offers
     )
     assert set(config["augment"]) == offers
+    assert set(config["transform"]) == offers

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from datamodules.randomness import check_range, derive_seed, torch_state_kept
+from datamodules.readers.text import TextOptions
 from datamodules.splits import Source, Split, draw_missing, hold_out
 
 
@@ -15,7 +16,16 @@ class Draws(Source):
         return {"audio": torch.tensor([rng.random()]), "text": torch.tensor([index])}
 
 
-def split(*, training, seed=0, augment=None, modalities=("audio", "text"), lacking=None):
+def split(
+    *,
+    training,
+    seed=0,
+    augment=None,
+    transform=None,
+    kinds=None,
+    modalities=("audio", "text"),
+    lacking=None,
+):
     source = Draws(targets=[0, 1, 2], ids=["a", "b", "c"])
     if lacking is None:
         lacking = np.zeros((3, len(modalities)), dtype=bool)
@@ -26,6 +36,8 @@ def split(*, training, seed=0, augment=None, modalities=("audio", "text"), lacki
         training=training,
         seed=seed,
         augment=augment,
+        transform=transform,
+        kinds=kinds,
     )
 
 
@@ -147,3 +159,41 @@ def test_the_state_of_torch_is_restored_even_after_an_error():
 def test_ranges_that_are_no_ranges_are_refused(bounds):
     with pytest.raises(ValueError, match=r"noise=.*expected"):
         check_range("noise", bounds, low=0, high=2)
+
+
+def test_transforms_apply_always_and_after_augmentation():
+    steps = {
+        "augment": {"audio": [lambda wave: wave * 0 + 3]},
+        "transform": {"audio": [lambda wave: wave * 2, lambda wave: wave + 1]},
+    }
+    assert draw(split(training=True, **steps), 0, 0) == 7
+    before = draw(split(training=False), 0, 0)
+    assert draw(split(training=False, **steps), 0, 0) == pytest.approx(2 * before + 1)
+
+
+def test_what_transforms_make_too_long_is_cut():
+    kinds = {"text": TextOptions(max_length=4)}
+    longer = {"text": [lambda ids: ids.repeat(7)]}
+    for training in (True, False):
+        found = split(training=training, transform=longer, kinds=kinds)[0, 2].inputs["text"]
+        assert found.tolist() == [2, 2, 2, 2]
+
+
+def test_a_transform_that_fails_is_named_with_the_example():
+    def fail(wave):
+        raise RuntimeError("no such luck")
+
+    data = split(training=True, augment={"audio": [fail]})
+    with pytest.raises(ValueError, match=r"data\.augment\.audio\[0\] .* example b.*no such luck"):
+        data[0, 1]
+    data = split(training=False, transform={"text": [fail]})
+    with pytest.raises(ValueError, match=r"data\.transform\.text\[0\]"):
+        data[0, 1]
+
+
+def test_examples_bring_a_seed_of_their_own_for_their_batch():
+    train, test = split(training=True), split(training=False)
+    seeds = [train[epoch, index].seed for epoch in range(3) for index in range(3)]
+    assert len(set(seeds)) == 9
+    assert train[1, 2].seed == split(training=True)[1, 2].seed
+    assert test[0, 1].seed == 0

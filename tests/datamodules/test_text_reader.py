@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -77,3 +78,22 @@ def test_a_missing_tokenizers_package_is_named(tokenizer_file, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ValueError, match="needs the package tokenizers: pip install"):
         TextOptions(max_length=5, tokenizer=tokenizer_file, vocab_size=3)
+
+
+def test_the_last_part_of_a_text_can_be_kept():
+    last = TextOptions(max_length=4, crop="last")
+    assert last.decode("abcdéf", where="").tolist() == [n + 6 for n in "déf".encode()]
+    assert len(last.decode("ab", where="")) == 2
+
+
+def test_training_takes_any_part_of_a_text_and_evaluation_the_first():
+    anywhere = TextOptions(max_length=3, crop="random")
+    rng = np.random.default_rng(0)
+    drawn = {
+        "".join(chr(n - 6) for n in anywhere.decode("abcdef", where="", rng=rng).tolist())
+        for _ in range(60)
+    }
+    assert drawn == {"abc", "bcd", "cde", "def"}
+    assert anywhere.decode("abcdef", where="").tolist() == [n + 6 for n in b"abc"]
+    with pytest.raises(ValueError, match=r"data\.text\.crop='middle'"):
+        TextOptions(max_length=3, crop="middle")

@@ -149,3 +149,39 @@ def test_impossible_options_are_refused():
         Regression(out_dim=3, mode="best")
     with pytest.raises(ValueError, match=r"label_smoothing=1\.5 must lie"):
         SingleLabel(out_dim=3, label_smoothing=1.5)
+
+
+def test_cross_entropy_takes_shares_of_classes():
+    outputs = torch.randn(7, 5).double()
+    shares = torch.rand(7, 5).softmax(1)
+    objective = SingleLabel(out_dim=5)
+    chances = outputs.exp() / outputs.exp().sum(1, keepdim=True)
+    assert_close(objective.loss(outputs, shares), -(shares * chances.log()).sum() / 7)
+    # All of one class is that class.
+    target = torch.tensor([0, 4, 2, 2, 1, 3, 0])
+    whole = torch.eye(5)[target]
+    assert_close(objective.loss(outputs, whole), objective.loss(outputs, target))
+    assert objective.metric_target(whole).tolist() == target.tolist()
+    smooth = SingleLabel(out_dim=5, label_smoothing=0.1)
+    assert_close(smooth.loss(outputs, whole), smooth.loss(outputs, target))
+
+
+def test_a_mixed_target_weighs_the_losses_of_both_classes():
+    outputs, objective = torch.randn(1, 5), SingleLabel(out_dim=5)
+    one, other = (objective.loss(outputs, torch.tensor([label])) for label in (1, 3))
+    mixed = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]])
+    assert_close(objective.loss(outputs, mixed), 0.3 * one + 0.7 * other)
+
+
+@pytest.mark.parametrize("wrong", [[0.5, 0.4], [1.5, -0.5]])
+def test_shares_that_are_none_are_refused(wrong):
+    with pytest.raises(ValueError, match="sum to 1"):
+        SingleLabel(out_dim=2).loss(torch.zeros(1, 2), torch.tensor([wrong]))
+
+
+def test_binary_cross_entropy_takes_shares_and_metrics_round_them():
+    outputs, objective = torch.randn(1, 2), MultiLabel(out_dim=2)
+    one, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]])
+    mixed = objective.loss(outputs, 0.3 * one + 0.7 * other)
+    assert_close(mixed, 0.3 * objective.loss(outputs, one) + 0.7 * objective.loss(outputs, other))
+    assert objective.metric_target(0.3 * one + 0.7 * other).tolist() == [[1, 1]]

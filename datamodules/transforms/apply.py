@@ -1,0 +1,52 @@
+"""Running the transforms of a config, and saying which one failed on what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from datamodules.readers import Kind
+
+Transforms = Sequence[Callable[[Tensor], Tensor]]
+
+
+def apply(steps: Transforms, value: Tensor, *, option: str, id: str) -> Tensor:
+    """The value after all steps, in order.
+
+    Args:
+        steps: callables on one modality's tensor.
+        value: the tensor of an example.
+        option: where the steps stand in the config, for the message.
+        id: of the example, for the message.
+
+    Raises:
+        ValueError: a step cannot handle the value, or gives nothing.
+    """
+    for number, step in enumerate(steps):
+        name = f"{option}[{number}] ({type(step).__name__})"
+        given = f"shape {tuple(value.shape)} and type {str(value.dtype).removeprefix('torch.')}"
+        try:
+            value = step(value)
+        except (ValueError, TypeError, RuntimeError, IndexError) as error:
+            what = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"{name} cannot handle example {id}, of {given}: {what}. Change or remove it."
+            ) from error
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"{name} gives {type(value).__name__} for example {id}, of {given}, expected a "
+                "tensor. Change or remove it."
+            )
+    return value
+
+
+def finish(value: Tensor, steps: Transforms, *, kind: Kind | None, option: str, id: str) -> Tensor:
+    """What training, evaluation and prediction all end with.
+
+    The steps of `data.transform`; what is longer than the model takes is cut.
+    """
+    value = apply(steps, value, option=option, id=id)
+    if kind is not None and (field := kind.field()).is_ragged:
+        value = value[: field.max_length]
+    return value
