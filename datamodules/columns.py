@@ -115,11 +115,12 @@ class Files(Column):
             if not name:
                 continue
             folder, _, file = name.rpartition("/")
-            if name.startswith("/"):
-                folder = folder or "/"
             if folder not in folders:
-                folders[folder] = _listing(os.path.join(self.root, folder))
+                refused = self._refusal(name, is_link=False)
+                folders[folder] = {} if refused else _listing(os.path.dirname(self.root / name))
             is_link = folders[folder].get(file)
+            if is_link is False and ".." not in name:
+                continue  # a plain file in a folder that may be read
             if refusal := self._refusal(name, is_link=bool(is_link)):
                 found[index] = refusal
             elif is_link is None and not os.path.isfile(os.path.join(self.root, name)):

@@ -56,7 +56,7 @@ def suspicions(
 def _repeated_names(ids: Sequence[str]) -> list[str]:
     if getattr(ids, "are_unique", False):
         return []
-    counts = pc.value_counts(pa.array(ids))
+    counts = pc.value_counts(getattr(ids, "names", None) or pa.array(ids))
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if not len(repeated):
         return []

@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.utils import to_absolute_path
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -41,7 +41,8 @@ def run_prediction(config: DictConfig) -> Tensor:
             )
         )
     inputs: dict[str, Any] = dict.fromkeys(datamodule.modalities)
-    inputs |= {name: read(name, str(value), datamodule) for name, value in given.items()}
+    given = OmegaConf.to_container(OmegaConf.create(given))
+    inputs |= {name: read(name, value, datamodule) for name, value in given.items()}
     batch = Collator(datamodule.fields())([Example(inputs, 0, "the example")])
     with torch.inference_mode():
         answer = task.predict_step(batch, 0)
@@ -65,7 +66,9 @@ def read(modality: str, value: Any, datamodule: pl.LightningDataModule) -> Tenso
     options, cell = datamodule.kinds[name], value
     if isinstance(options, ImageOptions):
         options = replace(options, resize=True)
-    if options.suffixes and name != "text":
+    if name == "text":
+        cell = str(value)  # also where it looks like a number
+    elif options.suffixes:
         cell = Path(to_absolute_path(str(value)))
         if not cell.is_file():
             raise FileNotFoundError(f"there is no {modality} file {cell}")

@@ -52,8 +52,6 @@ class ArrayOptions(Kind):
 
     def decode(self, cell: Cell, *, where: str) -> Tensor | None:
         """(length, 2) float32 of `length` numbers in which NaN is missing; None if all are."""
-        if isinstance(cell, str):
-            cell = [value or "nan" for value in cell.strip("[]() ").replace(" ", "").split(",")]
         try:
             values = np.asarray(cell, dtype=np.float64)
         except (TypeError, ValueError) as error:

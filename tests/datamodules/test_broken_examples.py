@@ -88,9 +88,7 @@ def test_every_broken_file_is_listed_once_and_its_example_goes_on(
     data.setup()
     data.report_to(tmp_path / "run")
     batches = read_all(data, epochs=2)
-    expected = [
-        (f"film {n}", "image", f"{n}.png") for n in sorted((TRUNCATED, EMPTY, WRONG, LOST))
-    ]
+    expected = [(f"film {n}", "image", f"{n}.png") for n in sorted((TRUNCATED, EMPTY, WRONG, LOST))]
     rows = sorted((id, kind, file.rpartition("/")[2]) for id, kind, file in listed(data))
     assert rows == sorted(expected)
     assert data.broken.path == tmp_path / "run" / "bad_examples.csv"

@@ -309,7 +309,9 @@ def test_content_of_files_may_lie_in_the_table(make, table, rows, tmp_path):
     rows[5]["clip"] = rows[5]["clip"][:-9]
     data = make(table(rows, "my.parquet"), cache_gib=0.0)
     assert data.modalities == ["image", "audio", "text", "array"]
-    level = (examples_but(data, "my.parquet:6")["my.parquet:8"].inputs["image"][0, 0, 0] + 1) * 127.5
+    level = (
+        examples_but(data, "my.parquet:6")["my.parquet:8"].inputs["image"][0, 0, 0] + 1
+    ) * 127.5
     assert round(level.item()) == 28
     with pytest.raises(ValueError, match=r"audio of example my\.parquet:6: it is cut short"):
         examples(data)
@@ -349,8 +351,12 @@ def test_leaks_between_splits_are_warned_of(make, table, rows):
         row["split"] = ["train", "val", "test"][n % 3]
     rows[4]["photo"], rows[5]["remark"] = rows[0]["photo"], rows[3]["remark"]
     lines = make(table(rows)).summary()
-    assert any("1 examples of val have a file as image that train has too" in line for line in lines)
-    assert any("1 examples of test have a text as text that train has too" in line for line in lines)
+    assert any(
+        "1 examples of val have a file as image that train has too" in line for line in lines
+    )
+    assert any(
+        "1 examples of test have a text as text that train has too" in line for line in lines
+    )
     assert sum("train has too" in line for line in lines) == 2
 
 

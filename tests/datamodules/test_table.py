@@ -36,7 +36,7 @@ def read(tmp_path):
         b'"a","b"\n"1","x"\n"2","y"\n',
         b"a,b\n1,x\n\n2,y\n\n",
     ],
-    ids="plain BOM CRLF unended semicolons bars tabs quoted blank-lines".split(),
+    ids=["plain", "BOM", "CRLF", "unended", "semicolons", "bars", "tabs", "quoted", "blank-lines"],
 )
 def test_marks_line_ends_and_delimiters_of_csv_do_not_matter(read, raw):
     assert read(raw) == [{"a": "1", "b": "x"}, {"a": "2", "b": "y"}]
