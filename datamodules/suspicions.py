@@ -1,4 +1,4 @@
-"""What is odd about a data set: repeated names, leaks between splits, classes that are not there."""
+"""What is odd about a data set: repeated names, leaks between splits, unseen classes."""
 
 from __future__ import annotations
 
