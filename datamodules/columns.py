@@ -142,7 +142,7 @@ class Files(Column):
         """Why a path must not be read, or None."""
         if self.outside:
             return None
-        hint = "move it there, or allow this with data.outside=true"
+        hint = "set data.root to a folder that holds it, or allow this with data.outside=true"
         if ".." in name and ".." in PureWindowsPath(name).parts:
             return f"The path {name!r} climbs out of folders with '..': {hint}."
         path = os.path.join(self.root, name)

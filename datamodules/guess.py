@@ -127,6 +127,8 @@ def column_kind(name: str, column: pa.ChunkedArray) -> str:
         return next((k for k, kind in KINDS.items() if _readable(kind, cells)), "unknown content")
     if is_list(column.type):
         return "lists"
+    if pa.types.is_nested(column.type):
+        return "nested values"
     if column.null_count == len(column):
         return "empty"
     if numbers(column) is not None:

@@ -45,7 +45,7 @@ def suspicions(
     for name, column in columns.items():
         lines += _leaks(name, column, splits)
     if targets.ndim == 1 or not targets.is_floating_point():
-        lines += _absent_classes(targets, classes, splits)
+        lines += _absent_classes(targets, classes, splits) + _alike(classes)
     for split in SPLITS:
         count = int((splits == split).sum())
         if 0 < count < _FEW:
@@ -103,3 +103,17 @@ def _absent_classes(targets: Tensor, classes: Sequence[str], splits: np.ndarray)
         return []
     shown = ", ".join(absent[:5]) + (" …" if len(absent) > 5 else "")
     return [f"warning: no example of train is of {shown}, which cannot be learned"]
+
+
+def _alike(classes: Sequence[str]) -> list[str]:
+    """Classes that a slip of the pen may have made two."""
+    seen: dict[str, str] = {}
+    lines = []
+    for name in classes:
+        plain = " ".join(name.split()).casefold()
+        if plain in seen:
+            lines.append(
+                f"warning: the classes {seen[plain]!r} and {name!r} differ in case or spaces alone"
+            )
+        seen.setdefault(plain, name)
+    return lines

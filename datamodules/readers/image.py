@@ -52,6 +52,9 @@ class ImageOptions(Kind):
     def field(self) -> Field:
         return Field((self.channels, *self.size))
 
+    def decoded_bytes(self) -> int:
+        return self.channels * self.size[0] * self.size[1]  # kept as bytes
+
     def decode(self, cell: Cell, *, where: str) -> Tensor:
         return read_image(cell, self, where=where)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,6 +47,12 @@ class Kind(ABC):
         Raises:
             ValueError: the cell cannot be decoded; the message names the file or the example.
         """
+
+    def decoded_bytes(self) -> int:
+        """What a decoded cell takes in memory, at most."""
+        field = self.field()
+        length = (field.max_length or 0) if field.is_ragged else 1
+        return field.dtype.itemsize * length * prod(field.shape)
 
     @classmethod
     @abstractmethod
