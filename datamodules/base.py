@@ -34,7 +34,7 @@ class MultimodalDataModule(pl.LightningDataModule):
     Args:
         modalities: what the model takes, some of `offers`; None = all that the data turn out to
             have (for a subclass whose `build` finds out).
-        batch_size: examples a batch, in each process.
+        batch_size: examples a batch, in each process; None = 64, fewer of a small training split.
         num_classes: expected number of classes; None = as many as the data has.
         num_workers: loader processes, in each process.
         pin_memory: copy batches to page-locked memory (faster transfer to a GPU).
@@ -76,7 +76,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         self,
         *,
         modalities: Sequence[str] | None,
-        batch_size: int,
+        batch_size: int | None,
         num_classes: int | None = None,
         num_workers: int = 0,
         pin_memory: bool = False,
@@ -95,7 +95,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         if unknown := set(kinds) - set(KINDS):
             raise TypeError(f"{type(self).__name__} has no option {', '.join(sorted(unknown))}")
         self.modalities = [] if modalities is None else self._choose(modalities)
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"data.batch_size={batch_size}, expected at least 1.")
         if on_error not in ("raise", "skip") or not 0 <= error_budget <= 1:
             raise ValueError(
@@ -155,7 +155,8 @@ class MultimodalDataModule(pl.LightningDataModule):
         """The options that were left open, with what `setup` found: plain data for the config."""
         self.setup()
         fitted = {kind: plain(asdict(self.kinds[kind])) for kind in self.kinds if self._open(kind)}
-        return {"modalities": self.modalities, "num_classes": self.num_classes} | fitted
+        names = ("modalities", "num_classes", "batch_size")
+        return {name: getattr(self, name) for name in names} | fitted
 
     def setup(self, stage: str | None = None) -> None:
         """Builds and checks all splits, once.
@@ -172,6 +173,8 @@ class MultimodalDataModule(pl.LightningDataModule):
                 raise ValueError(f"The {split} split has no examples: check data's folder or file.")
         self._check_labels(names, sources)
         self.class_names, self.num_classes = names, len(names)
+        if self.batch_size is None:  # at least ten steps an epoch where that leaves four a step
+            self.batch_size = min(64, max(4, 2 ** int(np.log2(max(len(sources["train"]) / 10, 1)))))
         if self.broken:
             self.broken.total = sum(map(len, sources.values()))
         kinds = {name: self.kinds[kind_of(name)] for name in self.modalities}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from math import prod
 
 import numpy as np
 import torch
@@ -76,15 +75,8 @@ class CachedSource(Source):
 
 def decoded_bytes(sources: Sequence[Source], kinds: Mapping[str, Kind]) -> int:
     """What the costly modalities take decoded, at most."""
-    size = 0
-    for kind in kinds.values():
-        if kind.is_costly:
-            field = kind.field()
-            length = (field.max_length or 0) if field.is_ragged else 1
-            # Pictures and frames are kept as bytes.
-            width = 1 if len(field.shape) == 3 else field.dtype.itemsize
-            size += width * length * prod(field.shape)
-    return size * sum(map(len, sources))
+    cell = sum(kind.decoded_bytes() for kind in kinds.values() if kind.is_costly)
+    return cell * sum(map(len, sources))
 
 
 class _Fixed:

@@ -131,11 +131,12 @@ class Files(Column):
             if not name:
                 continue
             folder, _, file = name.rpartition("/")
-            if name.startswith("/"):
-                folder = folder or "/"
             if folder not in folders:
-                folders[folder] = _listing(os.path.join(self.root, folder))
+                refused = self._refusal(name, is_link=False)
+                folders[folder] = {} if refused else _listing(os.path.dirname(self.root / name))
             is_link = folders[folder].get(file)
+            if is_link is False and ".." not in name:
+                continue  # a plain file in a folder that may be read
             if refusal := self._refusal(name, is_link=bool(is_link)):
                 found[index] = refusal
             elif is_link is None and not os.path.isfile(os.path.join(self.root, name)):
@@ -157,7 +158,7 @@ class Files(Column):
         """Why a path must not be read, or None."""
         if self.outside:
             return None
-        hint = "move it there, or allow this with data.outside=true"
+        hint = "set data.root to a folder that holds it, or allow this with data.outside=true"
         if ".." in name and ".." in PureWindowsPath(name).parts:
             return f"The path {name!r} climbs out of folders with '..': {hint}."
         path = os.path.join(self.root, name)

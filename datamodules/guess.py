@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from datamodules.columns import Values
 from datamodules.readers import KINDS
-from datamodules.table import is_content, is_list, numbers, strings
+from datamodules.table import is_content, is_list, numbers
 
 _SAMPLE = 512  # cells that are looked at
 _TARGET = ("target", "label", "labels", "class", "category", "y", "tags", "tag", "classes")
@@ -127,12 +127,13 @@ def column_kind(name: str, column: pa.ChunkedArray) -> str:
         return next((k for k, kind in KINDS.items() if _readable(kind, cells)), "unknown content")
     if is_list(column.type):
         return "lists"
-    known = pc.drop_null(column)
-    if not len(known):
+    if pa.types.is_nested(column.type):
+        return "nested values"
+    if column.null_count == len(column):
         return "empty"
     if numbers(column) is not None:
         return "row numbers" if _counts(column) else "array"
-    some = _sample(strings(known))
+    some = _sample(column)
     suffixes = [PurePath(cell).suffix.lower() if len(cell) < 4096 else "" for cell in some]
     for kind, options in KINDS.items():
         if sum(suffix in options.suffixes for suffix in suffixes) >= 0.8 * len(suffixes):
@@ -147,7 +148,7 @@ def names_files(kind: str, column: pa.ChunkedArray) -> bool:
     """Whether the cells are paths of files of a kind, rather than what is in them."""
     if kind != "text":
         return True
-    some = _sample(strings(pc.drop_null(column)))
+    some = _sample(column)
     found = [PurePath(cell).suffix.lower() in KINDS[kind].suffixes for cell in some if cell]
     return bool(found) and float(np.mean(found)) >= 0.8
 
@@ -174,7 +175,7 @@ def target_kind(
         return ("class" if whole and few else "values"), None
     if separator:
         return "labels", separator
-    some = _sample(strings(pc.drop_null(column)))
+    some = _sample(column)
     if all(cell.startswith("[") and cell.endswith("]") for cell in some):
         return "labels", None
     for mark in "|;":
@@ -239,8 +240,11 @@ def _counts(column: pa.ChunkedArray) -> bool:
 
 
 def _sample(column: pa.ChunkedArray) -> list[str]:
+    """Up to `_SAMPLE` cells that are not null, evenly spread: of all where few are not null."""
     places = np.unique(np.linspace(0, len(column) - 1, _SAMPLE).astype(int))
-    return column.take(pa.array(places)).to_pylist()
+    cells = [column[int(place)].as_py() for place in places]
+    found = [str(cell) for cell in cells if cell is not None]
+    return found or [str(cell) for cell in pc.drop_null(column)[:_SAMPLE].to_pylist()]
 
 
 def _readable(kind: object, cells: Sequence[object]) -> bool:

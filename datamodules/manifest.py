@@ -142,7 +142,10 @@ class ManifestDataModule(RowsDataModule):
             )
         self.modalities = self._choose(self.modalities or found)
         labels, classes = self._labels(table)
-        groups = None if self.group is None else strings(table[self.group]).to_pylist()
+        groups = None
+        if self.group:
+            names = enumerate(strings(table[self.group]).to_pylist())
+            groups = [f"row {row}" if name is None else f"group {name}" for row, name in names]
         given = () if splits is None else set(splits)
         rows = Rows(
             found,
@@ -188,7 +191,7 @@ class ManifestDataModule(RowsDataModule):
             splits = np.array(known)
         lacking = np.zeros(table.num_rows, dtype=bool)
         for name in self.roles.target:
-            lacking |= pc.is_null(table[name]).to_numpy()
+            lacking |= pc.is_null(table[name], nan_is_null=True).to_numpy()
         if lacking.all():
             raise ValueError(f"no row has a target in {', '.join(self.roles.target)}")
         if lacking.any():

@@ -1,4 +1,4 @@
-"""What is odd about a data set: repeated names, leaks between splits, classes that are not there."""
+"""What is odd about a data set: repeated names, leaks between splits, unseen classes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def suspicions(
     for name, column in columns.items():
         lines += _leaks(name, column, splits)
     if targets.ndim == 1 or not targets.is_floating_point():
-        lines += _absent_classes(targets, classes, splits)
+        lines += _absent_classes(targets, classes, splits) + _alike(classes)
     for split in SPLITS:
         count = int((splits == split).sum())
         if 0 < count < _FEW:
@@ -56,7 +56,7 @@ def suspicions(
 def _repeated_names(ids: Sequence[str]) -> list[str]:
     if getattr(ids, "are_unique", False):
         return []
-    counts = pc.value_counts(pa.array(ids))
+    counts = pc.value_counts(getattr(ids, "names", None) or pa.array(ids))
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if not len(repeated):
         return []
@@ -103,3 +103,17 @@ def _absent_classes(targets: Tensor, classes: Sequence[str], splits: np.ndarray)
         return []
     shown = ", ".join(absent[:5]) + (" …" if len(absent) > 5 else "")
     return [f"warning: no example of train is of {shown}, which cannot be learned"]
+
+
+def _alike(classes: Sequence[str]) -> list[str]:
+    """Classes that a slip of the pen may have made two."""
+    seen: dict[str, str] = {}
+    lines = []
+    for name in classes:
+        plain = " ".join(name.split()).casefold()
+        if plain in seen:
+            lines.append(
+                f"warning: the classes {seen[plain]!r} and {name!r} differ in case or spaces alone"
+            )
+        seen.setdefault(plain, name)
+    return lines

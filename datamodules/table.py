@@ -85,10 +85,19 @@ def numbers(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
 
 
 def strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of anything scalar as strings; numbers as they would be written."""
+    """A column of anything scalar as strings; numbers as they would be written.
+
+    Raises:
+        ValueError: for lists and objects.
+    """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    return column if pa.types.is_string(column.type) else column.cast(pa.string())
+    if pa.types.is_string(column.type):
+        return column
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise ValueError(f"a column of {column.type} cannot be read as names or texts") from error
 
 
 def is_list(kind: pa.DataType) -> bool:

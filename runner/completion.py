@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules.readers import kind_of
 
+_MAX_STEPS = 10_000  # some ten minutes of a laptop
 _TASKS = Path(__file__).parents[1] / "conf" / "task"
 _FITTING = {"a class": "single_label", "labels": "multi_label", "values": "regression"}
 
@@ -39,6 +42,7 @@ def build_data(config: DictConfig) -> pl.LightningDataModule:
             if modalities is None:
                 complete_adapters(config)
                 complete_task(config, datamodule)
+                limit_epochs(config, len(datamodule.splits["train"]))
     return datamodule
 
 
@@ -85,3 +89,16 @@ def complete_task(config: DictConfig, datamodule: pl.LightningDataModule) -> Non
             objective.std = torch.where(std > 0, std, 1.0).tolist()
     if len(datamodule.modalities) > 6 and config.task.test_subsets == "all":
         config.task.test_subsets = "single"  # 2^7 subsets would take longer than the training
+
+
+def limit_epochs(config: DictConfig, num_examples: int) -> None:
+    """A long table gets fewer epochs, unless the command line says how long to train."""
+    if not HydraConfig.initialized():
+        return
+    said = [override.lstrip("+~") for override in HydraConfig.get().overrides.task]
+    if any(override.startswith(("trainer", "experiment", "debug")) for override in said):
+        return
+    epochs = max(1, round(_MAX_STEPS / math.ceil(num_examples / config.data.batch_size)))
+    if epochs < config.trainer.max_epochs:
+        config.trainer.max_epochs = epochs
+        rank_zero_info(f"{epochs} epochs make {_MAX_STEPS:,} steps (trainer.max_epochs)")

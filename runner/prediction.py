@@ -9,7 +9,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from hydra.utils import to_absolute_path
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -42,7 +42,7 @@ def run_prediction(config: DictConfig) -> Tensor:
                 f"{name}=…" if name in config else f"+{name}=…" for name in datamodule.modalities
             )
         )
-    inputs = read(given, datamodule)
+    inputs = read(OmegaConf.to_container(OmegaConf.create(given)), datamodule)
     batch = Collator(datamodule.fields())([Example(inputs, 0, "the example")])
     with torch.inference_mode():
         answer = task.predict_step(batch, 0)
@@ -70,7 +70,7 @@ def read(given: Mapping[str, Any], datamodule: pl.LightningDataModule) -> dict[s
     kinds = {name: datamodule.kinds[kind_of(name)] for name in given}
     for name, value in given.items():
         options = kinds[name]
-        cells[name] = list(value) if isinstance(value, ListConfig) else str(value)
+        cells[name] = value if isinstance(value, list) else str(value)
         if isinstance(options, ImageOptions) and not options.resize:
             kinds[name] = replace(options, resize=True)
         if options.suffixes and kind_of(name) != "text":

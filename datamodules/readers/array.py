@@ -52,8 +52,6 @@ class ArrayOptions(Kind):
 
     def decode(self, cell: Cell, *, where: str) -> Tensor | None:
         """(length, 2) float32 of `length` numbers in which NaN is missing; None if all are."""
-        if isinstance(cell, str):
-            cell = [value or "nan" for value in cell.strip("[]() ").replace(" ", "").split(",")]
         try:
             values = np.asarray(cell, dtype=np.float64)
         except (TypeError, ValueError) as error:
@@ -79,8 +77,9 @@ class ArrayOptions(Kind):
                 _ignoring_nan(np.nanmean, values, 0.0),
                 _ignoring_nan(np.nanstd, values, 1.0),
             )
-        # A number that never changes says nothing; dividing by 1 keeps it finite.
-        std = np.where(std > 0, std, 1.0)
+        # A number that never changes says nothing; dividing by 1 keeps it finite. Rounding leaves
+        # its deviation a little above zero.
+        std = np.where(std > 1e-8 * np.abs(mean), std, 1.0)
         found = {"length": values.shape[1], "mean": mean.tolist(), "std": std.tolist()}
         return {name: found[name] if given.get(name) is None else given[name] for name in found}
 

@@ -81,6 +81,9 @@ class ImageOptions(Kind):
         header = _header(cell)
         return prod(self.scaled(*header[0])) if header else 0
 
+    def decoded_bytes(self) -> int:
+        return self.channels * self.size[0] * self.size[1]  # kept as bytes
+
     def decode(self, cell: Cell, *, where: str) -> Tensor:
         return read_image(cell, self, where=where)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -58,6 +59,13 @@ class Kind(ABC):
         0 where it is nothing or broken: reading reports it.
         """
         return None
+
+    def decoded_bytes(self) -> int:
+        """What a decoded cell takes in memory, at most."""
+        field = self.field()
+        length = (field.max_length or 0) if field.is_ragged else 1
+        width = 1 if len(field.shape) == 3 else field.dtype.itemsize  # pictures are kept as bytes
+        return width * length * prod(field.shape)
 
     @classmethod
     @abstractmethod

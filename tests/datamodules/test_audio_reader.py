@@ -129,3 +129,54 @@ def test_training_takes_any_part_of_a_file_and_evaluation_the_first(tmp_path):
     assert options.decode(path, where="")[0] == 0
     with pytest.raises(ValueError, match=r"data\.audio\.crop='last'"):
         AudioOptions(sample_rate=8000, max_seconds=1.0, crop="last")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_the_content_of_a_file_reads_as_the_file(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, sine(440, rate=8000), 8000)
+    assert torch.equal(read_audio(path.read_bytes(), OPTIONS), read_audio(path, OPTIONS))
+    with pytest.raises(ValueError, match="audio of row 7: the file has zero bytes"):
+        read_audio(b"", OPTIONS, where="row 7")
+
+
+def test_the_content_of_a_wav_that_is_cut_short_is_named(tmp_path):
+    soundfile.write(tmp_path / "a.wav", sine(440, rate=8000), 8000)
+    raw = (tmp_path / "a.wav").read_bytes()
+    with pytest.raises(ValueError, match=r"audio of row 7: it is cut short.* 1600 bytes"):
+        read_audio(raw[:-101], OPTIONS, where="row 7")
+
+
+def test_a_wrong_extension_does_not_matter(tmp_path):
+    soundfile.write(tmp_path / "a.flac", sine(440, rate=8000), 8000)
+    path = (tmp_path / "a.flac").rename(tmp_path / "a.wav")
+    assert len(read_audio(path, OPTIONS)) == 800
+
+
+def test_more_samples_than_memory_should_take_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("datamodules.readers.audio._MAX_VALUES", 5000)
+    soundfile.write(tmp_path / "a.wav", np.zeros((4000, 2)), 8000)
+    with pytest.raises(ValueError, match=r"a\.wav: 2 channels of 8,000 samples a second are more"):
+        read_audio(tmp_path / "a.wav", OPTIONS)
+    soundfile.write(tmp_path / "a.wav", np.zeros(4000), 8000)
+    assert len(read_audio(tmp_path / "a.wav", OPTIONS)) == 4000
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ([(8000, 0.61)], {"sample_rate": 8000, "max_seconds": 0.7}),
+        ([(8000, 0.2), (44100, 0.3)], {"sample_rate": 16000, "max_seconds": 0.3}),
+        ([(8000, 0.2), (11025, 12.0)] * 9, {"sample_rate": 11025, "max_seconds": 10.0}),
+        ([], {"sample_rate": 16000, "max_seconds": 1.0}),
+    ],
+)
+def test_rate_and_length_are_fitted_to_the_files(tmp_path, files, expected):
+    cells = []
+    for number, (rate, seconds) in enumerate(files):
+        cells.append(tmp_path / f"{number}.wav")
+        soundfile.write(cells[-1], np.zeros(round(rate * seconds)), rate)
+    (tmp_path / "broken.wav").write_bytes(b"x")
+    cells += [tmp_path / "broken.wav", tmp_path / "none.wav", None]
+    found = AudioOptions.fit({"sample_rate": None, "max_seconds": None}, [cells])
+    assert found == pytest.approx(expected)

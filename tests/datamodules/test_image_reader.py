@@ -110,3 +110,54 @@ def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
 def test_impossible_options_are_refused(channels, size):
     with pytest.raises(ValueError, match=r"data\.image\."):
         ImageOptions(channels=channels, size=size)
+
+
+def test_bombs_are_refused_below_twice_pillows_limit_too(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", grid(height=50, width=30))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match=r"a\.png: 50 × 30 pixels could be a decompression bomb"):
+        read_image(path, OPTIONS)
+
+
+def test_the_content_of_a_file_reads_as_the_file(tmp_path):
+    array = np.random.default_rng(0).integers(256, size=(3, 5, 3), dtype=np.uint8)
+    path = save(tmp_path / "a.png", array)
+    assert torch.equal(read_image(path.read_bytes(), OPTIONS), read_image(path, OPTIONS))
+    with pytest.raises(ValueError, match="image of row 7: the file has zero bytes"):
+        read_image(b"", OPTIONS, where="row 7")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "gif", "tif", "webp"])
+def test_a_wrong_extension_does_not_matter(tmp_path, suffix):
+    path = save(tmp_path / "a.png", grid((77, 77, 77)))
+    pixels = read_image(path.rename(tmp_path / f"a.{suffix}"), OPTIONS)
+    assert (pixels == 77).all()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "mode", "expected"),
+    [
+        ([(28, 28)] * 3, "L", {"channels": 1, "size": (28, 28)}),
+        ([(37, 41)] * 3, "RGB", {"channels": 3, "size": (36, 40)}),
+        ([(7, 11)], "P", {"channels": 3, "size": (7, 11)}),
+        ([(32, 32), (32, 40)], "RGB", {"channels": 3, "size": (64, 64)}),
+        ([(480, 640)], "RGB", {"channels": 3, "size": (64, 64)}),
+        ([], "RGB", {"channels": 3, "size": (64, 64)}),
+    ],
+)
+def test_size_and_channels_are_fitted_to_the_files(tmp_path, sizes, mode, expected):
+    cells = []
+    for number, (height, width) in enumerate(sizes):
+        cells.append(tmp_path / f"{number}.png")
+        Image.new(mode, (width, height)).save(cells[-1])
+    (tmp_path / "broken.png").write_bytes(b"x")
+    cells += [tmp_path / "broken.png", tmp_path / "none.png", None]
+    assert ImageOptions.fit({"channels": None, "size": None}, [cells]) == expected
+    assert ImageOptions.fit({"channels": 1, "size": [3, 3]}, [cells])["size"] == [3, 3]
+
+
+def test_the_size_of_a_picture_on_its_side_is_that_of_the_picture_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(grid(height=5, width=3)).save(tmp_path / "a.jpg", exif=exif)
+    assert ImageOptions.fit({}, [[tmp_path / "a.jpg"]])["size"] == (3, 5)

@@ -392,7 +392,7 @@ def test_what_was_inferred_rebuilds_the_same_data(make, table, rows):
     for n, row in enumerate(rows):
         row["other"] = f"photos/{59 - n}.png"
     data = make(table(rows))
-    again = ManifestDataModule(batch_size=7, **data.inferred())
+    again = ManifestDataModule(**data.inferred())
     assert again.modalities == ["image_photo", "image_other", "audio", "text", "array"]
     assert again.kinds == data.kinds, "known before anything is read"
     again.setup()
@@ -402,3 +402,44 @@ def test_what_was_inferred_rebuilds_the_same_data(make, table, rows):
         assert example.target == second[name].target
         for modality, value in example.inputs.items():
             assert torch.equal(value, second[name].inputs[modality])
+
+
+def test_rows_without_a_group_are_groups_of_their_own(make, table, rows):
+    for n, row in enumerate(rows):
+        row["speaker"] = "" if n < 50 else f"speaker {n % 5}"
+    data = make(table(rows), group="speaker")
+    assert 6 <= len(data.splits["test"]) <= 18
+    groups = [
+        {int(id.split(":")[1]) % 5 for id in split.source.ids if int(id.split(":")[1]) > 50}
+        for split in data.splits.values()
+    ]
+    assert sum(map(len, groups)) == 5
+
+
+def test_numbers_that_are_not_numbers_are_no_target(make, table, rows):
+    values = [n / 7 for n in range(60)]
+    values[4] = float("nan")
+    data = make(table(label(rows, values), "my.parquet"), columns={"text": "remark"})
+    assert sum(len(split) for split in data.splits.values()) == 59
+
+
+def test_nested_columns_are_ignored_and_no_target(make, table, rows):
+    for row in rows:
+        row["extra"] = {"a long": "story of many words"}
+    data = make(table(rows, "my.jsonl"))
+    assert "ignored extra: nested values" in data.summary()
+    with pytest.raises(ValueError, match="cannot be read as names or texts"):
+        make(table(rows, "my.jsonl"), target="extra")
+
+
+def test_classes_that_differ_in_case_alone_are_warned_of(make, table, rows):
+    lines = make(table(label(rows, ["cat", "Cat ", "dog"] * 20))).summary()
+    assert "warning: the classes 'Cat ' and 'cat' differ in case or spaces alone" in lines
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(60, 4), (5, 4), (3000, 64), (400, 16)])
+def test_a_small_table_gets_small_batches(make, table, count, batch_size):
+    rows = [{"text": f"film number {n}", "label": "ab"[n % 2]} for n in range(max(count, 20))]
+    data = make(table(rows))
+    assert data.batch_size == batch_size
+    assert make(table(rows), batch_size=7).batch_size == 7

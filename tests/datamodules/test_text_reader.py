@@ -97,3 +97,29 @@ def test_training_takes_any_part_of_a_text_and_evaluation_the_first():
     assert anywhere.decode("abcdef", where="").tolist() == [n + 6 for n in b"abc"]
     with pytest.raises(ValueError, match=r"data\.text\.crop='middle'"):
         TextOptions(max_length=3, crop="middle")
+
+
+def test_a_file_of_text_is_read_without_its_byte_order_mark(tmp_path):
+    (tmp_path / "a.txt").write_bytes("\ufeffשבע 🎈".encode())
+    ids = TextOptions(max_length=64).decode(tmp_path / "a.txt", where="")
+    assert bytes((ids - 6).tolist()).decode() == "שבע 🎈"
+
+
+def test_a_file_of_text_that_cannot_be_one_is_named(tmp_path, monkeypatch):
+    options = TextOptions(max_length=64)
+    with pytest.raises(ValueError, match=r"text .*none\.txt: there is no such file"):
+        options.decode(tmp_path / "none.txt", where="")
+    (tmp_path / "a.txt").write_bytes(b"ab\xff")
+    with pytest.raises(ValueError, match=r"a\.txt is not UTF-8"):
+        options.decode(tmp_path / "a.txt", where="")
+    monkeypatch.setattr("datamodules.readers.text._MAX_BYTES", 2)
+    with pytest.raises(ValueError, match=r"a\.txt has 3 bytes, more than 2"):
+        options.decode(tmp_path / "a.txt", where="")
+
+
+def test_the_length_is_fitted_to_the_texts():
+    texts = ["seven"] * 200 + ["x" * 3000]
+    assert TextOptions.fit({"max_length": None}, [texts])["max_length"] == 8
+    assert TextOptions.fit({"max_length": None}, [["é" * 11]])["max_length"] == 24
+    assert TextOptions.fit({"max_length": None}, [["x" * 3000]])["max_length"] == 512
+    assert TextOptions.fit({"max_length": 5}, [texts])["max_length"] == 5
