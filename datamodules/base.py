@@ -11,15 +11,15 @@ from typing import Any, ClassVar
 import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import Sampler, SequentialSampler
 
 from datamodules.broken import BrokenExamples
 from datamodules.collate import Collator, Example, Field
+from datamodules.loader import ResumableLoader
 from datamodules.randomness import generator
 from datamodules.readers import KINDS, Kind, kind_of
-from datamodules.samplers import EpochSampler
+from datamodules.samplers import EpochBatches, EpochSampler
 from datamodules.splits import SPLITS, Source, Split, draw_missing
-from perceiver.types import Batch
 
 __all__ = ["Example", "MultimodalDataModule"]
 
@@ -39,6 +39,8 @@ class MultimodalDataModule(pl.LightningDataModule):
         num_classes: expected number of classes; None = as many as the data has.
         num_workers: loader processes, in each process.
         pin_memory: copy batches to page-locked memory (faster transfer to a GPU).
+        bucket_batches: batches of similar lengths are made within windows of this many; 0 = any
+            lengths share a batch. A large window pads little and shuffles little.
         seed: of the order and of what training draws anew every epoch.
         split_seed: of what is held out, and of everything random in held-out examples. Apart from
             `seed`, so that runs over several seeds are tested on one and the same test set.
@@ -66,6 +68,7 @@ class MultimodalDataModule(pl.LightningDataModule):
     """
 
     offers: ClassVar[tuple[str, ...]]
+    shuffle_window = 0  # examples; of data sets whose examples lie together in blocks
     targets: str = "a class"  # or "labels", "values": what an example's target is
 
     def __init__(
@@ -76,6 +79,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         num_classes: int | None = None,
         num_workers: int = 0,
         pin_memory: bool = False,
+        bucket_batches: int = 0,
         seed: int = 0,
         split_seed: int = 0,
         on_error: str = "raise",
@@ -100,6 +104,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         self.class_names: list[str] = []
         self.num_workers = num_workers
         self.pin_memory = pin_memory
+        self.bucket_batches = bucket_batches
         self.seed = seed
         self.split_seed = split_seed
         self.broken = BrokenExamples(budget=error_budget) if on_error == "skip" else None
@@ -186,13 +191,13 @@ class MultimodalDataModule(pl.LightningDataModule):
         if self.broken:
             self.broken.move(folder / "bad_examples.csv", anew=is_first)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> ResumableLoader:
         return self._loader("train")
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> ResumableLoader:
         return self._loader("val")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> ResumableLoader:
         return self._loader("test")
 
     def summary(self) -> list[str]:
@@ -254,24 +259,43 @@ class MultimodalDataModule(pl.LightningDataModule):
                 f"set data.num_classes={len(names)} or null."
             )
 
-    def _loader(self, split: str) -> DataLoader[Batch]:
+    def _loader(self, split: str) -> ResumableLoader:
         self.setup()
         dataset, trainer = self.splits[split], self.trainer
-        return DataLoader(
-            dataset,
+        sampler: Sampler = EpochSampler(
+            len(dataset),
+            training=dataset.training,
+            seed=self.seed,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
             batch_size=self.batch_size,
-            sampler=EpochSampler(
-                len(dataset),
-                training=dataset.training,
-                seed=self.seed,
-                rank=trainer.global_rank if trainer else 0,
-                world_size=trainer.world_size if trainer else 1,
-            ),
+            lengths=self._lengths(dataset),
+            bucket_batches=self.bucket_batches,
+            blocks=dataset.source.blocks() if self.shuffle_window else None,
+            shuffle_window=self.shuffle_window,
+        )
+        if trainer and trainer.overfit_batches:
+            sampler = SequentialSampler(dataset)  # the same few batches, epoch for epoch
+        return ResumableLoader(
+            dataset,
+            batch_sampler=EpochBatches(sampler, self.batch_size),
             collate_fn=Collator(self.fields(), allow_empty=self.broken is not None),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.pin_memory,
         )
+
+    def _lengths(self, dataset: Split) -> np.ndarray | None:
+        """Of every example, where batches are made by length."""
+        if self.bucket_batches < 2:
+            return None
+        lengths = dataset.lengths()
+        if lengths is None:
+            raise ValueError(
+                f"data.bucket_batches={self.bucket_batches} sorts examples by length, but none of "
+                f"{self.modalities} has lengths that are known before they are read: set it to 0."
+            )
+        return lengths
 
 
 def _check_missing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from datamodules.readers import Cell
+from datamodules.readers import Cell, Kind
 
 
 class Column(Sequence[Cell]):
@@ -29,6 +30,21 @@ class Column(Sequence[Cell]):
     def take(self, indices: np.ndarray) -> Column:
         """The cells at (k,) integer positions."""
         raise NotImplementedError
+
+    def fetch(self, indices: Sequence[int]) -> None:
+        """Told before cells are read, for what is better asked for at once."""
+
+    def blocks(self) -> np.ndarray | None:
+        """(n,) numbers; cells that share one lie together."""
+        return None
+
+    def lengths(self, kind: Kind) -> np.ndarray | None:
+        """(n,) how long about the cells' tensors are; None = one is as long as another."""
+        first = next((cell for cell in self if cell is not None), None)
+        if first is None or kind.length_of(first) is None:
+            return None
+        with ThreadPoolExecutor() as pool:  # headers are read outside Python's lock
+            return np.fromiter(pool.map(kind.length_of, self), float, len(self))
 
 
 class Values(Column):

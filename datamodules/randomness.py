@@ -26,15 +26,14 @@ def check_range(name: str, bounds: Sequence[float], *, low: float, high: float) 
 
 
 @contextmanager
-def torch_seed(seed: int) -> Iterator[None]:
-    """Inside, torch's CPU generator is seeded; afterwards it is as it was before.
+def torch_state_kept() -> Iterator[None]:
+    """Afterwards torch's CPU generator is as it was before, however it is seeded inside.
 
     Library transforms draw from the global generator, which in the main process is also the
-    model's (dropout): reading data must not disturb it. The generator itself is seeded, because
+    model's (dropout): reading data must not disturb it. Seed `torch.default_generator` itself:
     `torch.manual_seed` would touch every GPU as well.
     """
     state = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:

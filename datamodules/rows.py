@@ -72,6 +72,16 @@ class RowsSource(Source):
     def absent(self, modality: str) -> np.ndarray:
         return self.columns[modality].absent()
 
+    def lengths(self, modality: str, kind: Kind | None) -> np.ndarray | None:
+        return None if kind is None else self.columns[modality].lengths(kind)
+
+    def fetch(self, indices: Sequence[int]) -> None:
+        for column in self.columns.values():
+            column.fetch(indices)
+
+    def blocks(self) -> np.ndarray | None:
+        return next(iter(self.columns.values())).blocks()
+
 
 class RowsDataModule(MultimodalDataModule):
     """Base of layouts of files: a subclass says what it `offers` and implements `rows`.

@@ -12,9 +12,8 @@ from torch.utils.data import Dataset
 
 from datamodules.broken import BrokenExamples
 from datamodules.collate import Example
-from datamodules.randomness import derive_seed, generator, torch_seed
+from datamodules.randomness import derive_seed, generator, torch_state_kept
 from datamodules.readers import Cell, Kind
-from datamodules.readers.image import scale_pixels
 
 SPLITS = ("train", "val", "test")
 
@@ -47,14 +46,32 @@ class Source:
     def read(self, index: int, rng: np.random.Generator) -> dict[str, Cell]:
         """The inputs of one example, decoded or not; all randomness comes from `rng`.
 
-        Images may be uint8, as library transforms like them best: `Split` scales them to [-1, 1]
-        after augmentation.
+        Images may be uint8, as library transforms like them best: the collator scales them to
+        [-1, 1] after augmentation.
         """
         return self.cells(index)
+
+    def fetch(self, indices: Sequence[int]) -> None:
+        """Told before the examples of a batch are read, for what is better asked for at once."""
+
+    def blocks(self) -> np.ndarray | None:
+        """(n,) numbers; examples that share one lie together and are best read together."""
+        return None
 
     def absent(self, modality: str) -> np.ndarray:
         """(n,) bool, True on examples known in advance to lack the modality."""
         return np.zeros(len(self), dtype=bool)
+
+    def lengths(self, modality: str, kind: Kind | None) -> np.ndarray | None:
+        """(n,) how long each example is in a modality, without decoding it; None = not known.
+
+        In any unit, and about right is good enough: it decides only who shares a batch.
+
+        Args:
+            modality: one of those that examples have.
+            kind: decodes it.
+        """
+        return None
 
 
 class Split(Dataset[Example]):
@@ -99,35 +116,63 @@ class Split(Dataset[Example]):
         self.kinds = dict(kinds or {})
         self.augment = {name: list(steps) for name, steps in (augment or {}).items()}
         self.broken = broken
+        self._draws = type(source).read is not Source.read  # a generator takes longer than a cell
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int] | int) -> Example:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[tuple[int, int] | int]) -> list[Example]:
+        """A batch at once, as DataLoader asks for it."""
         # Lightning's overfit_batches puts in a sampler of its own, of plain indices.
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        pairs = [key if isinstance(key, tuple) else (0, key) for key in keys]
+        self.source.fetch([index for _, index in pairs])
         if not self.training:
-            epoch = 0
-        rng = generator(self.seed, epoch, index)
-        inputs = self._inputs(index, rng)
-        for _ in range(_MAX_REDRAWS if self.training else 0):
-            if any(value is not None for value in inputs.values()):
-                break
-            index = int(rng.integers(len(self)))
-            inputs = self._inputs(index, rng)
-        if self.training and self.augment:
-            with torch_seed(derive_seed(self.seed, epoch, index, 1)):
-                for name, steps in self.augment.items():
-                    for step in steps if inputs.get(name) is not None else ():
-                        inputs[name] = step(inputs[name])
-        for name, value in inputs.items():
-            if value is not None and value.dtype == torch.uint8:
-                inputs[name] = scale_pixels(value)
+            return [self._example(0, index) for _, index in pairs]
+        if not self.augment:
+            return [self._example(epoch, index) for epoch, index in pairs]
+        with torch_state_kept():
+            return [self._augmented(epoch, index) for epoch, index in pairs]
+
+    def _example(self, epoch: int, index: int) -> Example:
+        inputs = self._inputs(epoch, index)
+        if self.training and all(value is None for value in inputs.values()):
+            rng = generator(self.seed, epoch, index, 0)
+            for another in rng.integers(len(self), size=_MAX_REDRAWS).tolist():
+                index, inputs = another, self._inputs(epoch, another)
+                if any(value is not None for value in inputs.values()):
+                    break
         target = self.source.targets[index]
         return Example(inputs, target if target.ndim else int(target), self.source.ids[index])
 
-    def _inputs(self, index: int, rng: np.random.Generator) -> dict[str, Tensor | None]:
-        cells = self.source.read(index, rng)
+    def _augmented(self, epoch: int, index: int) -> Example:
+        example = self._example(epoch, index)
+        torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index, 1))
+        for name, steps in self.augment.items():
+            value = example.inputs.get(name)
+            if value is not None:
+                for step in steps:
+                    value = step(value)
+                example.inputs[name] = value
+        return example
+
+    def lengths(self) -> np.ndarray | None:
+        """(n,) how long the examples are, each modality in units of its mean; None = not known."""
+        known = []
+        for column, name in enumerate(self.modalities):
+            lengths = self.source.lengths(name, self.kinds.get(name))
+            if lengths is not None:
+                lengths = np.where(self.lacking[:, column], 0, lengths)
+                known.append(lengths / max(lengths.mean(), 1))
+        return np.sum(known, axis=0) if known else None
+
+    def _inputs(self, epoch: int, index: int) -> dict[str, Tensor | None]:
+        if self._draws:
+            cells = self.source.read(index, generator(self.seed, epoch, index))
+        else:
+            cells = self.source.cells(index)
         inputs: dict[str, Tensor | None] = dict.fromkeys(self.modalities)
         for column, name in enumerate(self.modalities):
             cell = cells.get(name)

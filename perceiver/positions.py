@@ -42,11 +42,13 @@ class Positions(nn.Module, ABC):
 
     Every kind is made with `shape=`, the largest grid that is meant to come. `dim` is the width
     that the codes of all axes have together. `add` says whether codes are added to the content
-    (which then has width `dim`) or concatenated to it.
+    (which then has width `dim`) or concatenated to it. `is_relative` says whether a place's code
+    depends on how large the input is, so that padding it would change the code.
     """
 
     dim: int
     add: bool = False
+    is_relative: bool = False
 
     @abstractmethod
     def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -68,8 +70,17 @@ class ConstantPositions(Positions):
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
     @abstractmethod
-    def axis_code(self, axis: int, length: int) -> Float[Tensor, "length code"]:
-        """The codes of one axis, in float64 on the CPU."""
+    def places(self, axis: int, length: int) -> Float[Tensor, " length"]:
+        """Where the elements of one axis stand, in float64 on the CPU."""
+
+    @abstractmethod
+    def code(self, axis: int, places: Float[Tensor, " n"]) -> Float[Tensor, "n code"]:
+        """The codes of some places of one axis, in float64."""
+
+    def _axis_codes(self, axis: int, length: int) -> Float[Tensor, "length code"]:
+        # Piece by piece: of a long axis the float64 codes would take twice what is kept.
+        pieces = self.places(axis, length).split(1 << 16)
+        return torch.cat([self.code(axis, piece).to(self._like) for piece in pieces])
 
     def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
         key = (shape, self._like.device, self._like.dtype)
@@ -79,7 +90,7 @@ class ConstantPositions(Positions):
             # The cache outlives a validation loop, and a context that sets the default device.
             with torch.inference_mode(False), torch.device("cpu"):
                 self._cache[key] = tuple(
-                    self.axis_code(axis, length).to(self._like) for axis, length in enumerate(shape)
+                    self._axis_codes(axis, length) for axis, length in enumerate(shape)
                 )
         return self._cache[key]
 
@@ -121,26 +132,32 @@ class FourierPositions(ConstantPositions):
                 f"shape={list(self.shape)}"
             )
         self.num_bands = num_bands
-        self.absolute = absolute
+        self.absolute, self.is_relative = absolute, not absolute
         self.dim = len(self.shape) * (2 * num_bands + 1)
 
     def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
         if len(shape) != len(self.shape):
             raise ValueError(f"input of shape {shape} has other axes than positions {self.shape}")
-        return super().forward(shape)
+        if not self.absolute:
+            return super().forward(shape)
+        for length, full in zip(shape, self.shape, strict=True):
+            if length > full:
+                raise ValueError(
+                    f"input is {length} long but its positions end at {full}: "
+                    "shorten the input or raise the adapter's maximum"
+                )
+        # Whatever its length, an input's codes are the first of those of the full grid.
+        codes = super().forward(self.shape)
+        return tuple(code[:length] for code, length in zip(codes, shape, strict=True))
 
-    def axis_code(self, axis: int, length: int) -> Float[Tensor, "length code"]:
-        full = self.shape[axis] if self.absolute else length
-        if length > full:
-            raise ValueError(
-                f"input is {length} long but its positions end at {full}: "
-                "shorten the input or raise the adapter's maximum"
-            )
-        span = torch.linspace(-1.0, 1.0, full, dtype=torch.float64)
-        if full == 1:
-            span = torch.zeros_like(span)
+    def places(self, axis: int, length: int) -> Float[Tensor, " length"]:
+        if length == 1:
+            return torch.zeros(1, dtype=torch.float64)
+        return torch.linspace(-1.0, 1.0, length, dtype=torch.float64)
+
+    def code(self, axis: int, places: Float[Tensor, " n"]) -> Float[Tensor, "n code"]:
         return fourier_features(
-            span[:length, None],
+            places[:, None],
             num_bands=self.num_bands,
             max_resolution=self.max_resolution[axis : axis + 1],
         )
@@ -224,7 +241,10 @@ class SinusoidalPositions(ConstantPositions):
             raise ValueError(f"sinusoidal positions have one axis, input has shape {shape}")
         return super().forward(shape)
 
-    def axis_code(self, axis: int, length: int) -> Float[Tensor, "length code"]:
+    def places(self, axis: int, length: int) -> Float[Tensor, " length"]:
+        return torch.arange(length, dtype=torch.float64)
+
+    def code(self, axis: int, places: Float[Tensor, " n"]) -> Float[Tensor, "n code"]:
         exponent = torch.arange(0, self.dim, 2, dtype=torch.float64) / self.dim
-        angles = torch.arange(length)[:, None] * self.max_period**-exponent
+        angles = places[:, None] * self.max_period**-exponent
         return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
@@ -29,8 +28,8 @@ class Batch:
     Args:
         inputs: modality → tensor (b, …) as the modality's adapter expects it. An example that lacks
             the modality holds zeros there.
-        masks: modality → (b, length) bool, True on elements that are not padding. A modality whose
-            examples are all full has no entry.
+        masks: modality → (b, length) bool, (b, height, width) of images, True on elements that are
+            not padding. A modality whose examples are all full, or absent, has no entry.
         present: modality → (b,) bool, False where the example lacks the modality altogether. A
             modality that all examples have needs no entry.
         target: (b,) class indices, (b, k) 0/1 labels or (b, k) real values; None for prediction.
@@ -162,12 +161,12 @@ class ByteArray:
 
     segments: Mapping[str, Segment]
 
-    @cached_property
+    @property
     def tokens(self) -> Float[Tensor, "b m c"]:
-        """All segments, dense and concatenated; computed once however many layers read it."""
+        """All segments, dense and concatenated: what a byte array means."""
         return torch.cat([segment.dense() for segment in self.segments.values()], dim=1)
 
-    @cached_property
+    @property
     def mask(self) -> Bool[Tensor, "b m"] | None:
         """(b, m), True on real tokens; None if every token is real."""
         segments = list(self.segments.values())

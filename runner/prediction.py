@@ -16,7 +16,7 @@ from torch import Tensor
 
 from datamodules.collate import Collator, Example
 from datamodules.readers import kind_of
-from datamodules.readers.image import ImageOptions, scale_pixels
+from datamodules.readers.image import ImageOptions
 from perceiver.tasks import Regression
 from runner.rebuild import rebuild
 
@@ -64,7 +64,7 @@ def read(modality: str, value: Any, datamodule: pl.LightningDataModule) -> Tenso
     """
     name = kind_of(modality)
     options, cell = datamodule.kinds[name], value
-    if isinstance(options, ImageOptions):
+    if isinstance(options, ImageOptions) and not options.resize:
         options = replace(options, resize=True)
     if name == "text":
         cell = str(value)  # also where it looks like a number
@@ -72,5 +72,4 @@ def read(modality: str, value: Any, datamodule: pl.LightningDataModule) -> Tenso
         cell = Path(to_absolute_path(str(value)))
         if not cell.is_file():
             raise FileNotFoundError(f"there is no {modality} file {cell}")
-    tensor = options.decode(cell, where=f"{modality}={value}")
-    return None if tensor is None else scale_pixels(tensor) if name == "image" else tensor
+    return options.decode(cell, where=f"{modality}={value}")

@@ -76,6 +76,10 @@ def print_summary(
         table.add_row(whole, f"{metrics[name_of_all]:.4f}", style="bold")
     console = Console(soft_wrap=True)
     console.print(table)
+    padding = {n.rpartition("/")[2]: share for n, share in metrics.items() if "/padding/" in n}
+    if padding:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in padding.items())
+        console.print(f"{'padding':12} {shares} of what training read", highlight=False)
     for what, where in files.items():
         if where.exists():
             console.print(f"{what:12} {where}", highlight=False)

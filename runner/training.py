@@ -57,6 +57,8 @@ def _run(config: DictConfig) -> float:
     task, plain = build_task(config, datamodule.class_names)
     folder = Path(config.paths.run_dir)
     save_config(plain, folder)
+    if config.compile:
+        compile_model(task)
     if hasattr(datamodule, "report_to"):
         datamodule.report_to(folder, is_first=rank_zero_only.rank == 0)
 
@@ -76,6 +78,7 @@ def _run(config: DictConfig) -> float:
         start = time.perf_counter()
         trainer.fit(task, datamodule=datamodule, ckpt_path=config.ckpt_path, weights_only=True)
         results["fit_seconds"] = round(time.perf_counter() - start, 2)
+        results |= as_floats(trainer.callback_metrics, "train/padding/")
         if trainer.interrupted:
             rank_zero_info("interrupted: reporting on what was trained so far")
     checkpoint = best_checkpoint(trainer) if config.fit else config.ckpt_path
@@ -101,6 +104,17 @@ def build_task(config: DictConfig, class_names: list[str]) -> tuple[Task, dict[s
     task: Task = instantiate(config.task, _convert_="all")
     task.run_config = plain
     return task, plain
+
+
+def compile_model(task: Task) -> None:
+    """Compile the regions that the model names; the first step then takes longer."""
+    if not hasattr(task.model, "compile_regions"):
+        raise ValueError(
+            f"compile=true: {type(task.model).__name__} names no regions to compile; set "
+            "compile=false"
+        )
+    task.model.compile_regions()
+    rank_zero_info("compiling latent layers and decoder in the first step")
 
 
 @rank_zero_only

@@ -1,4 +1,4 @@
-"""README.md: what it prints can be run, and does what it says."""
+"""README.md and docs/: what they print can be run, and does what it says."""
 
 import re
 import shlex
@@ -13,7 +13,10 @@ from runner.errors import USER_ERRORS, sentence
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+PAGES = "\n".join(
+    [README, *(page.read_text(encoding="utf-8") for page in sorted(PROJECT.glob("docs/*.md")))]
+)
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", PAGES, flags=re.DOTALL)
 COMMAND = re.compile(r"python ((train|evaluate|predict)\.py[^`\n]*)")
 
 
@@ -24,7 +27,7 @@ def test_python_example_runs(code):
 
 def commands():
     found = {}
-    for match in COMMAND.finditer(README):
+    for match in COMMAND.finditer(PAGES):
         words = shlex.split(match.group(1), comments=True)
         script, arguments = words[0], [word for word in words[1:] if "=" in word]
         if "-m" in words:  # of a sweep, its first job

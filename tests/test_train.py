@@ -188,3 +188,20 @@ def test_shipped_experiment_reaches_its_promise(run_script, tmp_path, experiment
     assert results["test/acc"] >= 0.985
     for part in ("image", "audio"):
         assert results["test/acc"] > results.get(f"test/acc/{part}", 0)
+
+
+@pytest.mark.slow
+def test_compiling_changes_no_result(run_script, tmp_path):
+    losses = []
+    for compiled in ("false", "true"):
+        folder = tmp_path / compiled
+        run_script(
+            "train.py",
+            f"compile={compiled}",
+            f"hydra.run.dir={folder}",
+            "trainer.max_epochs=1",
+            "trainer.limit_train_batches=3",
+            "test=false",
+        )
+        losses.append(json.loads((folder / "results.json").read_text())["val/loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

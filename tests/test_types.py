@@ -78,11 +78,6 @@ def test_a_byte_array_lays_its_segments_end_to_end():
         assert_close(array.tokens[:, array.spans[name]], tokens, rtol=0, atol=0)
 
 
-def test_a_byte_array_joins_its_tokens_once_for_all_layers():
-    array = ByteArray({"text": Segment(torch.randn(2, 3, 5), axes=(torch.randn(3, 2),))})
-    assert array.tokens is array.tokens
-
-
 def test_a_byte_array_has_a_mask_only_where_a_segment_has_one():
     full, mask = Segment(torch.randn(2, 3, 5)), torch.tensor([[True, False], [False, True]])
     padded = Segment(torch.randn(2, 2, 5), mask=mask)

@@ -64,6 +64,10 @@ class AudioOptions(Kind):
     def decode(self, cell: Cell, *, where: str) -> Tensor:
         return read_audio(cell, self, where=where)
 
+    def length_of(self, cell: Cell) -> int:
+        header = _header(cell)
+        return min(round(header[1] * self.sample_rate), self.max_samples) if header else 0
+
     @classmethod
     def fit(cls, given: Mapping[str, Any], columns: Sequence[Sequence[Cell]]) -> dict[str, Any]:
         """The highest rate of the files up to 16 kHz; a length that 95 % of them keep to."""
@@ -138,14 +142,19 @@ def read_audio(source: Path | bytes, options: AudioOptions, *, where: str = "") 
 
 def _headers(columns: Sequence[Sequence[Cell]]) -> list[tuple[int, float]]:
     """(rate in Hz, seconds) of a sample of the files."""
-    found = []
-    for cell in sample(columns, _SAMPLE):
-        try:
-            info = soundfile.info(str(cell) if isinstance(cell, Path) else BytesIO(cell))
-        except (soundfile.LibsndfileError, OSError, TypeError):
-            continue
-        found.append((info.samplerate, info.frames / info.samplerate))
-    return found
+    headers = (_header(cell) for cell in sample(columns, _SAMPLE))
+    return [header for header in headers if header]
+
+
+def _header(cell: Cell) -> tuple[int, float] | None:
+    """(rate in Hz, seconds), None where there is no sound."""
+    if cell is None:
+        return None
+    try:
+        info = soundfile.info(str(cell) if isinstance(cell, Path) else BytesIO(cell))
+    except (soundfile.LibsndfileError, OSError):
+        return None
+    return info.samplerate, info.frames / info.samplerate
 
 
 def _refuse_short_wav(file: BinaryIO, file_size: int) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,7 +31,9 @@ class ImageOptions(Kind):
     Args:
         channels: 1 grey, 3 colour, 4 colour and opacity; files are converted.
         size: (height, width) in pixels.
-        resize: scale files of another size; False = refuse them.
+        resize: scale files of another size; False = refuse them; "fit" = every image keeps its own
+            size, larger ones are scaled down in proportion until they fit into `size`, and batches
+            are padded and masked.
     """
 
     fitted: ClassVar[tuple[str, ...]] = ("channels", "size")
@@ -40,17 +43,32 @@ class ImageOptions(Kind):
 
     channels: int
     size: tuple[int, int]
-    resize: bool = False
+    resize: bool | str = False
 
     def __post_init__(self) -> None:
         if self.channels not in _MODES:
             raise ValueError(f"data.image.channels={self.channels}, expected one of 1, 3, 4.")
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"data.image.size={list(self.size)}, expected [height, width].")
+        if self.resize not in (True, False, "fit"):
+            raise ValueError(f"data.image.resize={self.resize!r}, expected true, false or fit.")
         object.__setattr__(self, "size", tuple(self.size))
 
     def field(self) -> Field:
-        return Field((self.channels, *self.size))
+        return Field((self.channels, *self.size), has_own_size=self.resize == "fit")
+
+    def scaled(self, height: int, width: int) -> tuple[int, int]:
+        """The size that an image of another size is scaled to."""
+        if self.resize != "fit":
+            return self.size
+        scale = min(self.size[0] / height, self.size[1] / width, 1.0)
+        return max(1, round(scale * height)), max(1, round(scale * width))
+
+    def length_of(self, cell: Cell) -> int | None:
+        if self.resize != "fit":
+            return None
+        header = _header(cell)
+        return prod(self.scaled(*header[0])) if header else 0
 
     def decoded_bytes(self) -> int:
         return self.channels * self.size[0] * self.size[1]  # kept as bytes
@@ -99,7 +117,7 @@ def read_image(source: Path | bytes, options: ImageOptions, *, where: str = "") 
         where: a name for content, for messages.
 
     Returns:
-        (channels, height, width) uint8.
+        (channels, height, width) uint8, of `options.size` or, to "fit", at most that.
 
     Raises:
         ValueError: the file is not an image, is cut short, is dangerously large, or has another
@@ -115,7 +133,7 @@ def read_image(source: Path | bytes, options: ImageOptions, *, where: str = "") 
         if isinstance(error, FileNotFoundError):
             what = "there is no such file"
         raise ValueError(f"Cannot read the image {name}: {what}. Replace or remove it.") from error
-    height, width = options.size
+    height, width = options.scaled(image.height, image.width)
     if image.size != (width, height):
         if not options.resize:
             raise ValueError(
@@ -126,11 +144,6 @@ def read_image(source: Path | bytes, options: ImageOptions, *, where: str = "") 
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image))
     return pixels.reshape(height, width, options.channels).permute(2, 0, 1).contiguous()
-
-
-def scale_pixels(pixels: Tensor) -> Tensor:
-    """uint8 in 0…255 → float32 in [-1, 1]."""
-    return pixels.to(torch.float32).div_(127.5).sub_(1.0)
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
@@ -162,20 +175,22 @@ def _num_bytes(source: Path | bytes) -> int:
 
 def _headers(columns: Sequence[Sequence[Cell]]) -> list[tuple[tuple[int, int], str]]:
     """((height, width), mode) of a sample of the files, as a viewer shows them."""
-    found = []
-    for cell in sample(columns, _SAMPLE):
-        if isinstance(cell, np.ndarray | Tensor):
-            found.append(
-                ((int(cell.shape[-2]), int(cell.shape[-1])), "L" if len(cell) == 1 else "RGB")
-            )
-            continue
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(cell if isinstance(cell, Path) else BytesIO(cell)) as file:
-                    turned = file.getexif().get(0x0112, 1) >= 5  # on its side, by its camera
-                    size = (file.width, file.height) if turned else (file.height, file.width)
-                    found.append((size, file.mode))
-        except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError):
-            continue
-    return found
+    headers = (_header(cell) for cell in sample(columns, _SAMPLE))
+    return [header for header in headers if header]
+
+
+def _header(cell: Cell) -> tuple[tuple[int, int], str] | None:
+    """((height, width), mode), None where there is no image."""
+    if isinstance(cell, np.ndarray | Tensor):
+        return (int(cell.shape[-2]), int(cell.shape[-1])), "L" if len(cell) == 1 else "RGB"
+    if cell is None:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(cell if isinstance(cell, Path) else BytesIO(cell)) as file:
+                turned = file.getexif().get(0x0112, 1) >= 5  # on its side, by its camera
+                size = (file.width, file.height) if turned else (file.height, file.width)
+                return size, file.mode
+    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError):
+        return None

@@ -54,6 +54,13 @@ class Kind(ABC):
         length = (field.max_length or 0) if field.is_ragged else 1
         return field.dtype.itemsize * length * prod(field.shape)
 
+    def length_of(self, cell: Cell) -> int | None:
+        """About how long the cell's tensor is, from its header; None = as long as any other.
+
+        0 where it is nothing or broken: reading reports it.
+        """
+        return None
+
     @classmethod
     @abstractmethod
     def fit(cls, given: Mapping[str, Any], columns: Sequence[Sequence[Cell]]) -> dict[str, Any]:

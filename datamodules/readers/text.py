@@ -88,6 +88,9 @@ class TextOptions(Kind):
             cell = decode_utf8(cell.removeprefix(BOM), where=where, errors=self.errors)
         return self.encode(cell)
 
+    def length_of(self, cell: Cell) -> int:
+        return min(_num_bytes(cell), self.max_length)
+
     @classmethod
     def fit(cls, given: Mapping[str, Any], columns: Sequence[Sequence[Cell]]) -> dict[str, Any]:
         """A length that 99 % of the texts keep to, up to 512 tokens (counted as bytes)."""
@@ -150,14 +153,10 @@ def _read_file(path: Path) -> bytes:
 
 def _lengths(columns: Sequence[Sequence[Cell]]) -> list[int]:
     """Bytes of a sample of the texts."""
-    found = []
-    for cell in sample(columns, _SAMPLE):
-        try:
-            found.append(
-                cell.stat().st_size
-                if isinstance(cell, Path)
-                else len(cell.encode("utf-8") if isinstance(cell, str) else cell)
-            )
-        except OSError:
-            continue
-    return found
+    return [length for length in map(_num_bytes, sample(columns, _SAMPLE)) if length]
+
+
+def _num_bytes(cell: Cell) -> int:
+    if isinstance(cell, Path):
+        return cell.stat().st_size if cell.exists() else 0
+    return len(cell.encode("utf-8") if isinstance(cell, str) else cell or b"")

@@ -59,7 +59,11 @@ class Adapter(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Segment:
-        """The segment of (b, …) raw values; `mask` (b, length) is True on real elements."""
+        """The segment of (b, …) raw values; `mask` (b, length …) is True on real elements.
+
+        Real elements come first along every axis, padding behind them; whatever stands in the
+        padding, it changes no real token.
+        """
 
     def segment(
         self,
@@ -70,7 +74,8 @@ class Adapter(nn.Module, ABC):
         """Embed the content and set the position codes of the grid `shape` beside it.
 
         Raises:
-            ValueError: for content that is not floating-point, or a mask that is not bool (b, m).
+            ValueError: for content that is not floating-point, a mask that is not bool (b, m), or
+                a mask beside positions that padding would move.
         """
         if not content.is_floating_point():
             raise ValueError(
@@ -78,6 +83,12 @@ class Adapter(nn.Module, ABC):
                 "convert and scale them first"
             )
         check_mask(mask, content.shape[:2])
+        if mask is not None and self.position is not None and self.position.is_relative:
+            raise ValueError(
+                f"{type(self).__name__} was given inputs of several sizes, padded to one, but its "
+                "positions are relative to the whole input: padding would move them; set "
+                "position.absolute=true in the adapter"
+            )
         content = self.embed(content)
         axes = self.position(shape) if self.position is not None else ()
         if self.position is not None and self.position.add:

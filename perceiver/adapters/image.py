@@ -5,19 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from jaxtyping import Float
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from perceiver.adapters.adapter import Adapter
+from perceiver.adapters.adapter import Adapter, check_mask
 from perceiver.positions import Positions
 from perceiver.types import Segment
 
 
-def _check_channels(image: Tensor, channels: int) -> None:
+def _checked(image: Tensor, mask: Tensor | None, channels: int) -> Tensor:
+    """The image with zeros for padding, so that a token never holds what is not its image."""
     if image.dim() != 4 or image.shape[1] != channels:
         raise ValueError(
             f"image has shape {tuple(image.shape)}; expected (batch, {channels}, height, width)"
         )
+    check_mask(mask, (len(image), *image.shape[2:]))
+    return image if mask is None else image.masked_fill(~mask[:, None], 0.0)
+
+
+def _flat(mask: Tensor | None, stride: int = 1) -> Tensor | None:
+    """The mask of tokens that begin at every `stride`-th pixel."""
+    return None if mask is None else mask[:, ::stride, ::stride].flatten(1)
 
 
 def fitting_patch_size(size: Sequence[int]) -> int:
@@ -50,18 +60,23 @@ class PixelAdapter(Adapter):
         self.image_channels = channels
 
     def forward(
-        self, values: Float[Tensor, "b p height width"], mask: Tensor | None = None
+        self,
+        values: Float[Tensor, "b p height width"],
+        mask: Bool[Tensor, "b height width"] | None = None,
     ) -> Segment:
-        _check_channels(values, self.image_channels)
-        return self.segment(values.flatten(2).transpose(1, 2), tuple(values.shape[2:]), mask)
+        values = _checked(values, mask, self.image_channels)
+        content = values.flatten(2).transpose(1, 2)
+        return self.segment(content, tuple(values.shape[2:]), _flat(mask))
 
 
 class PatchAdapter(Adapter):
     """One token a square patch, its pixels as content: channel by channel, row by row.
 
+    Images of other sizes than `size` may come; what lacks to a whole patch is zeros.
+
     Args:
         channels: colour channels.
-        size: height and width in pixels; `patch_size` divides both.
+        size: height and width in pixels that are meant to come; `patch_size` divides both.
         patch_size: side of a patch in pixels; None = `fitting_patch_size`.
         position: makes the position codes of the grid of patches; see `Adapter`.
         embed_dim: width of a linear embedding of a patch; None = its pixels as they are.
@@ -80,7 +95,8 @@ class PatchAdapter(Adapter):
         embed_dim: int | None = None,
     ) -> None:
         patch_size = patch_size or fitting_patch_size(size)
-        self._check_size(size, patch_size)
+        if any(side % patch_size for side in size):
+            raise ValueError(f"patch_size={patch_size} does not divide the image size {list(size)}")
         super().__init__(
             content_dim=channels * patch_size**2,
             shape=[side // patch_size for side in size],
@@ -89,21 +105,18 @@ class PatchAdapter(Adapter):
         )
         self.image_channels, self.patch_size = channels, patch_size
 
-    @staticmethod
-    def _check_size(size: Sequence[int], patch_size: int) -> None:
-        if any(side % patch_size for side in size):
-            raise ValueError(f"patch_size={patch_size} does not divide the image size {list(size)}")
-
     def forward(
-        self, values: Float[Tensor, "b p height width"], mask: Tensor | None = None
+        self,
+        values: Float[Tensor, "b p height width"],
+        mask: Bool[Tensor, "b height width"] | None = None,
     ) -> Segment:
-        _check_channels(values, self.image_channels)
-        self._check_size(values.shape[2:], self.patch_size)
         side = self.patch_size
+        values = _checked(values, mask, self.image_channels)
+        values = F.pad(values, (0, -values.shape[3] % side, 0, -values.shape[2] % side))
         patches = values.unfold(2, side, side).unfold(3, side, side)  # b p rows cols side side
         shape = (patches.shape[2], patches.shape[3])
         content = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
-        return self.segment(content, shape, mask)
+        return self.segment(content, shape, _flat(mask, side))
 
 
 class ConvStemAdapter(Adapter):
@@ -150,8 +163,29 @@ class ConvStemAdapter(Adapter):
         )
 
     def forward(
-        self, values: Float[Tensor, "b p height width"], mask: Tensor | None = None
+        self,
+        values: Float[Tensor, "b p height width"],
+        mask: Bool[Tensor, "b height width"] | None = None,
     ) -> Segment:
-        _check_channels(values, self.image_channels)
-        features = self.stem(values)
-        return self.segment(features.flatten(2).transpose(1, 2), tuple(features.shape[2:]), mask)
+        values = _checked(values, mask, self.image_channels)
+        if mask is None:
+            features = self.stem(values)
+        else:
+            features, mask = self._masked_stem(values, mask)
+        content = features.flatten(2).transpose(1, 2)
+        return self.segment(content, tuple(features.shape[2:]), _flat(mask))
+
+    def _masked_stem(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The stem of padded images: norms and maxima see the places of the images alone."""
+        pad, conv, norm, relu, edge, pool = self.stem
+        features = conv(pad(values))
+        here = _halved(mask)
+        real = norm(features.movedim(1, -1)[here][:, :, None, None])[:, :, 0, 0]
+        places = torch.zeros_like(features.movedim(1, -1), dtype=real.dtype)
+        places = places.index_put((here,), relu(real))
+        return pool(edge(places.movedim(-1, 1))), _halved(here)
+
+
+def _halved(mask: Bool[Tensor, "b height width"]) -> Bool[Tensor, "b rows columns"]:
+    """Where a layer of stride 2 has a place: n in a row become n // 2."""
+    return mask[:, 1::2, 1::2]

@@ -2,7 +2,14 @@
 
 from perceiver.attention.attention import Attention, AttentionAux, AttentionOutput
 from perceiver.attention.axes import AXES
-from perceiver.attention.losses import RunningBaseline, doubly_stochastic_penalty, reinforce_loss
+from perceiver.attention.context import Context
+from perceiver.attention.losses import (
+    ReinforceLoss,
+    RunningBaseline,
+    SampledChoices,
+    doubly_stochastic_penalty,
+    reinforce_loss,
+)
 from perceiver.attention.multi_head import (
     CosineAttention,
     DifferentialAttention,
@@ -31,6 +38,7 @@ __all__ = [
     "AttentionStem",
     "BahdanauAttention",
     "BahdanauStep",
+    "Context",
     "CosineAttention",
     "DifferentialAttention",
     "DotAttention",
@@ -41,7 +49,9 @@ __all__ = [
     "LuongStep",
     "MultiHeadAttention",
     "Pattern",
+    "ReinforceLoss",
     "RunningBaseline",
+    "SampledChoices",
     "SingleHeadAttention",
     "StandAloneSelfAttention",
     "TutorialAttention",

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceiver.attention.axes import build_member, build_pattern, check_all_options
+from perceiver.attention.context import Context, as_context
 from perceiver.attention.kernels import (
     KERNELS,
     Problem,
@@ -19,6 +20,7 @@ from perceiver.attention.kernels import (
     chunked,
     dense,
     flex,
+    folded,
     linear,
     sdpa,
     select_kernel,
@@ -184,7 +186,7 @@ class Attention(nn.Module):
     def forward(
         self,
         query: Tensor,
-        context: Tensor | None = None,
+        context: Tensor | Context | None = None,
         *,
         mask: Tensor | Pattern | None = None,
         need_weights: bool = False,
@@ -193,8 +195,9 @@ class Attention(nn.Module):
         """Attend from `query` to `context` (to itself if None).
 
         Args:
-            query: (b, q, query_dim).
-            context: (b, k, key_dim). Masked elements must be finite, zeros say.
+            query: (b, q, query_dim); a batch of 1 asks the same of every example's context.
+            context: (b, k, key_dim), masked elements finite, zeros say; or segments of a byte array
+                that are joined only if the kernel needs it, with a mask of their own.
             mask: bool, True = may attend: (b, k) over keys, (b, q, k) over pairs, or (b, h, q, k);
                 or a pattern, such as `Lengths(lengths)`. A query that may attend to nothing reads
                 zeros.
@@ -206,10 +209,14 @@ class Attention(nn.Module):
             TypeError: for a mask that is not boolean.
         """
         context = query if context is None else context
+        if isinstance(context, Context):
+            if mask is not None:
+                raise ValueError("a context of segments brings its own mask: leave mask= out")
+            mask = context.mask
         self._check_shapes(query, context)
         pattern, keep, gain, centre = self._resolve_pattern(query, context, mask, step)
         dropout = self.dropout if self.training else 0.0
-        sizes = (query.shape[0], self.heads.num_heads, query.shape[1], context.shape[1])
+        sizes = (context.shape[0], self.heads.num_heads, query.shape[1], context.shape[1])
         request = Request(
             score=self.score,
             position=self.position,
@@ -221,40 +228,59 @@ class Attention(nn.Module):
             dropout=dropout,
             need_weights=need_weights,
             numbers=sizes[0] * sizes[1] * sizes[2] * sizes[3] * self.score.width,
+            device=query.device.type,
+            dtype=query.dtype,
+            pairs=sizes[2] * sizes[3],
+            query=query,
+            context=context,
         )
         kernel = select_kernel(self.kernel, request)
-        problem = self._problem(query, context, pattern, keep, gain, dropout, need_weights)
-        result = _run(kernel, problem, pattern)
+        if kernel in ("folded", "separable"):
+            result = self._fold(query, context, keep, is_joined=kernel == "folded")
+        else:
+            problem = self._problem(query, context, pattern, keep, gain, dropout, need_weights)
+            result = _run(kernel, problem, pattern)
         out = self.heads.merge(result.read, query)
-        if keep is not None:
-            forbid_masked_nan(out, context, keep)
+        if mask is not None:
+            forbid_masked_nan(out, context, pattern if keep is None else keep)
         weights = None
         if need_weights and result.weights is not None:
             weights = self.heads.report(result.weights[..., : context.shape[1]])
         aux = AttentionAux(result.lse, result.log_prob, result.entropy, centre)
         return AttentionOutput(out, weights, aux)
 
-    def _check_shapes(self, query: Tensor, context: Tensor) -> None:
+    def _fold(
+        self, query: Tensor, context: Tensor | Context, keep: Tensor | None, is_joined: bool
+    ) -> Result:
+        if isinstance(context, Tensor):
+            context = as_context(context, keep)
+        elif is_joined:
+            context = context.joined()
+        return folded(
+            query, context, score=self.score, heads=self.heads, normaliser=self.normaliser
+        )
+
+    def _check_shapes(self, query: Tensor, context: Tensor | Context) -> None:
         for name, tensor, width in (
             ("query", query, self.query_dim),
             ("context", context, self.key_dim),
         ):
-            if tensor.dim() != 3 or tensor.shape[-1] != width:
+            if len(tensor.shape) != 3 or tensor.shape[-1] != width:
                 raise ValueError(
                     f"{name} has shape {tuple(tensor.shape)}; expected (batch, length, {width})"
                 )
-        if query.shape[0] != context.shape[0]:
+        if query.shape[0] not in (1, context.shape[0]):
             raise ValueError(
                 f"query has {query.shape[0]} examples and context {context.shape[0]}: "
-                "they must be as many"
+                "they must be as many, or one query for all"
             )
         self.position.check(query.shape[1], context.shape[1])
 
     def _resolve_pattern(
-        self, query: Tensor, context: Tensor, mask: Tensor | Pattern | None, step: int
+        self, query: Tensor, context: Tensor | Context, mask: Tensor | Pattern | None, step: int
     ) -> tuple[Pattern, Tensor | None, Tensor | None, Tensor | None]:
         """(pattern, keep mask, gain, centre) of this call."""
-        b, queries, keys = query.shape[0], query.shape[1], context.shape[1]
+        b, queries, keys = context.shape[0], query.shape[1], context.shape[1]
         h, device = self.heads.num_heads, query.device
         keep = None
         if isinstance(mask, Tensor):
@@ -266,21 +292,27 @@ class Attention(nn.Module):
             return both, None, None, None
         if isinstance(mask, Pattern):
             keep = mask.dense(queries, keys, batch=b, heads=h, device=device)
-        local = self.pattern(query, sentence_lengths(keep, b, keys, device), step)
+        local = self.pattern(query.expand(b, -1, -1), sentence_lengths(keep, b, keys, device), step)
         return local, keep, local.gain(keys), local.centre
 
     def _problem(
         self,
         query: Tensor,
-        context: Tensor,
+        context: Tensor | Context,
         pattern: Pattern,
         keep: Tensor | None,
         gain: Tensor | None,
         dropout: float,
         need_lse: bool,
     ) -> Problem:
-        queries, keys = query.shape[1], context.shape[1]
-        q, k, v = self.heads.project(query, context)
+        b, queries, keys = context.shape[0], query.shape[1], context.shape[1]
+        # A query of all examples is projected once, then repeated (without a copy).
+        q = self.heads.queries(query).expand(b, -1, -1, -1)
+        if isinstance(context, Context):
+            tokens = context.tokens()
+            k, v = context.once(self.heads, lambda: self.heads.keys_and_values(tokens))
+        else:
+            k, v = self.heads.keys_and_values(context)
         rows = torch.arange(keys - queries, keys, device=query.device)
         columns = torch.arange(keys, device=query.device)
         rotated, positioned = self.position.rotate(q, k[:, :, :keys], rows, columns)
@@ -290,7 +322,7 @@ class Attention(nn.Module):
             k, v = F.pad(k, (0, 0, 0, rim)), F.pad(v, (0, 0, 0, rim))
         predicate = None
         if rim or self.heads.extra_keys:
-            sizes = (query.shape[0], self.heads.num_heads, queries, keys)
+            sizes = (b, self.heads.num_heads, queries, keys)
             keep = with_extra_keys(keep, pattern, sizes, self.heads.extra_keys, query.device)
         elif not isinstance(pattern, Full):
             predicate = pattern.bind(queries, keys, query.device)
@@ -314,6 +346,8 @@ class Attention(nn.Module):
             num_extra=rim + self.heads.extra_keys,
             num_unpositioned=self.heads.extra_keys + (0 if self.position.knows_rim else rim),
             need_lse=need_lse,
+            # Of other lengths, torch's own causal mask is aligned at the top left.
+            is_causal=isinstance(pattern, Causal) and predicate is not None and context is query,
         )
 
 

@@ -34,10 +34,42 @@ class Heads(nn.Module):
     extra_keys = 0
 
     @abstractmethod
+    def queries(self, query: Float[Tensor, "b q e"]) -> Float[Tensor, "b h q d"]:
+        """The queries of h heads."""
+
+    @abstractmethod
+    def keys_and_values(
+        self, context: Float[Tensor, "b k c"]
+    ) -> tuple[Float[Tensor, "b g k2 d2"], Float[Tensor, "b g k2 d3"]]:
+        """Keys and values of g heads, g dividing h."""
+
     def project(
         self, query: Float[Tensor, "b q e"], context: Float[Tensor, "b k c"]
-    ) -> tuple[Float[Tensor, "b h q d"], Float[Tensor, "b g k d2"], Float[Tensor, "b g k d3"]]:
-        """Queries of h heads; keys and values of g, which divides h."""
+    ) -> tuple[Float[Tensor, "b h q d"], Float[Tensor, "b g k2 d2"], Float[Tensor, "b g k2 d3"]]:
+        """Queries, keys and values; there may be more keys than tokens of the context."""
+        return self.queries(query), *self.keys_and_values(context)
+
+    @property
+    def num_projected(self) -> int:
+        """Channels of all keys and values together that are products with the context."""
+        return 0
+
+    @property
+    def folds(self) -> bool:
+        """Whether keys and values are linear in the context, so that `fold` can do without them."""
+        return False
+
+    def fold(
+        self, query: Float[Tensor, "b h q d"]
+    ) -> tuple[Float[Tensor, "b h q c"], Float[Tensor, "b h q"]]:
+        """(a, s) with query · key(x) = a · x + s for any token x of the context."""
+        raise NotImplementedError
+
+    def fold_values(
+        self, read: Float[Tensor, "b h q c"], total: Float[Tensor, "b h q 1"]
+    ) -> Float[Tensor, "b h q d"]:
+        """Σ w value(x) from Σ w x and Σ w."""
+        raise NotImplementedError
 
     @abstractmethod
     def merge(
@@ -95,9 +127,21 @@ class Identity(Heads):
         self.query_width, self.key_width, self.value_width = query_dim, key_dim, key_dim
         self.to_out = lecun_linear(key_dim, out_dim, bias=bias) if out_dim != key_dim else None
 
-    def project(self, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        context = context[:, None]
-        return query[:, None], context, context
+    @property
+    def folds(self) -> bool:
+        return True
+
+    def queries(self, query: Tensor) -> Tensor:
+        return query[:, None]
+
+    def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        return context[:, None], context[:, None]
+
+    def fold(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        return query, query.new_zeros(query.shape[:-1])
+
+    def fold_values(self, read: Tensor, total: Tensor) -> Tensor:
+        return read
 
     def merge(self, read: Tensor, query: Tensor) -> Tensor:
         return read[:, 0] if self.to_out is None else self.to_out(read[:, 0])
@@ -222,17 +266,46 @@ class QKVHeads(Heads):
             return F.normalize(widen(x), dim=-1).to(x.dtype)
         return x if norm is None else norm(x)
 
-    def project(self, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @property
+    def num_projected(self) -> int:
+        return self.to_key.out_features + self.to_value.out_features
+
+    @property
+    def folds(self) -> bool:
+        return not (self.mixes or self.extra_keys or self.replaces_scale or self.norm_key)
+
+    def queries(self, query: Tensor) -> Tensor:
+        queries = self._normalise(
+            self._split(self.to_query(query), self.num_heads), self.norm_query
+        )
+        return queries if self.scale is None else queries * self.scale.to(queries.dtype)
+
+    def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
         if self.extra_keys:
             registers = self.registers.to(context.dtype).expand(context.shape[0], -1, -1)
             context = torch.cat([context, registers], 1)
-        queries = self._split(self.to_query(query), self.num_heads)
-        keys = self._split(self.to_key(context), self.num_kv_heads)
-        queries = self._normalise(queries, self.norm_query)
-        if self.scale is not None:
-            queries = queries * self.scale.to(queries.dtype)
-        keys = self._normalise(keys, self.norm_key)
-        return queries, keys, self._split(self.to_value(context), self.num_kv_heads)
+        keys = self._normalise(self._split(self.to_key(context), self.num_kv_heads), self.norm_key)
+        return keys, self._split(self.to_value(context), self.num_kv_heads)
+
+    def fold(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        weight = self.to_key.weight.unflatten(0, (-1, self.key_width))  # a head's rows: (g, d, c)
+        grouped = query.unflatten(1, (weight.shape[0], -1))  # b g h/g q d
+        rows = torch.einsum("bgrqd,gdc->bgrqc", grouped, weight)
+        if self.to_key.bias is None:
+            return rows.flatten(1, 2), query.new_zeros(query.shape[:-1])
+        shift = torch.einsum(
+            "bgrqd,gd->bgrq", grouped, self.to_key.bias.unflatten(0, (-1, self.key_width))
+        )
+        return rows.flatten(1, 2), shift.flatten(1, 2)
+
+    def fold_values(self, read: Tensor, total: Tensor) -> Tensor:
+        weight = self.to_value.weight.unflatten(0, (-1, self.value_width))
+        grouped = read.unflatten(1, (weight.shape[0], -1))
+        values = torch.einsum("bgrqc,gdc->bgrqd", grouped, weight)
+        if self.to_value.bias is not None:
+            bias = self.to_value.bias.unflatten(0, (-1, self.value_width))[:, None, None]
+            values = values + bias * total.unflatten(1, (weight.shape[0], -1))
+        return values.flatten(1, 2)
 
     def _split(self, x: Tensor, num_heads: int) -> Tensor:
         return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
@@ -319,13 +392,9 @@ class DifferentialHeads(QKVHeads):
         second = (self.lambdas["query2"] * self.lambdas["key2"]).sum().exp()
         return first - second + self.first_lambda
 
-    def project(self, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
         values = self._split(self.to_value(context), self.num_heads // 2)
-        return (
-            self._split(self.to_query(query), self.num_heads),
-            self._split(self.to_key(context), self.num_heads),
-            values.repeat_interleave(2, 1),
-        )
+        return self._split(self.to_key(context), self.num_heads), values.repeat_interleave(2, 1)
 
     def _difference(self, pairs: Tensor) -> Tensor:
         first, second = pairs.unflatten(1, (-1, 2)).unbind(2)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from perceiver.attention.attention import Attention, AttentionAux
+from perceiver.attention.normalisers import Reinforce
 
 
 def reinforce_loss(
@@ -57,6 +63,89 @@ class RunningBaseline(nn.Module):
 
     def forward(self) -> Float[Tensor, ""]:
         return self.value
+
+
+class SampledChoices:
+    """What attentions that sample, wherever they are in a model, know of their choices.
+
+    `with choices as found: model(x)` fills the list `found`, a member for each time that such an
+    attention ran. True if the model has such attention at all.
+
+    Args:
+        model: its attentions get a hook, once and for all, so that a compiled model has it too.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.found: list[AttentionAux] | None = None
+        self.count = 0
+        for module in model.modules():
+            if isinstance(module, Attention) and isinstance(module.normaliser, Reinforce):
+                module.register_forward_hook(self._take)
+                self.count += 1
+
+    def _take(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self.found is not None:
+            self.found.append(output.aux)
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def __enter__(self) -> list[AttentionAux]:
+        self.found = []
+        return self.found
+
+    def __exit__(self, *error: object) -> None:
+        self.found = None
+
+
+class ReinforceLoss(nn.Module):
+    """`reinforce_loss` of all choices in a model, with a running baseline.
+
+    Added to the mean of the examples' losses, its gradient is an unbiased estimate of the gradient
+    of their expectation over the samples (with weights 1 and 0), whatever layers sampled.
+
+    Args:
+        reward_weight: λ_r.
+        entropy_weight: λ_e.
+        baseline_decay: share of the baseline's old value that stays.
+    """
+
+    def __init__(
+        self,
+        *,
+        reward_weight: float = 1.0,
+        entropy_weight: float = 0.01,
+        baseline_decay: float = 0.9,
+    ) -> None:
+        super().__init__()
+        if not 0 <= baseline_decay < 1:
+            raise ValueError(f"baseline_decay={baseline_decay} must lie in [0, 1)")
+        self.reward_weight, self.entropy_weight = reward_weight, entropy_weight
+        self.baseline = RunningBaseline(decay=baseline_decay)
+
+    def forward(
+        self, log_likelihood: Float[Tensor, " b"], choices: Sequence[AttentionAux]
+    ) -> Float[Tensor, ""]:
+        """The loss of a batch, whose mean log-likelihood the baseline then takes in.
+
+        Args:
+            log_likelihood: minus the loss of each example.
+            choices: what `SampledChoices` found.
+        """
+        steps = [
+            torch.cat([part.flatten(1) for part in parts if part is not None], 1)
+            for parts in zip(*((aux.log_prob, aux.entropy) for aux in choices), strict=True)
+        ]
+        loss = reinforce_loss(
+            log_likelihood,
+            steps[0],
+            steps[1],
+            baseline=self.baseline(),
+            reward_weight=self.reward_weight,
+            entropy_weight=self.entropy_weight,
+        )
+        self.baseline.update(log_likelihood)
+        return loss
 
 
 def doubly_stochastic_penalty(

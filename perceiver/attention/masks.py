@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from perceiver.attention.context import Context
 from perceiver.attention.patterns import Full, Pattern
 
 
@@ -74,16 +75,25 @@ def with_extra_keys(
     return torch.cat([real, free, rim.expand(*real.shape[:3], -1)], -1)
 
 
-def forbid_masked_nan(out: Tensor, context: Tensor, keep: Tensor) -> None:
+def forbid_masked_nan(out: Tensor, context: Tensor | Context, keep: Tensor | Pattern) -> None:
     """Explains a result that is not finite if masked elements of the context are to blame.
 
     Looks at a CPU's results only: elsewhere, looking would make the processor wait.
+
+    Args:
+        out: (b, q, e) the result.
+        context: what was attended to.
+        keep: (#b, #h, #q, k), or the pattern that says the same.
 
     Raises:
         ValueError: for NaN or infinity in elements that no query may attend to.
     """
     if out.device.type != "cpu" or torch.compiler.is_compiling() or bool(out.isfinite().all()):
         return
+    context = context.tokens() if isinstance(context, Context) else context
+    if isinstance(keep, Pattern):
+        keys = context.shape[1]
+        keep = keep.dense(out.shape[1], keys, batch=out.shape[0])[..., :keys]
     masked = ~keep.flatten(1, 2).any(1).expand(len(context), -1)
     if not bool(context[masked].isfinite().all()):
         raise ValueError(

@@ -26,9 +26,11 @@ class Pattern(ABC):
     """Base of patterns.
 
     `extra_keys`: keys without content that the pattern adds behind the real ones (padding).
+    `is_sparse`: of a long sequence a query sees little, in runs that leave out whole blocks.
     """
 
     extra_keys = 0
+    is_sparse = False
 
     @abstractmethod
     def bind(
@@ -88,6 +90,11 @@ class Combined(Pattern):
     def extra_keys(self) -> int:  # type: ignore[override]
         return max(self.first.extra_keys, self.second.extra_keys)
 
+    @property
+    def is_sparse(self) -> bool:  # type: ignore[override]
+        parts = self.first.is_sparse, self.second.is_sparse
+        return all(parts) if self.is_union else any(parts)
+
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
     ) -> Predicate:
@@ -133,6 +140,8 @@ class Window(Pattern):
     left: int
     right: int = 0
 
+    is_sparse = True
+
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
     ) -> Predicate:
@@ -145,6 +154,8 @@ class Block(Pattern):
     """⌊p_i / size⌋ = ⌊j / size⌋: only the query's own block."""
 
     size: int
+
+    is_sparse = True
 
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
@@ -162,6 +173,8 @@ class Dilated(Pattern):
 
     window: int
     dilation: int = 2
+
+    is_sparse = True
 
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
@@ -184,6 +197,8 @@ class Neighbourhood(Pattern):
     """
 
     size: int
+
+    is_sparse = True
 
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
@@ -227,6 +242,8 @@ class Global(Pattern):
 
     indices: Sequence[int]
 
+    is_sparse = True
+
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
     ) -> Predicate:
@@ -254,6 +271,8 @@ class Segments(Pattern):
 
     queries: Tensor
     keys: Tensor | None = None
+
+    is_sparse = True
 
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
@@ -293,6 +312,8 @@ class BlockSparse(Pattern):
     layout: Tensor | Sequence[Sequence[int]]
     size: int
 
+    is_sparse = True
+
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
     ) -> Predicate:
@@ -322,6 +343,8 @@ class Local2d(Pattern):
     grid: Sequence[int] | None = None
     size: int = 7
     border: str = "mask"
+
+    is_sparse = True
 
     def __post_init__(self) -> None:
         require_grid("pattern=local2d", self.grid)

@@ -36,12 +36,14 @@ class Folded(NamedTuple):
 class Score(nn.Module):
     """Base of all scores: (q, k) → s (b, h, q, k).
 
-    `folds`: `fold` gives the score as a dot product. `compares_widths`: queries and keys must be
+    `folds`: `fold` gives the score as a dot product. `is_linear`: `fold_query` gives it as one with
+    the key itself. `compares_widths`: queries and keys must be
     equally wide. `is_positive`: scores are never negative. `width`: numbers that a (query, key)
     pair takes while its score is computed.
     """
 
     folds = False
+    is_linear = False
     is_positive = False
     compares_widths = False
     width = 1
@@ -58,6 +60,10 @@ class Score(nn.Module):
 
         Fused kernels apply exactly to the scores that fold; None means that this one does not.
         """
+        return None
+
+    def fold_query(self, query: Float[Tensor, "b h q d"]) -> Float[Tensor, "b h q d2"] | None:
+        """The queries q' with s_ij = q'_i · key_j, if the score is linear in the keys."""
         return None
 
     def scale_for(self, width: int) -> float | Tensor:
@@ -101,11 +107,17 @@ class Dot(Score):
     def scale_for(self, width: int) -> float | Tensor:
         return 1 / math.sqrt(width) if self.scale is None else self.scale
 
+    is_linear = True
+
     def fold(self, query: Tensor, key: Tensor) -> Folded:
         scale = self.scale_for(query.shape[-1])
         if isinstance(scale, Tensor):
             return Folded(query * scale.to(query.dtype), key)
         return Folded(query, key, scale)
+
+    def fold_query(self, query: Tensor) -> Tensor:
+        folded = self.fold(query, query)
+        return folded.query * folded.scale
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         return _product(self.fold(query, key))
@@ -125,8 +137,13 @@ class General(Score):
         super().__init__()
         self.weight = nn.Parameter(lecun_linear(key_dim, query_dim, bias=False).weight.detach())
 
+    is_linear = True
+
     def fold(self, query: Tensor, key: Tensor) -> Folded:
         return Folded(query @ self.weight, key)
+
+    def fold_query(self, query: Tensor) -> Tensor:
+        return query @ self.weight
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         return _product(self.fold(query, key))

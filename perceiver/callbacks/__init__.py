@@ -2,7 +2,15 @@
 
 from perceiver.callbacks.averaging import warmed_ema
 from perceiver.callbacks.gradient_norm import GradientNorm
+from perceiver.callbacks.padding import PaddingShare
 from perceiver.callbacks.reports import ConfusionMatrix, PredictionTable
 from perceiver.callbacks.throughput import Throughput
 
-__all__ = ["ConfusionMatrix", "GradientNorm", "PredictionTable", "Throughput", "warmed_ema"]
+__all__ = [
+    "ConfusionMatrix",
+    "GradientNorm",
+    "PaddingShare",
+    "PredictionTable",
+    "Throughput",
+    "warmed_ema",
+]

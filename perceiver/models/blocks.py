@@ -7,7 +7,10 @@ from collections.abc import Callable
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from perceiver.attention.context import Context
 from perceiver.attention.init import lecun_linear
+from perceiver.models.lean import cheap, lean, pays
+from perceiver.types import ByteArray
 
 
 class MLP(nn.Sequential):
@@ -26,6 +29,10 @@ class MLP(nn.Sequential):
             lecun_linear(widening * dim, dim),
             nn.Dropout(dropout),
         )
+
+    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        widen, activation, narrow, dropout = self
+        return dropout(narrow(cheap(activation, widen(x))))
 
 
 class AttentionBlock(nn.Module):
@@ -65,17 +72,43 @@ class AttentionBlock(nn.Module):
 
     def forward(
         self,
-        latents: Float[Tensor, "b n d"],
-        context: Float[Tensor, "b m c"] | None = None,
+        latents: Float[Tensor, "#b n d"],
+        context: Float[Tensor, "b m c"] | Context | None = None,
         *,
         mask: Bool[Tensor, "b m"] | None = None,
     ) -> Float[Tensor, "b n d"]:
-        query = self.norm(latents)
-        if self.norm_context is not None:
-            context = self.norm_context(context)
+        """Latents that know of the context.
+
+        Args:
+            latents: a batch of 1 serves all examples.
+            context: what to attend to, a tensor or `self.context` of a byte array.
+            mask: of a tensor: True = may be attended to.
+        """
+        if not pays(latents):
+            return self._forward(latents, context, mask)
+        with lean():
+            return self._forward(latents, context, mask)
+
+    def _forward(
+        self, latents: Tensor, context: Tensor | Context | None, mask: Tensor | None
+    ) -> Tensor:
+        query = cheap(self.norm, latents)
+        if isinstance(context, Tensor) and self.norm_context is not None:
+            context = cheap(self.norm_context, context)
         read = self.dropout(self.attention(query, context, mask=mask).out)
         latents = latents + read if self.query_residual else read
-        return latents + self.mlp(self.norm_mlp(latents))
+        return latents + self.mlp(cheap(self.norm_mlp, latents))
+
+    def context(self, inputs: ByteArray, mask: Bool[Tensor, "b m"] | None = None) -> Context:
+        """The byte array under this block's norm, for any number of forwards of the block.
+
+        Args:
+            inputs: the byte array.
+            mask: `inputs.mask`, which several blocks may share.
+        """
+        mask = inputs.mask if mask is None else mask
+        assert isinstance(self.norm_context, nn.LayerNorm), "a block of self-attention"
+        return Context(list(inputs.segments.values()), self.norm_context, mask)
 
 
 def build(role: str, factory: Callable[..., nn.Module], **sizes: object) -> nn.Module:

@@ -44,7 +44,8 @@ class Queries(nn.Module, ABC):
     dim: int
 
     @abstractmethod
-    def forward(self, batch_size: int) -> Float[Tensor, "b o e"]: ...
+    def forward(self, batch_size: int) -> Float[Tensor, "#b o e"]:
+        """The queries; a batch of 1 serves all examples, and is normed and projected once."""
 
 
 class LearnedQueries(Queries):
@@ -61,8 +62,8 @@ class LearnedQueries(Queries):
         self.queries = nn.Parameter(torch.empty(num_queries, dim))
         nn.init.trunc_normal_(self.queries, std=0.02, a=-0.04, b=0.04)
 
-    def forward(self, batch_size: int) -> Float[Tensor, "b o e"]:
-        return self.queries.expand(batch_size, -1, -1)
+    def forward(self, batch_size: int) -> Float[Tensor, "#b o e"]:
+        return self.queries[None]
 
 
 class QueryDecoder(Decoder):

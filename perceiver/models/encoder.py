@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -107,14 +108,22 @@ class PerceiverEncoder(nn.Module):
         assert isinstance(layers, nn.ModuleList)
         return layers
 
+    def compile_regions(self) -> None:
+        """Compile the latent layers, one program for all: their shapes never change."""
+        for layer in self.latent_blocks.modules():
+            if isinstance(layer, AttentionBlock):
+                layer.compile()
+
     def forward(self, inputs: ByteArray) -> Float[Tensor, "b n d"]:
         """The latents after all blocks."""
-        tokens, mask = inputs.tokens, inputs.mask
-        latents = self.latents.expand(tokens.shape[0], -1, -1)
+        crosses = cast(list[AttentionBlock], list(self.cross_attends))
+        mask = inputs.mask
+        contexts = [cross.context(inputs, mask) for cross in crosses]
+        latents = self.latents[None]  # the same for every example, until they have read one
         for block in range(self.num_blocks):
             if block < self.num_cross_attends:
-                cross = self.cross_attends[min(block, len(self.cross_attends) - 1)]
-                latents = cross(latents, tokens, mask=mask)
+                cross = min(block, len(crosses) - 1)
+                latents = crosses[cross](latents, contexts[cross])
             for layer in self._latent_layers(block):
                 latents = layer(latents)
         return latents

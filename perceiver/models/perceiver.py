@@ -70,6 +70,15 @@ class Perceiver(nn.Module):
         """The modalities that the model can read, sorted."""
         return tuple(self.adapters)
 
+    def compile_regions(self) -> None:
+        """Compile what has the same shapes in every batch: latent layers and decoder.
+
+        Adapters and cross-attends stay as they are: their lengths change from batch to batch, and
+        the structured kernels are operators that a compiler leaves alone.
+        """
+        self.encoder.compile_regions()
+        self.decoder.compile()
+
     def byte_array(
         self,
         inputs: Mapping[str, Tensor],
@@ -112,7 +121,7 @@ class Perceiver(nn.Module):
 
         Args:
             inputs: modality → raw values (b, …). A modality that is left out is absent everywhere.
-            masks: modality → (b, length) bool, True on elements that are not padding.
+            masks: modality → (b, length …) bool, True on elements that are not padding.
             present: modality → (b,) bool, False where an example lacks the modality.
         """
         return self.decoder(self.encoder(self.byte_array(inputs, masks, present)))

@@ -59,8 +59,12 @@ class Objective(nn.Module, ABC):
             )
 
     @abstractmethod
+    def losses(self, outputs: Float[Tensor, "b k"], target: Tensor) -> Float[Tensor, " b"]:
+        """The loss of each example."""
+
     def loss(self, outputs: Float[Tensor, "b k"], target: Tensor) -> Float[Tensor, ""]:
         """The loss, averaged over the batch."""
+        return self.losses(outputs, target).mean()
 
     @abstractmethod
     def metrics(self) -> MetricCollection:
@@ -102,7 +106,7 @@ class SingleLabel(Objective):
         mode: "max".
 
     Raises:
-        ValueError: for a smoothing that is no share; in `loss`, for targets other than (b,) class
+        ValueError: for a smoothing that is no share; in `losses`, for targets other than (b,) class
             indices below `out_dim`.
     """
 
@@ -121,7 +125,7 @@ class SingleLabel(Objective):
             raise ValueError(f"label_smoothing={label_smoothing} must lie in [0, 1]")
         self.label_smoothing = label_smoothing
 
-    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
         if target.shape != outputs.shape[:1] or target.is_floating_point():
             raise ValueError(
                 f"single-label targets have shape {tuple(target.shape)} and type {target.dtype}, "
@@ -133,7 +137,8 @@ class SingleLabel(Objective):
         ):
             wrong = target[(target < 0) | (target >= self.out_dim)][0]
             raise ValueError(f"label {int(wrong)} is out of range for {self.out_dim} classes")
-        return F.cross_entropy(_wide(outputs), target, label_smoothing=self.label_smoothing)
+        smoothing = self.label_smoothing
+        return F.cross_entropy(_wide(outputs), target, label_smoothing=smoothing, reduction="none")
 
     def metrics(self) -> MetricCollection:
         return MetricCollection(
@@ -153,7 +158,7 @@ class MultiLabel(Objective):
     Targets are (b, out_dim) of 0 and 1, of any type.
 
     Raises:
-        ValueError: in `loss`, for other targets.
+        ValueError: in `losses`, for other targets.
     """
 
     targets = "labels"
@@ -161,7 +166,7 @@ class MultiLabel(Objective):
     def __init__(self, *, out_dim: int, monitor: str = "map", mode: str = "max") -> None:
         super().__init__(out_dim=out_dim, monitor=monitor, mode=mode)
 
-    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
         if target.shape != outputs.shape:
             raise ValueError(
                 f"multi-label targets have shape {tuple(target.shape)}, outputs "
@@ -171,7 +176,8 @@ class MultiLabel(Objective):
             wrong = target[(target != 0) & (target != 1)][0]
             raise ValueError(f"multi-label targets hold {float(wrong):g}: give 0 or 1")
         wide = _wide(outputs)
-        return F.binary_cross_entropy_with_logits(wide, target.to(wide.dtype))
+        target = target.to(wide.dtype)
+        return F.binary_cross_entropy_with_logits(wide, target, reduction="none").mean(1)
 
     def metric_target(self, target: Tensor) -> Tensor:
         return target.long()
@@ -203,7 +209,7 @@ class Regression(Objective):
 
     Raises:
         ValueError: for means or deviations that are not `out_dim` numbers, or not above 0; in
-            `loss`, for targets of another shape.
+            `losses`, for targets of another shape.
     """
 
     targets = "values"
@@ -229,14 +235,15 @@ class Regression(Objective):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
-    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
         if target.shape != outputs.shape:
             raise ValueError(
                 f"regression targets have shape {tuple(target.shape)}, outputs "
                 f"{tuple(outputs.shape)}: give {self.out_dim} values an example"
             )
         wide = _wide(outputs)
-        return F.mse_loss(wide, (target - self.mean).to(wide.dtype) / self.std)
+        standard = (target - self.mean).to(wide.dtype) / self.std
+        return F.mse_loss(wide, standard, reduction="none").mean(1)
 
     def metrics(self) -> MetricCollection:
         return MetricCollection(

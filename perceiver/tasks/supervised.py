@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from perceiver.attention import ReinforceLoss, SampledChoices
 from perceiver.tasks.base import Task
 from perceiver.tasks.metrics import SplitMetrics
 from perceiver.tasks.objectives import Objective
@@ -24,9 +25,10 @@ def _target(batch: Batch) -> Tensor:
 class SupervisedTask(Task):
     """Trains a model to predict a target from whatever modalities an example has.
 
-    Logs `train/loss` a step and, over a whole split, `val/loss`, `val/acc` (or the objective's
-    other metrics) and `val/acc/image+text` for subsets of the modalities: the same model, given
-    those alone, over the examples that have at least one of them.
+    Logs `train/loss` a step (and `train/reinforce`, what sampled attention adds to it) and, over a
+    whole split, `val/loss`, `val/acc` (or the objective's other metrics) and `val/acc/image+text`
+    for subsets of the modalities: the same model, given those alone, over the examples that have at
+    least one of them.
 
     Args:
         model: forward(inputs, masks, present) → outputs (b, 1, k); `Perceiver` or one's own.
@@ -36,6 +38,9 @@ class SupervisedTask(Task):
         modalities: names in the order in which reports list them.
         val_subsets: which subsets of the modalities validation reports: "all", "single", "none".
         test_subsets: the same for the test.
+        reinforce: what trains attention that samples (the normaliser `reinforce`), from each
+            example's loss; None = with its defaults. A model without such attention has no use for
+            it.
     """
 
     def __init__(
@@ -48,9 +53,12 @@ class SupervisedTask(Task):
         scheduler: Callable[..., LRScheduler] | None = None,
         val_subsets: str = "single",
         test_subsets: str = "all",
+        reinforce: ReinforceLoss | None = None,
     ) -> None:
         super().__init__(model=model, optimizer=optimizer, scheduler=scheduler)
         self.objective = objective
+        self.choices = SampledChoices(model)
+        self.reinforce = (reinforce or ReinforceLoss()) if self.choices else None
         self.subsets = {
             "val": modality_subsets(modalities, val_subsets),
             "test": modality_subsets(modalities, test_subsets),
@@ -68,9 +76,15 @@ class SupervisedTask(Task):
         return self.objective.single_output(outputs)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.objective.loss(self(batch), _target(batch))
+        with self.choices as choices:
+            losses = self.objective.losses(self(batch), _target(batch))
+        loss = losses.mean()
         self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
-        return loss
+        if self.reinforce is None:
+            return loss
+        of_choices = self.reinforce(-losses, choices)
+        self.log("train/reinforce", of_choices, batch_size=len(batch))
+        return loss + of_choices
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._evaluate(batch, "val")

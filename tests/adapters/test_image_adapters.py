@@ -173,6 +173,13 @@ def test_pictures_of_bytes_are_refused_rather_than_read_as_codes(unchecked):
 def test_sizes_that_patches_do_not_divide_are_refused():
     with pytest.raises(ValueError, match=r"patch_size=3 does not divide the image size \[6, 7\]"):
         PatchAdapter(channels=1, size=(6, 7), patch_size=3, position=None)
+
+
+def test_what_lacks_to_a_whole_patch_is_zeros():
     adapter = PatchAdapter(channels=1, size=(6, 9), patch_size=3, position=None)
-    with pytest.raises(ValueError, match=r"does not divide the image size \[6, 8\]"):
-        adapter(torch.zeros(2, 1, 6, 8))
+    image = torch.randn(2, 1, 5, 7)
+    whole = torch.zeros(2, 1, 6, 9)
+    whole[:, :, :5, :7] = image
+    segment = adapter(image)
+    assert segment.shape == (2, 3)
+    assert_close(segment.dense(), adapter(whole).dense(), rtol=0, atol=0)

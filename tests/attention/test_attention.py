@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from functools import partial
@@ -13,6 +14,7 @@ import torch
 from perceiver.attention import Attention
 from perceiver.attention.masks import broadcast_mask
 from perceiver.attention.normalisers import Entmax
+from perceiver.attention.patterns import Lengths, Window
 from perceiver.attention.scores import Dot
 
 
@@ -68,6 +70,16 @@ def test_nan_in_masked_elements_is_explained(kernel):
         attention(query, context, mask=keep)
     context[1, 3], context[0, 0] = 0.0, torch.nan
     assert attention(query, context, mask=keep).out[1].isfinite().all()
+
+
+def test_nan_past_the_lengths_of_a_pattern_is_explained():
+    context = torch.randn(2, 7, 6)
+    context[1, 3:] = torch.nan
+    attention = Attention(8, 6, pattern=Window(9, 9))
+    with pytest.raises(ValueError, match="NaN or infinite numbers in masked elements"):
+        attention(torch.randn(2, 5, 8), context, mask=Lengths(torch.tensor([7, 3])))
+    out = attention(torch.randn(2, 5, 8), context, mask=Lengths(torch.tensor([7, 5]))).out
+    assert out[0].isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -132,13 +144,45 @@ def test_autocast_keeps_normalisers_in_single_precision():
     torch.testing.assert_close(weights.float(), exact, rtol=0, atol=0.03)
 
 
+def run_alone(script: str, *arguments: str) -> None:
+    """A script beside this file in a process of its own: shape checks cannot be traced."""
+    command = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=590,
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+# Of each kind of part one: every score, a position that biases, turns and reads, …
+SOME = "bahdanau linear swin_v2 luong_local_p location_aware hard_reinforce entmax shaw rope"
+SOME += " transformer_xl talking_heads differential registers sink qk_norm_l2 gated"
+
+
+@pytest.mark.parametrize("way", ["export", "compile"])
+def test_an_attention_can_be_traced(way):
+    run_alone("traced.py", way, "rope", "hard_reinforce")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["export", "compile"])
-def test_variants_can_be_traced(way):
-    """In a process of its own: the shape checks of these tests cannot be traced."""
-    script = Path(__file__).with_name("traced.py")
-    done = subprocess.run([sys.executable, str(script), way], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+def test_every_preset_can_be_traced(way):
+    run_alone("traced.py", way)
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_two_processes_have_the_gradients_of_one(way):
+    run_alone("distributed.py", way, *SOME.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_two_processes_have_the_gradients_of_one_with_every_preset(way):
+    run_alone("distributed.py", way)
 
 
 def test_no_parameter_is_a_scalar():

@@ -83,6 +83,26 @@ def test_the_centre_learns_through_the_gaussian_alone():
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_does_not_move_the_window(dtype):
+    """Of 300 places bfloat16 can name one in two: the centre is a number of float32."""
+    attention = LuongAttention(6, 6, local="predictive", reach=2).to(dtype)
+    x, annotations = torch.randn(2, 5, 6).to(dtype), torch.randn(2, 307, 6).to(dtype)
+    local = attention.pattern
+    logits = local.to_centre(local.to_hidden(x).tanh())[..., 0]
+    result = attention(x, annotations, need_weights=True)
+    assert result.aux.centre.dtype == torch.float32
+    torch.testing.assert_close(result.aux.centre, 307 * logits.float().sigmoid())
+    # The Gaussian is of the distance from that centre, which a window of five shows.
+    scores = attention.score(x[:, None], annotations[:, None])[:, 0].float()
+    keys, centre = torch.arange(307), result.aux.centre[..., None]
+    inside = (keys - centre.floor()).abs() <= 2
+    align = scores.masked_fill(~inside, -torch.inf).softmax(-1)
+    expected = align * torch.exp(-((keys - centre) ** 2) / 2)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(result.weights[:, 0].float(), expected, rtol=4 * eps, atol=eps)
+
+
 def test_lengths_reach_to_the_last_kept_key():
     keep = torch.tensor([[True, False, True, False], [False] * 4])[:, None, None]
     assert sentence_lengths(keep, 2, 4, keep.device).tolist() == [3, 0]

@@ -1,36 +1,20 @@
-"""Run as `python traced.py export|compile`: variants of attention give the same when traced."""
+"""Run as `python traced.py export|compile [NAME…]`: every preset gives the same when traced."""
 
 from __future__ import annotations
 
+import io
 import sys
 
 import torch
+from presets import GRIDS, PRESETS, RANDOM, build, inputs
 
-from perceiver.attention import Attention, BahdanauAttention, LuongAttention, MultiHeadAttention
-from perceiver.attention.patterns import Window
-
-VARIANTS = {
-    "multi-head": lambda: MultiHeadAttention(8, 6, num_heads=2, qk_dim=8),
-    "bahdanau": lambda: BahdanauAttention(8, 6, 5),
-    "luong local": lambda: LuongAttention(8, 6, local="predictive", reach=2),
-    "entmax": lambda: Attention(8, 6, normaliser="entmax"),
-    "sink": lambda: Attention(8, 6, options={"softmax": {"sink": "learned"}}),
-    "rope, causal": lambda: Attention(8, 6, qk_dim=8, position="rope", pattern="causal"),
-    "window": lambda: Attention(8, 6, pattern=Window(2, 3)),
-    "differential": lambda: Attention(8, 6, qk_dim=8, heads="differential", num_heads=2),
-    "t5": lambda: Attention(8, 6, position="t5_buckets", num_heads=2),
-    "transformer_xl": lambda: Attention(8, 6, position="transformer_xl", num_heads=2),
-    "shaw": lambda: Attention(8, 6, position="relative_table"),
-    "registers": lambda: Attention(8, 6, position="alibi", options={"qkv": {"num_registers": 2}}),
-    "grouped": lambda: MultiHeadAttention(8, 6, num_heads=4, qk_dim=8, num_kv_heads=2),
-    "linear": lambda: Attention(8, 6, score="feature_dot", normaliser="sum"),
-}
+from perceiver.attention import Attention, SampledChoices
 
 
 class Out(torch.nn.Module):
     """Attention with tensors in and out."""
 
-    def __init__(self, attention: torch.nn.Module) -> None:
+    def __init__(self, attention: Attention) -> None:
         super().__init__()
         self.attention = attention
 
@@ -38,34 +22,65 @@ class Out(torch.nn.Module):
         return self.attention(query, context, mask=mask).out
 
 
-def check(way: str, name: str) -> None:
-    torch.manual_seed(0)
+def masked(context: torch.Tensor) -> torch.Tensor:
+    """A mask of which the first example keeps all and the second little."""
+    keys = torch.arange(context.shape[1])
+    lengths = torch.full((len(context), 1), context.shape[1])
+    lengths[1] = 2
+    return keys < lengths
+
+
+def compiles(name: str) -> None:
+    """Without a break in the graph, forward and backward."""
     torch._dynamo.reset()
-    module = Out(VARIANTS[name]()).eval()
-    query, context = torch.randn(2, 5, 8), torch.randn(2, 7, 6)
-    mask = torch.arange(7) < torch.tensor([[7], [3]])
-    if way == "compile":
-        # Generating code takes seconds a variant; tracing forward and backward finds graph breaks.
-        backend = "inductor" if name in ("multi-head", "linear") else "aot_eager"
-        traced = torch.compile(module, fullgraph=True, backend=backend)
-    else:
-        keys = torch.export.Dim("keys", min=2, max=64)
-        dynamic = {"query": None, "context": {1: keys}, "mask": {1: keys}}
-        exported = torch.export.export(module, (query, context, mask), dynamic_shapes=dynamic)
-        traced = exported.module()
-        context, mask = torch.randn(2, 11, 6), torch.rand(2, 11) > 0.3
-    expected = module(query, context, mask)
-    torch.testing.assert_close(traced(query, context, mask), expected)
-    if way == "compile":
-        traced(query, context, mask).sum().backward()
+    module = Out(build(name, torch.float32))
+    query, context = inputs(name, dtype=torch.float32)
+    # Generating code takes seconds a variant; tracing forward and backward finds graph breaks.
+    # (aot_eager mistakes the strides of the gradient of elu.)
+    generated = ("multi_head", "linear", "fast_weights")
+    backend = "inductor" if name in generated else "aot_eager"
+    traced = torch.compile(module, fullgraph=True, backend=backend)
+    given = query.requires_grad_(), context.requires_grad_(), masked(context)
+    grads = []
+    for run in (module, traced):
+        out = run(*given)
+        grads.append((out, *torch.autograd.grad(out.square().sum(), given[:2], allow_unused=True)))
+    for ours, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, expected)
+    if name in RANDOM:
+        choices = SampledChoices(module.train())
+        with choices as found:
+            traced(*given)
+        assert len(found) == choices.count
+
+
+def exports(name: str) -> None:
+    """Saved and loaded, and run with another batch size and (but on a grid) another length."""
+    module = Out(build(name, torch.float32))
+    query, context = inputs(name, dtype=torch.float32)
+    batch, keys = torch.export.Dim("batch", min=2, max=64), torch.export.Dim("keys", min=2, max=64)
+    lengths = {0: batch} if name in GRIDS else {0: batch, 1: keys}
+    dynamic = {"query": {0: batch}, "context": lengths, "mask": lengths}
+    given = (query, context, masked(context))
+    program = torch.export.export(module, given, dynamic_shapes=dynamic)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    loaded = torch.export.load(file).module()
+    query, context = (torch.cat([x, torch.randn_like(x)])[:3] for x in (query, context))
+    if name not in GRIDS:
+        context = torch.cat([context, torch.randn_like(context)], 1)[:, :11]
+    given = (query, context, masked(context))
+    torch.testing.assert_close(loaded(*given), module(*given))
 
 
 if __name__ == "__main__":
+    check = {"export": exports, "compile": compiles}[sys.argv[1]]
     failed = []
-    for name in VARIANTS:
+    for name in sys.argv[2:] or PRESETS:
         try:
-            check(sys.argv[1], name)
+            check(name)
         except Exception as error:
             failed.append(name)
-            print(f"{name}: {type(error).__name__}: {str(error)[:600]}")
+            print(f"{name}: {type(error).__name__}: {str(error)[:600]}", flush=True)
     sys.exit(bool(failed))

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from perceiver.callbacks import GradientNorm, Throughput, throughput
+from perceiver.callbacks import GradientNorm, PaddingShare, Throughput, throughput
+from perceiver.types import Batch
 
 
 def norms_by_hand(task, loader) -> list[float]:
@@ -69,3 +71,23 @@ def test_throughput_is_logged_of_an_epoch_that_is_cut_short(
     monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     trainer(Throughput(), max_steps=2).fit(task, data(5, 2, 3, 7))
     assert list(memory.values("train/examples_per_second").values()) == [7.0]
+
+
+def test_the_share_of_padding_is_that_of_each_epoch_and_of_masked_modalities_alone(
+    task, trainer, memory
+):
+    def batch(length, *lengths):
+        inputs = {"x": torch.randn(2, 3), "sound": torch.randn(2, length, 5)}
+        mask = torch.arange(length) < torch.tensor(lengths)[:, None]
+        return Batch(
+            inputs,
+            {} if mask.all() else {"sound": mask},
+            {} if all(lengths) else {"sound": mask.any(1)},
+            target=torch.tensor([0, 1]),
+        )
+
+    # 2 of 7, 0 of 6 and 4 of 8 places: an absent sound counts as nothing.
+    loader = DataLoader([batch(7, 5, 0), batch(3, 3, 3), batch(4, 1, 3)], batch_size=None)
+    trainer(PaddingShare(), max_epochs=2).fit(task, loader)
+    assert list(memory.values("train/padding/sound").values()) == pytest.approx([6 / 21] * 2)
+    assert not memory.values("train/padding/x")

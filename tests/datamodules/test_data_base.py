@@ -67,7 +67,7 @@ def test_modalities_that_are_not_offered_are_refused_with_the_override(modalitie
 
 def test_only_the_chosen_modalities_are_in_a_batch():
     batch = next(iter(TinyDataModule(modalities=["text"]).val_dataloader()))
-    assert set(batch.inputs) == set(batch.present) == {"text"}
+    assert set(batch.inputs) == {"text"}
 
 
 def test_classes_are_known_after_setup():
@@ -107,7 +107,7 @@ def test_the_training_order_changes_with_the_epoch_and_evaluation_is_in_order():
     loader = TinyDataModule().train_dataloader()
     orders = []
     for epoch in (0, 1, 0):
-        loader.sampler.set_epoch(epoch)
+        loader.set_epoch(epoch)
         orders.append(ids(loader))
     assert orders[0] == orders[2] != orders[1]
     assert ids(TinyDataModule().test_dataloader()) == ["test 0", "test 1", "test 2"]
@@ -118,7 +118,7 @@ def test_worker_processes_give_the_same_batches():
         loader = TinyDataModule(num_workers=num_workers).train_dataloader()
         found = []
         for epoch in range(2):
-            loader.sampler.set_epoch(epoch)
+            loader.set_epoch(epoch)
             found += [batch.inputs["audio"] for batch in loader]
         return found
 
@@ -129,13 +129,32 @@ def test_worker_processes_give_the_same_batches():
 
 
 def test_processes_share_a_split_without_counting_an_example_twice():
-    seen = []
+    tested, trained, batches = [], [], []
     for rank in range(2):
         data = TinyDataModule()
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
-        seen += ids(data.test_dataloader())
-        assert len(ids(data.train_dataloader())) == 4
-    assert sorted(seen) == ["test 0", "test 1", "test 2"]
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2, overfit_batches=0)
+        tested += ids(data.test_dataloader())
+        trained += ids(data.train_dataloader())
+        batches.append(len(data.train_dataloader()))
+    assert sorted(tested) == ["test 0", "test 1", "test 2"]
+    assert sorted(trained) == [f"train {i}" for i in range(7)]
+    assert batches[0] == batches[1], "one process would wait for the other's gradients"
+
+
+def test_overfitting_sees_the_same_batches_every_epoch():
+    data = TinyDataModule()
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, overfit_batches=1)
+    loader = data.train_dataloader()
+    first = next(iter(loader))
+    loader.set_epoch(1)
+    again = next(iter(loader))
+    assert first.ids == again.ids == ["train 0", "train 1", "train 2"]
+    assert torch.equal(first.inputs["audio"], again.inputs["audio"])
+
+
+def test_sorting_by_lengths_that_nothing_has_is_refused():
+    with pytest.raises(ValueError, match=r"bucket_batches=4 sorts.*none of \['audio', 'text'\]"):
+        TinyDataModule(bucket_batches=4).train_dataloader()
 
 
 def test_the_seed_changes_training_draws_and_never_evaluation():
@@ -153,14 +172,14 @@ def test_missing_modalities_are_the_same_for_every_seed_and_are_reported():
     def lacking(seed):
         data = TinyDataModule({"test": [0, 1] * 50}, seed=seed, missing={"test": {"audio": 0.5}})
         data.setup()
-        return data, [batch.present["audio"] for batch in data.test_dataloader()]
+        return data, [batch.has_any(["audio"]) for batch in data.test_dataloader()]
 
     data, present = lacking(0)
     assert torch.equal(torch.cat(present), torch.cat(lacking(1)[1]))
     count = int((~torch.cat(present)).sum())
     assert 0 < count < 100
     assert f"      lacking audio {count}" in data.summary()
-    assert all(batch.present["audio"].all() for batch in data.train_dataloader())
+    assert not any(batch.present for batch in data.train_dataloader())
 
 
 @pytest.mark.parametrize(

@@ -48,15 +48,13 @@ def test_an_absent_modality_is_zeros_and_not_present():
     assert batch.present["image"].tolist() == [True, False, True]
     assert batch.present["audio"].tolist() == [True, True, False]
     assert batch.inputs["image"].flatten(1).sum(1).tolist() == [6, 0, 6]
-    assert batch.masks["audio"].sum(1).tolist() == [5, 5, 0]
-    assert "image" not in batch.masks
+    assert not batch.masks, "what is there is full"
 
 
 def test_a_modality_that_all_lack_is_still_there_with_one_padded_element():
     batch = Collator(FIELDS)([example(image=torch.ones(1, 2, 3))] * 2)
     assert batch.inputs["text"].tolist() == [[0], [0]]
     assert batch.inputs["text"].dtype == torch.int64
-    assert batch.masks["text"].tolist() == [[False], [False]]
     assert batch.present["text"].tolist() == [False, False]
 
 
@@ -108,3 +106,78 @@ def test_values_that_are_not_finite_are_refused_with_name_and_modality(value):
     good, bad = torch.ones(3), torch.tensor([0.0, value, 0.0])
     with pytest.raises(ValueError, match="Example q has NaN or infinity in its audio"):
         Collator(FIELDS)([example("p", audio=good), example("q", audio=bad)])
+
+
+def test_what_all_examples_have_is_not_in_present():
+    assert not Collator(FIELDS)(
+        [example(image=torch.ones(1, 2, 3), audio=torch.ones(2), text=torch.ones(2).long())] * 2
+    ).present
+
+
+def test_padded_and_absent_rows_in_one_batch():
+    rows = {"a": torch.ones(2), "b": None, "c": torch.ones(5)}
+    batch = Collator(FIELDS)(
+        [example(n, audio=row, text=torch.ones(1).long()) for n, row in rows.items()]
+    )
+    assert batch.masks["audio"].sum(1).tolist() == [2, 0, 5]
+    assert batch.present["audio"].tolist() == [True, False, True]
+
+
+PIXELS = Field((2, 5, 7), has_own_size=True)
+
+
+def test_images_of_several_sizes_are_padded_below_and_right_and_masked():
+    images = [torch.rand(2, 3, 4), torch.rand(2, 5, 1)]
+    batch = Collator({"image": PIXELS})([example(image=image) for image in images])
+    assert batch.inputs["image"].shape == (2, 2, 5, 4)
+    for image, padded, mask in zip(
+        images, batch.inputs["image"], batch.masks["image"], strict=True
+    ):
+        _, height, width = image.shape
+        assert_close(padded[:, :height, :width], image, rtol=0, atol=0)
+        assert padded.sum() == pytest.approx(float(image.sum()), rel=1e-6)
+        assert mask[:height, :width].all()
+        assert mask.sum() == height * width
+
+
+def test_images_of_one_size_smaller_than_the_largest_need_no_mask():
+    batch = Collator({"image": PIXELS})([example(image=torch.ones(2, 3, 4))] * 2)
+    assert batch.inputs["image"].shape == (2, 2, 3, 4)
+    assert not batch.masks
+
+
+@pytest.mark.parametrize("size", [(2, 6, 7), (2, 5, 8), (1, 5, 7), (2, 0, 3), (5, 7)])
+def test_an_image_that_does_not_fit_is_refused_naming_it(size):
+    with pytest.raises(ValueError, match=r"Example a has image of shape .* at most \(2, 5, 7\)"):
+        Collator({"image": PIXELS})([example(image=torch.ones(size))])
+
+
+@pytest.mark.parametrize("field", [Field((1, 1, 2)), Field((1, 1, 2), has_own_size=True)])
+def test_bytes_are_scaled_to_one_and_minus_one_and_what_is_not_there_is_zero(field):
+    pixels = torch.tensor([[[0, 255]]], dtype=torch.uint8)
+    other = FIELDS["audio"]
+    batch = Collator({"image": field, "audio": other})(
+        [example(image=pixels, audio=torch.ones(1)), example(image=None, audio=torch.ones(1))]
+    )
+    assert batch.inputs["image"].dtype == torch.float32
+    assert batch.inputs["image"].flatten(1).tolist() == [[-1, 1], [0, 0]]
+
+
+def test_padding_of_bytes_is_zero_after_scaling():
+    rows = [torch.zeros(1, 1, 1, dtype=torch.uint8), torch.full((1, 1, 2), 255, dtype=torch.uint8)]
+    batch = Collator({"image": Field((1, 1, 2), has_own_size=True)})(
+        [example(image=row) for row in rows]
+    )
+    assert batch.inputs["image"].flatten(1).tolist() == [[-1, 0], [1, 1]]
+
+
+def test_bytes_and_numbers_in_one_batch_mean_the_same():
+    rows = [torch.tensor([[[0, 255]]], dtype=torch.uint8), torch.tensor([[[-1.0, 0.5]]])]
+    batch = Collator({"image": Field((1, 1, 2))})([example(image=row) for row in rows])
+    assert batch.inputs["image"].flatten(1).tolist() == [[-1, 1], [-1, 0.5]]
+
+
+def test_a_sum_that_overflows_is_no_infinity():
+    large = torch.full((3,), 3e38)
+    batch = Collator({"audio": FIELDS["audio"]})([example(audio=large)])
+    assert batch.inputs["audio"].isfinite().all()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.randomness import check_range, derive_seed, torch_seed
+from datamodules.randomness import check_range, derive_seed, torch_state_kept
 from datamodules.splits import Source, Split, draw_missing, hold_out
 
 
@@ -64,7 +64,7 @@ def test_augmentation_applies_in_training_only_and_leaves_the_models_generator_a
     assert draw(augmented, 0, 0) == draw(plain, 0, 0)
 
 
-def test_images_as_bytes_are_scaled_after_augmentation():
+def test_images_reach_transforms_and_the_collator_as_bytes():
     class Bytes(Source):
         def read(self, index, rng):
             return {"image": torch.tensor([0, 255], dtype=torch.uint8)}
@@ -83,7 +83,7 @@ def test_images_as_bytes_are_scaled_after_augmentation():
         seed=0,
         augment={"image": [watch]},
     )
-    assert data[0, 0].inputs["image"].tolist() == [-1.0, 1.0]
+    assert data[0, 0].inputs["image"].tolist() == [0, 255]
     assert seen == [torch.uint8]
 
 
@@ -129,11 +129,12 @@ def test_derived_seeds_differ_between_neighbours_and_positions():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_torch_seed_restores_the_generator_even_after_an_error():
+def test_the_state_of_torch_is_restored_even_after_an_error():
     state = torch.get_rng_state()
 
     def draw_and_fail():
-        with torch_seed(5):
+        with torch_state_kept():
+            torch.default_generator.manual_seed(5)
             torch.rand(3)
             raise RuntimeError
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.readers.image import ImageOptions, read_image, scale_pixels
+from datamodules.readers.image import ImageOptions, read_image
 
 OPTIONS = ImageOptions(channels=3, size=[3, 5])
 
@@ -25,10 +25,6 @@ def test_pixels_come_as_channels_height_width(tmp_path):
     pixels = read_image(save(tmp_path / "a.png", array), OPTIONS)
     assert pixels.dtype == torch.uint8
     assert np.array_equal(pixels.numpy(), array.transpose(2, 0, 1))
-
-
-def test_scaling_maps_black_to_minus_one_and_white_to_one():
-    assert scale_pixels(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from perceiver.attention.kernels.chunked import chunked
 from perceiver.attention.kernels.dense import dense
 from perceiver.attention.kernels.flex import block_mask, flex
+from perceiver.attention.kernels.folded import folded
 from perceiver.attention.kernels.linear import linear
 from perceiver.attention.kernels.merge import merge
 from perceiver.attention.kernels.problem import Problem, Result
@@ -18,6 +19,7 @@ __all__ = [
     "chunked",
     "dense",
     "flex",
+    "folded",
     "linear",
     "merge",
     "sdpa",

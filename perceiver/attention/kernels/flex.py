@@ -55,7 +55,6 @@ def _block_mask(problem: Problem) -> Any:
     mask, predicate = problem.mask, problem.predicate
     if mask is None and predicate is None:
         return None
-    b, h = problem.query.shape[:2]
 
     @no_type_check
     def keep(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -67,6 +66,10 @@ def _block_mask(problem: Problem) -> Any:
             kept = kept & mask[tuple(at)]
         return kept if predicate is None else kept & predicate(b, h, i, j)
 
+    # Making it looks at every pair: once for all examples and heads that see alike.
+    alike = problem.keep(slice(0, 1), slice(0, 1))
+    assert alike is not None
+    b, h = (size if size > 1 else None for size in alike.shape[:2])
     return create_block_mask(
         keep, b, h, problem.num_queries, problem.num_keys, device=problem.query.device
     )

@@ -67,6 +67,7 @@ class Problem:
         num_extra: keys at the end that are not of the context (registers, padding).
         num_unpositioned: how many of them have no position either.
         need_lse: whether the dense kernel gives the log-sum-exp of softmax as well.
+        is_causal: whether the predicate is j ≤ i, of as many queries as keys.
     """
 
     query: Float[Tensor, "b h q d"]
@@ -85,6 +86,7 @@ class Problem:
     num_extra: int = 0
     num_unpositioned: int = 0
     need_lse: bool = False
+    is_causal: bool = False
 
     @property
     def num_queries(self) -> int:

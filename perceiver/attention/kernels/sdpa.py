@@ -20,22 +20,45 @@ def _mask(problem: Problem, keep: Tensor | None, key_bias: Tensor | None) -> Ten
     return bias if keep is None else bias.masked_fill(~keep, float("-inf"))
 
 
+def fused_width(query_width: int, value_width: int, device: str) -> int:
+    """The width that heads are padded to with zeros, which change nothing.
+
+    torch's fused kernels want queries, keys and values of one width, on a GPU a multiple of 8 up to
+    256; for others torch takes a path that forms all scores.
+    """
+    width = max(query_width, value_width)
+    if device != "cpu" and width <= 256:
+        return -(-width // 8) * 8
+    return width
+
+
+def _padded(x: Tensor, width: int) -> Tensor:
+    return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))
+
+
 def sdpa(problem: Problem) -> Result:
     """Softmax attention without the (q, k) matrix; empty rows read zeros, as in `dense`."""
     folded = problem.score.fold(problem.query, problem.key)
     assert folded is not None, "select_kernel admits foldable scores only"
-    keep, empty = problem.keep(), None
+    is_plain = problem.mask is None and folded.key_bias is None and not problem.position.has_bias
+    # torch's own causal mask takes no memory; it refuses a mask or a bias beside it.
+    is_causal = problem.is_causal and is_plain
+    keep, empty = None if is_causal else problem.keep(), None
     if keep is not None:
         # Not every device's kernel gives zeros for a row that keeps nothing: such a row keeps
         # everything here, and what it reads is set to zero.
         empty = ~keep.any(-1, keepdim=True)
         keep = keep | empty
+    value_width = problem.value.shape[-1]
+    width = fused_width(folded.query.shape[-1], value_width, folded.query.device.type)
     read = F.scaled_dot_product_attention(
-        folded.query,
-        folded.key,
-        problem.value,
+        _padded(folded.query, width),
+        _padded(folded.key, width),
+        _padded(problem.value, width),
         attn_mask=_mask(problem, keep, folded.key_bias),
         dropout_p=problem.dropout,
+        is_causal=is_causal,
         scale=float(folded.scale),
     )
+    read = read[..., :value_width]
     return Result(read if empty is None else read.masked_fill(empty, 0.0))

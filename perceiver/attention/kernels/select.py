@@ -5,20 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from perceiver.attention.context import Context
 from perceiver.attention.heads import Heads
+from perceiver.attention.kernels.cost import cheapest, work
 from perceiver.attention.local import LuongLocal
 from perceiver.attention.location import LocationAware
 from perceiver.attention.normalisers import Normaliser, Reinforce, Softmax, Sum
 from perceiver.attention.patterns import Causal, Full, Pattern
-from perceiver.attention.position import Position
+from perceiver.attention.position import NoPosition, Position
 from perceiver.attention.scores import FeatureDot, Score
 
-KERNELS = ("auto", "dense", "sdpa", "flex", "chunked", "linear")
+KERNELS = ("auto", "dense", "sdpa", "flex", "chunked", "linear", "folded", "separable")
 
 # Scores (times their hidden width) beyond which the dense kernel would fill the memory.
 LARGE = 1 << 27
+
+# Pairs of queries and keys from which FlexAttention's skipped blocks outweigh finding them.
+MANY_PAIRS = 1 << 22
+# The narrowest heads that FlexAttention takes on a GPU.
+LEAST_FLEX_WIDTH = 16
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,10 @@ class Request:
         dropout: probability of dropping a weight.
         need_weights: whether the weights are asked for.
         numbers: b · h · q · k · the numbers that a score takes.
+        device: type of the device, "cpu" or "cuda" say.
+        dtype: of the queries.
+        pairs: q · k.
+        query, context: what comes in, for the forms that project neither keys nor values.
     """
 
     score: Score
@@ -45,6 +57,11 @@ class Request:
     dropout: float
     need_weights: bool
     numbers: int
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    pairs: int = 0
+    query: Tensor | None = None
+    context: Tensor | Context | None = None
 
 
 def _name(part: object) -> str:
@@ -118,7 +135,74 @@ def _linear(request: Request) -> str:
     return ""
 
 
-OBSTACLES = {"sdpa": _sdpa, "flex": _flex, "chunked": _chunked, "linear": _linear}
+def _skipping_pays(request: Request) -> bool:
+    """Whether FlexAttention skips most of the work, on a device that it is made for.
+
+    Inside a graph that is being traced it would be compiled with everything around it: left alone.
+    """
+    return (
+        request.device == "cuda"
+        and request.dtype != torch.float64  # it sums in float32
+        and isinstance(request.pattern, Pattern)
+        and request.pattern.is_sparse
+        and request.pairs >= MANY_PAIRS
+        and not request.position.has_bias
+        and request.heads.query_width >= LEAST_FLEX_WIDTH
+        and request.heads.value_width >= LEAST_FLEX_WIDTH
+        and not torch.compiler.is_compiling()
+        and not _flex(request)
+    )
+
+
+def _folded(request: Request) -> str:
+    if request.need_weights:
+        return "weights: it never holds all of them (need_weights=True)"
+    if not request.score.is_linear:
+        return f"score: {_name(request.score)} is not linear in the keys"
+    if not isinstance(request.normaliser, Softmax):
+        return f"normaliser: {_name(request.normaliser)} is not softmax"
+    if not isinstance(request.position, NoPosition):
+        return f"position: {_name(request.position)} tells keys apart after their projection"
+    if not isinstance(request.pattern, Full):
+        return f"pattern: {_name(request.pattern)} is not full"
+    if not request.heads.folds:
+        return f"heads: what {_name(request.heads)} makes keys of is not linear in the context"
+    if request.mask is not None and request.mask.shape[1:3] != (1, 1):
+        return "mask: it differs from query to query, and tokens are masked for all at once"
+    if request.softcap is not None:
+        return "score: a softcap bends the scores"
+    if request.dropout > 0:
+        return "dropout: it never holds the weights"
+    return ""
+
+
+def _separable(request: Request) -> str:
+    if not isinstance(request.context, Context):
+        return "context: a tensor has no positions beside its content; use kernel=folded"
+    return _folded(request)
+
+
+OBSTACLES = {
+    "sdpa": _sdpa,
+    "flex": _flex,
+    "chunked": _chunked,
+    "linear": _linear,
+    "folded": _folded,
+    "separable": _separable,
+}
+
+
+def _cheapest(request: Request) -> str:
+    """The form of softmax(q·k) v that takes least time here."""
+    query, context = request.query, request.context
+    # Exported programs should run without this package; other devices' rates are not known.
+    if query is None or context is None or torch.compiler.is_exporting():
+        return "sdpa"
+    if request.device != "cpu" or isinstance(request.pattern, Causal):
+        return "sdpa"
+    forms = ["sdpa"] if request.numbers > LARGE else ["sdpa", "dense"]
+    forms += [form for form in ("folded", "separable") if not OBSTACLES[form](request)]
+    return cheapest(work(query, context, request.heads), forms)
 
 
 def select_kernel(kernel: str, request: Request) -> str:
@@ -133,9 +217,11 @@ def select_kernel(kernel: str, request: Request) -> str:
             raise ValueError(f"kernel={kernel} refuses this attention; {obstacle}; use kernel=auto")
     if kernel != "auto":
         return kernel
+    if _skipping_pays(request):
+        return "flex"
     # Attention dropout sends SDPA to a path several times slower than the dense kernel.
     if request.dropout == 0 and not _sdpa(request):
-        return "sdpa"
+        return _cheapest(request)
     if not _linear(request):
         return "linear"
     return "chunked" if request.numbers > LARGE and not _chunked(request) else "dense"

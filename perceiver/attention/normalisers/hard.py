@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -29,8 +28,9 @@ def _one_hot(filled: Tensor, empty: Tensor | None) -> Tensor:
     """1 at the largest score of a row, at the lowest index on ties."""
     best = filled.argmax(-1, keepdim=True)
     # torch.argmax promises no order among ties.
-    best = (filled == filled.gather(-1, best)).int().argmax(-1)
-    return clear(F.one_hot(best, filled.shape[-1]).to(filled.dtype), empty)
+    best = (filled == filled.gather(-1, best)).int().argmax(-1, keepdim=True)
+    # F.one_hot would make torch.export take the number of keys for a constant.
+    return clear(torch.zeros_like(filled).scatter(-1, best, 1.0), empty)
 
 
 def argmax(scores: Scores, keep: Mask | None = None) -> Scores:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -31,7 +30,8 @@ def softmax(
         sink: a logit without a value that takes its share of the weight: 0 is "softmax off by
             one", a tensor broadcasting to (b, h, q, 1) is learned (Agarwal et al. 2025, gpt-oss).
     """
-    filled, empty = fill_masked(widen(scores), keep)
+    # torch's own softmax computes with float32 inside whatever comes in, and rounds once.
+    filled, empty = fill_masked(scores if sink is None else widen(scores), keep)
     weights = clear(filled.softmax(-1), empty)
     if sink is not None:
         # Σ exp(s) / (Σ exp(s) + exp(sink)), from the log-sum-exp that every kernel can give.
@@ -45,8 +45,10 @@ def sigmoid(scores: Scores, keep: Mask | None = None, *, bias: float | None = No
 
     Ramapuram et al. 2024, "Theory, analysis, and best practices for sigmoid self-attention", §2.
     """
-    shift = -math.log(max(scores.shape[-1], 1)) if bias is None else bias
-    weights = torch.sigmoid(widen(scores) + shift)
+    wide = widen(scores)
+    # A tensor: torch.export would take the logarithm of a length for a constant.
+    length = torch.full((), scores.shape[-1], dtype=wide.dtype, device=wide.device)
+    weights = torch.sigmoid(wide - length.log() if bias is None else wide + bias)
     return (weights if keep is None else weights.masked_fill(~keep, 0.0)).to(scores.dtype)
 
 
@@ -60,11 +62,12 @@ def topk(scores: Scores, keep: Mask | None = None, *, k: int = 8) -> Scores:
     """Softmax over the k largest kept scores (Gupta et al. 2021); ties with the k-th are kept."""
     if k < 1:
         raise ValueError(f"topk keeps k={k} keys: k must be 1 or more")
-    if k >= scores.shape[-1]:
-        return softmax(scores, keep)
     with torch.no_grad():
         filled = scores if keep is None else scores.masked_fill(~keep, float("-inf"))
-        large = filled >= filled.topk(k, -1).values[..., -1:]
+        # k more keys that are not there: of fewer than k all are kept, and torch.export need not
+        # know how many there are.
+        kth = F.pad(filled, (0, k), value=float("-inf")).topk(k, -1).values[..., -1:]
+        large = filled >= kth
     return softmax(scores, large if keep is None else large & keep)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from perceiver.attention import Attention, LuongAttention
-from perceiver.attention.kernels import chunked, merge
+from perceiver.attention.kernels import Request, chunked, merge, select_kernel
 from perceiver.attention.kernels.merge import with_sink
 from perceiver.attention.normalisers import logsumexp, softmax
 from perceiver.attention.patterns import Causal, Lengths
@@ -331,6 +331,107 @@ def test_the_fastest_exact_kernel_is_chosen(monkeypatch):
     monkeypatch.setattr("perceiver.attention.kernels.select.LARGE", 1)
     Attention(6, score="additive")(x)
     assert chosen == ["sdpa", "dense", "linear", "dense", "dense", "dense", "chunked"]
+
+
+@pytest.fixture
+def sdpa_calls(monkeypatch):
+    """The keyword arguments of every call of torch's SDPA."""
+    calls, original = [], torch.nn.functional.scaled_dot_product_attention
+
+    def spy(*tensors, **options):
+        calls.append(options)
+        return original(*tensors, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    return calls
+
+
+def test_causal_self_attention_makes_no_mask(sdpa_calls):
+    attention = Attention(12, num_heads=2, pattern="causal").double()
+    x = torch.randn(2, 7, 12, dtype=torch.float64)
+    out, gradients = run_on_itself(attention, "sdpa", x)
+    assert sdpa_calls[0]["is_causal"]
+    assert sdpa_calls[0]["attn_mask"] is None
+    expected, others = run_on_itself(attention, "dense", x)
+    close(out, expected)
+    for name, gradient in gradients.items():
+        close(gradient, others[name], name)
+
+
+def run_on_itself(attention, kernel, x):
+    attention.kernel = kernel
+    attention.zero_grad()
+    x = x.clone().requires_grad_()
+    out = attention(x).out
+    out.backward(torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out))
+    return out.detach(), {"x": x.grad} | {n: p.grad for n, p in attention.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("options", "call"),
+    [
+        ({}, {"mask": torch.arange(7) < torch.tensor([[7], [3]])}),
+        ({}, {"context": torch.randn(2, 11, 12)}),
+        ({"position": "alibi"}, {}),
+        ({"score": "neg_l2"}, {}),
+        ({"options": {"qkv": {"num_registers": 2}}}, {}),
+    ],
+    ids=["mask", "other lengths", "bias", "key bias", "registers"],
+)
+def test_causal_attention_with_anything_besides_has_a_mask(sdpa_calls, options, call):
+    attention = Attention(12, num_heads=2, pattern="causal", **options)
+    out = attention(x := torch.randn(2, 7, 12), **call).out
+    assert not sdpa_calls[0]["is_causal"]
+    attention.kernel = "dense"
+    torch.testing.assert_close(out, attention(x, **call).out, rtol=2e-5, atol=2e-5)
+
+
+def request(**changes):
+    attention = Attention(64, num_heads=2, **changes.pop("attention", {}))
+    given = {
+        "score": attention.score,
+        "position": attention.position,
+        "pattern": attention.pattern,
+        "normaliser": attention.normaliser,
+        "heads": attention.heads,
+        "mask": None,
+        "softcap": None,
+        "dropout": 0.0,
+        "need_weights": False,
+        "numbers": 1 << 24,
+        "device": "cuda",
+        "pairs": 1 << 23,
+    }
+    return Request(**(given | changes))
+
+
+WINDOW = {"pattern": "window", "options": {"window": {"left": 99}}}
+LONGFORMER = {
+    "pattern": "window | global",
+    "options": {"window": {"left": 99}, "global": {"indices": [0]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kernel"),
+    [
+        ({"attention": WINDOW}, "flex"),
+        ({"attention": LONGFORMER}, "flex"),
+        ({"attention": {"pattern": "causal & block", "options": {"block": {"size": 9}}}}, "flex"),
+        ({"attention": WINDOW, "device": "cpu"}, "sdpa"),
+        ({"attention": WINDOW, "pairs": 1 << 16}, "sdpa"),
+        ({"attention": WINDOW, "dtype": torch.float64}, "sdpa"),
+        ({"attention": WINDOW, "dropout": 0.1}, "dense"),
+        ({"attention": WINDOW | {"position": "alibi"}}, "sdpa"),
+        ({"attention": WINDOW | {"qk_dim": 16}}, "sdpa"),
+        ({"attention": WINDOW | {"normaliser": "sparsemax"}}, "dense"),
+        ({"attention": {"pattern": "full"}}, "sdpa"),
+        ({"attention": {"pattern": "causal"}}, "sdpa"),
+        ({"attention": {"pattern": "causal | block", "options": {"block": {"size": 9}}}}, "sdpa"),
+    ],
+)
+def test_flex_is_chosen_where_skipped_blocks_pay(changes, kernel):
+    assert select_kernel("auto", request(**changes)) == kernel
 
 
 @pytest.mark.parametrize("kernel", ["dense", "sdpa", "chunked", "flex"])

@@ -1,0 +1,51 @@
+"""What each trick pays: this project with one thing changed at a time.
+
+    python -m benchmarks.ablations
+    python -m benchmarks.ablations --only cross_261
+
+A row is a contestant as `benchmarks.run` takes it; a new trick is a new word in the table below.
+"""
+
+from __future__ import annotations
+
+from benchmarks.configurations import CONFIGURATIONS
+from benchmarks.contestants import Contestant
+from benchmarks.run import measure, parser
+
+KERNELS = tuple(f"cross_attention.kernel={name}" for name in ("dense", "sdpa", "folded"))
+LATENT_KERNELS = ("latent_attention.kernel=dense", "latent_attention.kernel=chunked")
+PRECISIONS = ("medium", "bf16-mixed", "bf16-true")
+
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "cross_261": (*KERNELS, *PRECISIONS),
+    "cross_1024": KERNELS,
+    "imagenet_1x6": (*KERNELS[:2], LATENT_KERNELS[0], "compile", *PRECISIONS),
+    "small_image": (*KERNELS[:2], LATENT_KERNELS[0], "compile", *PRECISIONS),
+    "bytes": (*KERNELS[:2], LATENT_KERNELS[0], "compile", *PRECISIONS),
+    "modalities": (*KERNELS[:2], *PRECISIONS),
+    "latents": (*LATENT_KERNELS, "compile", *PRECISIONS, "bf16-mixed+compile"),
+}
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.set_defaults(rounds=3)
+    options.add_argument("--only", nargs="+", choices=ABLATIONS, metavar="CONFIGURATION")
+    arguments = options.parse_args()
+    chosen = {
+        name: (
+            CONFIGURATIONS[name],
+            [Contestant.parse("+".join(["ours", *word])) for word in words(name)],
+        )
+        for name in arguments.only or ABLATIONS
+    }
+    measure(chosen, arguments, kind="ablations")
+
+
+def words(name: str) -> list[tuple[str, ...]]:
+    """What is added to "ours" in each row of a configuration: nothing first."""
+    return [(), *((word,) for word in ABLATIONS[name])]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""What this project sets out to reach, beside what was measured and what the machine allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.configurations import CONFIGURATIONS
+from benchmarks.scaling import curve, exponent
+from benchmarks.tables import utilisation
+
+Results = Mapping[str, Any]  # kind → what the command of that kind wrote
+PEERS = ("hf", "lucidrains", "krasserm")
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One promise.
+
+    Args:
+        what: in words.
+        target: the number to reach.
+        measure: from the results to the number reached; raises KeyError where it was not measured.
+        at_most: whether smaller is better.
+        roof: from the results to the best number that the machine allows, if there is such a bound.
+        unit: behind the numbers.
+        device: where it is to be reached.
+    """
+
+    what: str
+    target: float
+    measure: Callable[[Results], float]
+    at_most: bool = False
+    roof: Callable[[Results], float] | None = None
+    unit: str = "×"
+    device: str = "cpu"
+
+    def is_met(self, value: float) -> bool:
+        return value <= self.target if self.at_most else value >= self.target
+
+
+def _found(results: Results, name: str) -> Mapping[str, Any]:
+    return results["peers"]["configurations"][name]
+
+
+def _seconds(found: Mapping[str, Any], label: str) -> float:
+    return found["contestants"][label]["seconds"]["train"]["median"]
+
+
+def fastest_peer(found: Mapping[str, Any]) -> float:
+    """Seconds of the quickest training step among peers in fp32."""
+    present = [peer for peer in PEERS if "seconds" in found["contestants"].get(peer, {})]
+    if not present:
+        raise KeyError("no peer was measured")
+    return min(_seconds(found, peer) for peer in present)
+
+
+def leanest_peer(found: Mapping[str, Any]) -> float:
+    """Bytes of the leanest training step among peers in fp32."""
+    present = [peer for peer in PEERS if "memory" in found["contestants"].get(peer, {})]
+    if not present:
+        raise KeyError("no peer was measured")
+    return min(found["contestants"][peer]["memory"]["train"] for peer in present)
+
+
+def _speedup(name: str, target: float, label: str = "ours") -> Bar:
+    def measure(results: Results) -> float:
+        found = _found(results, name)
+        return fastest_peer(found) / _seconds(found, label)
+
+    def roof(results: Results) -> float:
+        found = _found(results, name)
+        peak = found["peaks"]["bf16" if "bf16" in label else "fp32"]
+        return fastest_peer(found) * peak / found["irreducible_flops"]["train"]
+
+    title = CONFIGURATIONS[name].title
+    how = "" if label == "ours" else f" in {label.removeprefix('ours+')}"
+    return Bar(
+        f"{title}{how}: training step, times as fast as the fastest peer",
+        target,
+        measure,
+        roof=roof,
+    )
+
+
+def _memory(name: str, target: float) -> Bar:
+    def measure(results: Results) -> float:
+        found = _found(results, name)
+        return found["contestants"]["ours"]["memory"]["train"] / leanest_peer(found)
+
+    title = f"{CONFIGURATIONS[name].title}: memory of a training step, part of the leanest peer's"
+    return Bar(title, target, measure, at_most=True)
+
+
+def _exponent(what: str, word: str) -> Bar:
+    def measure(results: Results) -> float:
+        axis = results["scaling"]["axes"]["tokens"]
+        points = curve(axis, "ours", "train", what)
+        return exponent({m: y for m, y in points.items() if m <= 1_100_000}, axis["fitted_from"])
+
+    return Bar(
+        f"{word} of a training step against M, 10⁴ to 10⁶ tokens: exponent",
+        1.02,
+        measure,
+        at_most=True,
+        unit="",
+    )
+
+
+def _process(size: int, step: str) -> Callable[[Results], float]:
+    def measure(results: Results) -> float:
+        points = results["scaling"]["axes"]["tokens"]["points"]
+        return points[str(size)]["contestants"]["ours"]["total_memory"][step] / GIB
+
+    return measure
+
+
+def _best_half(results: Results) -> float:
+    found = _found(results, "imagenet_8x6")
+    labels = [
+        label
+        for label, entry in found["contestants"].items()
+        if label.startswith("ours") and "bf16" in label and "seconds" in entry
+    ]
+    if not labels:
+        raise KeyError("nothing ran in bf16")
+    return max(100 * utilisation(found, label, "train") for label in labels)
+
+
+def _latents(results: Results) -> float:
+    return 100 * utilisation(_found(results, "latents"), "ours", "train")
+
+
+BARS: tuple[Bar, ...] = (
+    _speedup("cross_261", 6),
+    _speedup("cross_1024", 11),
+    _memory("cross_261", 1 / 15),
+    _memory("cross_1024", 1 / 15),
+    _speedup("imagenet_8x6", 1.15),
+    _speedup("imagenet_1x6", 1.9),
+    _speedup("small_image", 1.3),
+    _speedup("bytes", 1.1),
+    _memory("imagenet_8x6", 0.7),
+    _memory("imagenet_1x6", 0.7),
+    _memory("small_image", 0.7),
+    _memory("bytes", 0.7),
+    _speedup("imagenet_8x6", 3, "ours+bf16-mixed"),
+    _speedup("small_image", 2.7, "ours+bf16-mixed"),
+    _speedup("bytes", 3, "ours+bf16-mixed"),
+    Bar("the latent layers alone: share of the matmul peak", 80, _latents, unit=" %"),
+    _exponent("seconds", "time"),
+    _exponent("memory", "memory"),
+    Bar(
+        "training step on a million tokens: the whole process",
+        4,
+        _process(1_000_000, "train"),
+        at_most=True,
+        unit=" GiB",
+    ),
+    Bar(
+        "forward pass over ten million tokens: the whole process",
+        4,
+        _process(10_004_569, "forward"),
+        at_most=True,
+        unit=" GiB",
+    ),
+    Bar(
+        "ImageNet Perceiver IO, 8 × 6 layers: training step, share of the bf16 matmul peak",
+        60,
+        _best_half,
+        unit=" %",
+        device="cuda",
+    ),
+)
+
+
+def evaluate(bar: Bar, results: Results) -> tuple[float | None, float | None]:
+    """(what was reached, the roof); None where it was not measured or there is none."""
+    try:
+        value = bar.measure(results)
+    except (KeyError, ValueError):
+        return None, None
+    return value, bar.roof(results) if bar.roof else None

@@ -1,0 +1,245 @@
+"""Worker processes, one a contestant, that step in turns while the others wait."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, TextIO
+
+from benchmarks.configurations import Configuration
+from benchmarks.contestants import LIBRARIES, PROJECT, Contestant, interpreter
+from benchmarks.peak import SIDE
+
+WORKER = Path(__file__).with_name("worker.py")
+STEPS = ("forward", "train")
+LEAST_ROUNDS = 3
+TOLERANCE = 1e-3  # relative distance of outputs beyond which contestants are not at equal work
+
+
+class Worker:
+    """A process that answers commands.
+
+    Args:
+        library: whose interpreter runs it.
+        device: "cpu" or "cuda".
+        threads: of the CPU; 0 = torch's choice.
+        log: where what it prints goes.
+    """
+
+    def __init__(self, library: str, *, device: str, threads: int, log: TextIO | None) -> None:
+        python = interpreter(library)
+        if python is None:
+            raise FileNotFoundError(install_hint(library))
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        if not LIBRARIES[library].requirements:
+            environment["PYTHONPATH"] = str(PROJECT)
+        if threads:
+            environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen(
+            [str(python), "-P", str(WORKER), device, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment | {"HF_HUB_OFFLINE": "1"},
+            text=True,
+        )
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """The answer to a command; {"error": …} if the process died of it."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        return json.loads(line) if line else {"error": "the process died (out of memory?)"}
+
+    def close(self) -> None:
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self.process.wait()
+
+
+class Pool:
+    """The workers of a run, made when first needed and kept, and the matmul peak beside them.
+
+    Args:
+        device, threads, log: as in `Worker`.
+        peak_side: size of the matrix products that find the peak; None = one that does.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str = "cpu",
+        threads: int = 0,
+        log: TextIO | None = None,
+        peak_side: int | None = None,
+    ) -> None:
+        self.device = device
+        self._side = peak_side or SIDE[device]
+        self._options = {"device": device, "threads": threads, "log": log}
+        self._workers: dict[str, Worker] = {}
+        self.peaks: dict[str, float] = {}
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers.values():
+            worker.close()
+
+    def worker(self, name: str, library: str = "ours") -> Worker:
+        held = self._workers.get(name)
+        if held is None or held.process.poll() is not None:
+            held = self._workers[name] = Worker(library, **self._options)
+        return held
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the workers that are there."""
+        return tuple(self._workers)
+
+    def keep(self, names: Collection[str]) -> None:
+        """End all other workers and give their memory back."""
+        for name in set(self._workers) - set(names):
+            self._workers.pop(name).close()
+
+    def measure_peaks(self) -> None:
+        """Keep the best rate of matrix products seen so far, in each precision."""
+        for precision in ("fp32", "bf16"):
+            found = self.worker("peak").ask("peak", precision=precision, side=self._side)
+            rates = found["rates"]
+            self.peaks[precision] = max([*rates, self.peaks.get(precision, 0.0)])
+
+
+def install_hint(library: str) -> str:
+    """How to get a library that is not installed."""
+    if LIBRARIES[library].requirements:
+        return f"{library} is left out: python -m benchmarks.peers install {library}"
+    return f"{library} is left out: pip install {LIBRARIES[library].distribution}"
+
+
+def summary(seconds: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles and number of some times."""
+    low, _, high = quantiles(seconds, n=4) if len(seconds) > 1 else (seconds[0],) * 3
+    return {"median": median(seconds), "low": low, "high": high, "count": len(seconds)}
+
+
+def compare(
+    pool: Pool,
+    configuration: Configuration,
+    contestants: Sequence[Contestant],
+    *,
+    rounds: int,
+    steps: Sequence[str] = STEPS,
+    turn_seconds: float = 0.5,
+    seconds: float = math.inf,
+) -> dict[str, Any]:
+    """Measure contestants on one configuration, in turns.
+
+    Args:
+        pool: the workers.
+        configuration: what they all compute.
+        contestants: who.
+        rounds: how often each has its turn at each step.
+        steps: "forward", "train" or both.
+        turn_seconds: quick steps are repeated within a turn for about so long.
+        seconds: after so long no further round begins, though not before the third is over.
+
+    Raises:
+        ValueError: if contestants with equal weights do not answer alike.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for who in contestants:
+        found[who.label] = _prepare(pool, configuration, who, steps)
+    _check_agreement(found)
+    ready = [who for who in contestants if "parameters" in found[who.label]]
+    times: dict[tuple[str, str], list[float]] = {}
+    start = time.perf_counter()
+    for number in range(rounds):
+        if number >= LEAST_ROUNDS and time.perf_counter() - start > seconds:
+            break
+        pool.measure_peaks()
+        for step in steps:
+            for who in _rotated(ready, number):
+                taken = times.setdefault((who.label, step), [])
+                time.sleep(0.02)  # threads of the last one stop spinning
+                usual = taken[-1] if taken else found[who.label]["first"][step]
+                iterations = min(20, max(1, math.ceil(turn_seconds / usual)))
+                answer = pool.worker(who.label).ask("time", kind=step, iterations=iterations)
+                taken += answer.get("seconds", [])
+    for who in ready:
+        entry = found[who.label]
+        first = entry.pop("first")
+        entry["seconds"] = {
+            step: summary(times.get((who.label, step)) or [first[step]]) for step in steps
+        }
+    return {
+        "title": configuration.title,
+        "sizes": configuration.as_json(),
+        "flops": {step: configuration.flops(step) for step in steps},
+        "irreducible_flops": {step: configuration.irreducible_flops(step) for step in steps},
+        "peaks": dict(pool.peaks),
+        "contestants": found,
+    }
+
+
+def _prepare(
+    pool: Pool, configuration: Configuration, who: Contestant, steps: Sequence[str]
+) -> dict[str, Any]:
+    """Build one contestant and take its memory and a first time at each kind of step."""
+    try:
+        worker = pool.worker(who.label, who.library)
+    except FileNotFoundError as error:
+        return {"absent": str(error)}
+    fields = {"configuration": configuration.as_json(), "contestant": asdict(who)}
+    entry = worker.ask("build", **fields)
+    entry["memory"], entry["total_memory"], entry["first"] = {}, {}, {}
+    for step in steps:
+        if "parameters" not in entry:
+            break
+        taken = worker.ask("memory", kind=step)
+        if "rise" not in taken:
+            entry = taken
+            break
+        entry["memory"][step], entry["total_memory"][step] = taken["rise"], taken["total"]
+        entry["first"][step] = taken["seconds"]
+        entry["first_seconds"] += taken["first_seconds"]
+    if "parameters" not in entry:
+        return {key: entry[key] for key in ("absent", "error") if key in entry}
+    return entry
+
+
+def _rotated(contestants: Sequence[Contestant], number: int) -> list[Contestant]:
+    first = number % max(1, len(contestants))
+    return [*contestants[first:], *contestants[:first]]
+
+
+def _check_agreement(found: Mapping[str, dict[str, Any]]) -> None:
+    """Set each contestant's distance from the first of equal weights; refuse unequal work."""
+    reference: list[float] | None = None
+    for label, entry in found.items():
+        output = entry.pop("output", None)
+        if output is None or label.startswith("lucidrains"):
+            continue
+        if reference is None:
+            reference = output
+        distance = math.dist(output, reference) / math.hypot(*reference)
+        entry["distance"] = distance
+        is_exact = not any(word in label for word in ("bf16", "medium"))
+        if is_exact and not distance < TOLERANCE:
+            raise ValueError(
+                f"{label} is {distance:.1e} away from {next(iter(found))} in its outputs: "
+                "the two do not compute the same"
+            )

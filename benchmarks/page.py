@@ -1,0 +1,215 @@
+"""Write docs/performance.md and its plots from results: python -m benchmarks.page
+
+    python -m benchmarks.page benchmarks/results/*.json
+    python -m benchmarks.page FILE ... --out DIR
+
+Every number of the page comes from the files that the other commands wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bars import BARS, Results, evaluate
+from benchmarks.contestants import LIBRARIES, PROJECT
+from benchmarks.plots import ablation_bars, scaling_curves
+from benchmarks.run import RESULTS
+from benchmarks.scaling import curve, exponent
+from benchmarks.tables import NAMES, comparison, mebibytes, milliseconds, table
+
+INTRODUCTION = """# Performance
+
+Written by `python -m benchmarks.page` from what the commands below measured; nothing here is typed
+in by hand.
+
+All contestants compute the same thing: the same sizes, the same weights (the column *distance* is
+how far a contestant's outputs are from ours, relatively), the same inputs. Each runs in a process
+of its own, and they take turns: while one steps, the others wait. Times are medians over all
+turns, *spread* is half the distance between the quartiles. A training step is forward, mean square
+of the outputs, backward. *Memory* is how far the process rises during a training step above what it
+held before: parameters, gradients and inputs are there already, for everyone. *Of the peak* divides
+the work of the dense definition (2 operations a multiply-add, three forward passes a training step)
+by the time and by the rate of plain matrix products, measured in the same run and precision; a form
+that needs fewer operations than the definition can pass 100 %.
+
+The Fourier codes of the peers' own adapters are part of their step, except in the cross-attends
+alone and in the ragged batch, where they are given the tokens ready-made. lucidrains' layers have
+no biases on queries, keys and values, and gated MLPs; its inner widths are set so that parameters
+are as many, to half a per cent. All MLPs use the tanh form of GELU.
+"""
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("results", nargs="*", type=Path, help="default: benchmarks/results")
+    options.add_argument("--out", type=Path, default=PROJECT / "docs", metavar="DIR")
+    arguments = options.parse_args()
+    files = arguments.results or sorted(RESULTS.glob("*.json"))
+    if not files:
+        options.error("there are no results: python -m benchmarks.run writes some")
+    written = write_page(
+        [json.loads(path.read_text(encoding="utf-8")) for path in files], arguments.out
+    )
+    print(f"written: {written.name}")
+
+
+def write_page(found: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """Write performance.md and its plots into `folder`.
+
+    Args:
+        found: what the commands wrote, each with its "kind" and "machine".
+    """
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    parts = [INTRODUCTION]
+    for device in ("cpu", "cuda"):
+        results = {r["kind"]: r for r in found if r["machine"]["device"] == device}
+        if results:
+            parts += _device(results, device, folder)
+    path = folder / "performance.md"
+    path.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+    return path
+
+
+def _device(results: Results, device: str, folder: Path) -> list[str]:
+    parts = [f"## On a {device.upper().replace('CUDA', 'GPU')}", "", _machine(results), ""]
+    if "peers" in results:
+        parts += [_bars(results, device), _peers(results["peers"])]
+    if "scaling" in results:
+        parts += [_scaling(results["scaling"], device, folder)]
+    if "ablations" in results:
+        parts += [_ablations(results["ablations"], device, folder)]
+    if "training" in results:
+        parts += [_training(results["training"])]
+    return parts
+
+
+def _machine(results: Results) -> str:
+    described = next(iter(results.values()))["machine"]
+    peaks: dict[str, float] = {}
+    for result in results.values():
+        for name, rate in result["machine"].get("peaks", {}).items():
+            peaks[name] = max(rate, peaks.get(name, 0.0))
+    versions = {k: v for r in results.values() for k, v in r["machine"]["versions"].items()}
+    lines = [f"- {described['cores']} cores, {described['threads']} threads"]
+    if "accelerator" in described:
+        lines = [f"- {described['accelerator']}"]
+    if peaks:
+        rates = ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in peaks.items())
+        lines.append(f"- matrix products: {rates}")
+    lines.append(
+        f"- Python {described['python']}, "
+        + ", ".join(f"{k} {v}" for k, v in sorted(versions.items()) if k != "perceiver-multimodal")
+    )
+    commands = "\n".join(result["command"] for result in results.values())
+    return "\n".join(lines) + f"\n\n```bash\n{commands}\n```"
+
+
+def _bars(results: Results, device: str) -> str:
+    """Every promise beside what was reached; the roof is the peak on what cannot be avoided."""
+    rows = []
+    for bar in BARS:
+        if bar.device != device:
+            continue
+        value, roof = evaluate(bar, results)
+        sign = "≤" if bar.at_most else "≥"
+        reached = "not measured" if value is None else f"{value:.3g}{bar.unit}"
+        verdict = "–" if value is None else ("yes" if bar.is_met(value) else "**no**")
+        bound = "–" if roof is None else f"{roof:.3g}{bar.unit}"
+        rows.append([bar.what, f"{sign} {bar.target:.3g}{bar.unit}", reached, bound, verdict])
+    note = (
+        "The roof is what the ratio would be if every matrix product that no exact rewriting "
+        "takes away (projections of latents, their attention and MLPs, the decoder) ran at the "
+        "measured peak and all else took no time."
+    )
+    head = ["", "bar", "reached", "roof", "met"]
+    return f"### Bars\n\n{table(head, rows)}\n\n{note}\n"
+
+
+def _peers(result: Mapping[str, Any]) -> str:
+    names = ", ".join(f"`{name}` is {library.title}" for name, library in LIBRARIES.items())
+    parts = [f"### Beside other Perceivers\n\n{names}.\n"]
+    for name, found in result["configurations"].items():
+        parts += [_sizes(found), comparison(name, found)]
+    return "\n".join(parts)
+
+
+def _sizes(found: Mapping[str, Any]) -> str:
+    from benchmarks.configurations import Configuration
+
+    sizes = Configuration.from_json(found["sizes"])
+    latents = f"{sizes.num_latents} × {sizes.latent_dim} latents"
+    layers = f"{sizes.num_blocks} × {sizes.num_layers} layers, {sizes.num_heads} heads"
+    read = f"M = {sizes.num_tokens:,}, C = {sizes.token_dim}, qk, v = {sizes.cross_widths}, "
+    widening = f"widening {sizes.widening}, batch {sizes.batch}"
+    return f"{read if sizes.inputs else ''}{latents}, {layers}, {widening}:\n"
+
+
+def _scaling(result: Mapping[str, Any], device: str, folder: Path) -> str:
+    parts = ["### Scaling\n"]
+    for name, axis in result["axes"].items():
+        image = f"images/scaling-{name}-{device}.svg"
+        scaling_curves(axis, folder / image)
+        labels = list(dict.fromkeys(w for f in axis["points"].values() for w in f["contestants"]))
+        rows = []
+        for label in labels:
+            for step in ("forward", "train"):
+                slopes = [_slope(axis, label, step, what) for what in ("seconds", "memory")]
+                rows.append([f"{label}, {NAMES[step]}", *slopes])
+        least = axis["fitted_from"]
+        fitted = f", fitted from {least:,}" if least else ""
+        parts.append(f"![{axis['title']}]({image})\n")
+        parts.append(table([f"exponent{fitted}", "time", "memory"], rows) + "\n")
+        if name == "tokens":
+            parts.append(_large(axis))
+    return "\n".join(parts)
+
+
+def _slope(axis: Mapping[str, Any], label: str, step: str, what: str) -> str:
+    try:
+        return f"{exponent(curve(axis, label, step, what), axis['fitted_from']):.2f}"
+    except ValueError:
+        return "–"
+
+
+def _large(axis: Mapping[str, Any]) -> str:
+    """The sizes that no other implementation reaches, with the whole process's memory."""
+    rows = []
+    for size, found in axis["points"].items():
+        for step, total in found["contestants"]["ours"].get("total_memory", {}).items():
+            if int(size) >= 900_000:
+                taken = found["contestants"]["ours"]["seconds"][step]["median"]
+                rows.append(
+                    [f"{int(size):,} tokens, {NAMES[step]}", milliseconds(taken), mebibytes(total)]
+                )
+    return table(["this project", "ms", "whole process, MiB"], rows) + "\n" if rows else ""
+
+
+def _ablations(result: Mapping[str, Any], device: str, folder: Path) -> str:
+    parts = ["### What each trick pays\n"]
+    for name, found in result["configurations"].items():
+        image = f"images/ablation-{name}-{device}.svg"
+        ablation_bars(found, folder / image)
+        parts += [comparison(name, found), f"![{found['title']}]({image})\n"]
+    return "\n".join(parts)
+
+
+def _training(result: Mapping[str, Any]) -> str:
+    parts = ["### In `python train.py`\n"]
+    for job, variants in result["jobs"].items():
+        base = next(iter(variants.values()))["median"]
+        rows = [
+            [name, f"{found['median']:,.0f}", f"{found['median'] / base:.2f} ×"]
+            for name, found in variants.items()
+        ]
+        parts.append(table([f"{job} job", "examples/s", "of the first"], rows) + "\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    main()

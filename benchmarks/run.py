@@ -1,0 +1,149 @@
+"""Time this project beside every installed peer: python -m benchmarks.run
+
+    python -m benchmarks.run --only small_image bytes --rounds 9
+    python -m benchmarks.run --contestants ours ours+kernel=dense hf --only cross_261
+    python -m benchmarks.run --device cuda --precision bf16-mixed --compile
+    python -m benchmarks.run --quick                       # tiny sizes: does it run at all?
+
+A contestant is a library and how it is run: ours, hf, lucidrains or krasserm; then, joined by +,
+options of this project (kernel=dense, latent_attention.kernel=sdpa), a precision (medium,
+bf16-mixed, bf16-true) and compile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.configurations import CONFIGURATIONS, Configuration, tiny
+from benchmarks.contestants import PRECISIONS, Contestant
+from benchmarks.driver import STEPS, Pool, compare
+from benchmarks.tables import comparison
+
+RESULTS = Path(__file__).with_name("results")
+DEFAULT = ("ours", "ours+bf16-mixed", "ours+bf16-true", "hf", "lucidrains", "krasserm")
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options that all commands share."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    made.add_argument("--threads", type=int, default=0, help="of the CPU; 0 = torch's choice")
+    made.add_argument("--rounds", type=int, default=5, help="turns of every contestant")
+    made.add_argument(
+        "--seconds", type=float, default=60.0, help="after which no fourth or later turn begins"
+    )
+    made.add_argument("--quick", action="store_true", help="tiny sizes, one round")
+    made.add_argument("--json", type=Path, default=None, metavar="FILE", help="where results go")
+    made.add_argument("--log", type=Path, default=None, help="what the workers print")
+    return made
+
+
+def machine(pool: Pool, threads: int) -> dict[str, Any]:
+    """What the numbers depend on, without the machine's name."""
+    import torch
+
+    described = {
+        "device": pool.device,
+        "cores": os.cpu_count(),
+        "threads": threads or torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {},
+    }
+    if pool.device == "cuda":
+        described["accelerator"] = torch.cuda.get_device_name()
+    for name in list(pool.names):
+        described["versions"] |= pool.worker(name).ask("versions")
+    return described
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Write results, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def contestants(labels: Iterable[str], precision: str | None, compiled: bool) -> list[Contestant]:
+    """Contestants by their labels, all in one precision or compiled if so asked."""
+    made = [Contestant.parse(label) for label in labels]
+    made = [replace(who, compiled=who.compiled or compiled) for who in made]
+    if precision:
+        made = [replace(who, precision=precision) for who in made]
+    return list({who.label: who for who in made}.values())
+
+
+def measure(
+    chosen: dict[str, tuple[Configuration, Sequence[Contestant]]],
+    arguments: argparse.Namespace,
+    *,
+    kind: str,
+    steps: Sequence[str] = STEPS,
+) -> dict[str, Any]:
+    """Compare contestants on configurations, printing a table after each, and write the results."""
+    path = arguments.json or RESULTS / f"{kind}-{arguments.device}.json"
+    results: dict[str, Any] = {"kind": kind, "command": command(), "configurations": {}}
+    log = open(arguments.log, "w") if arguments.log else open(os.devnull, "w")  # noqa: SIM115
+    side = 64 if arguments.quick else None
+    options = {"device": arguments.device, "threads": arguments.threads, "peak_side": side}
+    with log, Pool(**options, log=log) as pool:
+        for name, (configuration, who) in chosen.items():
+            if arguments.quick:
+                configuration = tiny(configuration)
+            pool.keep({w.label for w in who} | {"peak"})
+            found = compare(
+                pool,
+                configuration,
+                who,
+                rounds=1 if arguments.quick else arguments.rounds,
+                steps=steps,
+                turn_seconds=0.0 if arguments.quick else 0.5,
+                seconds=arguments.seconds,
+            )
+            results["configurations"][name] = found
+            results["machine"] = machine(pool, arguments.threads)
+            results["machine"]["peaks"] = dict(pool.peaks)
+            write(path, results)
+            print(comparison(name, found), flush=True)
+    print(f"written: {path.name}")
+    return results
+
+
+def command() -> str:
+    """The command line that is running, as another would type it: places become FILE and DIR."""
+    module, words = Path(sys.argv[0]).stem, []
+    for word, before in zip(sys.argv[1:], sys.argv, strict=False):
+        if word in ("--json", "--log") or before in ("--json", "--log"):
+            continue
+        words.append("DIR" if before in ("--data-root", "--before") else word)
+    return " ".join(["python -m", f"benchmarks.{module}", *words])
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--only", nargs="+", choices=CONFIGURATIONS, metavar="CONFIGURATION")
+    options.add_argument("--contestants", nargs="+", default=DEFAULT, metavar="CONTESTANT")
+    options.add_argument("--precision", choices=PRECISIONS, help="of all contestants")
+    options.add_argument("--compile", action="store_true", help="compile all contestants")
+    options.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
+    arguments = options.parse_args()
+    try:
+        who = contestants(arguments.contestants, arguments.precision, arguments.compile)
+        chosen = {name: (CONFIGURATIONS[name], who) for name in arguments.only or CONFIGURATIONS}
+        measure(chosen, arguments, kind="peers", steps=arguments.steps)
+    except ValueError as error:
+        options.exit(1, f"error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

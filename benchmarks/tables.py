@@ -1,0 +1,66 @@
+"""Results as markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+NAMES = {"forward": "forward", "train": "training step"}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A markdown table; all columns but the first are aligned to the right."""
+    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:,.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
+
+
+def mebibytes(count: float) -> str:
+    return f"{count / 2**20:,.0f}" if count >= 10 * 2**20 else f"{count / 2**20:.1f}"
+
+
+def spread(summary: dict[str, float]) -> str:
+    """Half the distance of the quartiles, in per cent of the median."""
+    return f"{50 * (summary['high'] - summary['low']) / summary['median']:.0f} %"
+
+
+def utilisation(found: dict[str, Any], label: str, step: str) -> float:
+    """The dense definition's operations, over time, over the measured peak of the precision."""
+    seconds = found["contestants"][label]["seconds"][step]["median"]
+    peak = found["peaks"]["bf16" if "bf16" in label or "medium" in label else "fp32"]
+    return found["flops"][step] / seconds / peak
+
+
+def comparison(name: str, found: dict[str, Any]) -> str:
+    """One configuration: a row a contestant."""
+    steps = list(found["flops"])
+    head = ["", *(f"{NAMES[step]}, ms" for step in steps), "spread", "of the peak", "memory, MiB"]
+    head += ["parameters", "distance"]
+    rows, notes = [], []
+    for label, entry in found["contestants"].items():
+        if "seconds" not in entry:
+            notes.append(f"{label}: {entry.get('absent') or entry.get('error')}")
+            continue
+        if "compile" in label:
+            notes.append(f"{label}: {entry['first_seconds']:.0f} s until all steps have run once")
+        last = steps[-1]
+        times = [entry["seconds"][step] for step in steps]
+        rows.append(
+            [
+                label,
+                *(milliseconds(time["median"]) for time in times),
+                spread(times[-1]),
+                f"{utilisation(found, label, last):.0%}",
+                mebibytes(entry["memory"][last]),
+                f"{entry['parameters']:,}",
+                f"{entry['distance']:.0e}" if "distance" in entry else "–",
+            ]
+        )
+    work = ", ".join(f"{NAMES[step]} {found['flops'][step] / 1e9:,.0f} GFLOP" for step in steps)
+    lines = [f"**{name}**: {found['title']} ({work})", "", table(head, rows)]
+    if notes:
+        lines += ["", *(f"- {note}" for note in notes)]
+    return "\n".join([*lines, ""])

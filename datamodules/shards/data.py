@@ -1,0 +1,250 @@
+"""Training from shards: `python train.py data=shards data.root=DIR_OR_URL`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datamodules.columns import Column
+from datamodules.manifest import TARGETS
+from datamodules.readers import KINDS, Cell, Kind, kind_of
+from datamodules.rows import Rows, RowsDataModule, RowsSource
+from datamodules.shards.layout import DESCRIPTION, Description, Index, read_file
+from datamodules.shards.reader import Place, ShardReader
+from datamodules.splits import SPLITS
+
+TENSOR = "tensor.npy"  # suffix of cells that are decoded; numbers of a table are .npy alone
+
+
+class Members:
+    """The cells of one split.
+
+    Args:
+        index: where they lie.
+        reader: of the split's shards.
+        modalities: those that will be read.
+    """
+
+    def __init__(self, index: Index, reader: ShardReader, modalities: Sequence[str]) -> None:
+        self.index, self.reader, self.modalities = index, reader, list(modalities)
+        self._asked: list[int] = []
+
+    def place(self, name: str, row: int) -> Place:
+        index = self.index
+        return int(index.shard[row]), int(index.start[name][row]), int(index.size[name][row])
+
+    def fetch(self, rows: list[int]) -> None:
+        if rows == self._asked:  # each modality's column asks for the whole batch
+            return
+        self._asked = rows
+        here = [(n, row) for row in rows for n in self.modalities if self.index.start[n][row] >= 0]
+        self.reader.fetch([self.place(name, row) for name, row in here])
+
+    def cell(self, name: str, row: int) -> Cell:
+        if self.index.start[name][row] < 0:
+            return None
+        content = self.reader.read(self.place(name, row))
+        suffix = self.index.suffix[name][row].as_py()
+        if suffix not in ("npy", TENSOR):
+            return content
+        array = load_array(content, where=f"{name} of {self.index.ids[row]}")
+        return torch.from_numpy(array) if suffix == TENSOR else array
+
+
+class MemberColumn(Column):
+    """One modality of some examples of a split."""
+
+    def __init__(self, members: Members, name: str, rows: np.ndarray) -> None:
+        self.members, self.name, self.rows = members, name, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Cell:
+        return self.members.cell(self.name, int(self.rows[index]))
+
+    def absent(self) -> np.ndarray:
+        return self.members.index.start[self.name][self.rows] < 0
+
+    def take(self, indices: np.ndarray) -> MemberColumn:
+        return MemberColumn(self.members, self.name, self.rows[indices])
+
+    def fetch(self, indices: Sequence[int]) -> None:
+        self.members.fetch(self.rows[list(indices)].tolist())
+
+    def blocks(self) -> np.ndarray:
+        return self.members.index.shard[self.rows]
+
+    def lengths(self, kind: Kind) -> np.ndarray | None:
+        lengths = self.members.index.length[self.name][self.rows]
+        return lengths.astype(float) if lengths.any() else None
+
+
+class Joined(Column):
+    """Columns one behind the other: the splits of a data set."""
+
+    def __init__(self, parts: Sequence[MemberColumn]) -> None:
+        self.parts = list(parts)
+        self.starts = np.cumsum([0, *map(len, self.parts)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, index: int) -> Cell:
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.parts[part][index - int(self.starts[part])]
+
+    def absent(self) -> np.ndarray:
+        return np.concatenate([part.absent() for part in self.parts])
+
+    def take(self, indices: np.ndarray) -> Column:
+        """Those of one split."""
+        for part, start, stop in zip(self.parts, self.starts, self.starts[1:], strict=False):
+            if len(indices) and start <= indices[0] and indices[-1] < stop:
+                return part.take(indices - start)
+        return self.parts[0].take(indices)
+
+
+class ShardsDataModule(RowsDataModule):
+    """Examples that `python -m datamodules.pack` wrote, from a folder or a URL.
+
+    Args:
+        root: the folder, or a URL that fsspec knows (s3://…, gs://…, https://…).
+        targets: "class", "labels" or "values"; None = as the shards say.
+        shuffle_window: examples that are shuffled among each other, of shards in random order, so
+            that each process reads few shards at a time; 0 = shuffle all.
+        local: folder to keep shards of a URL in; None = ask the URL for each example.
+        local_gib: how much they may take there, in GiB.
+        **common: options of `RowsDataModule`, which refuses unknown ones.
+    """
+
+    offers = tuple(KINDS)
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        targets: str | None = None,
+        shuffle_window: int = 0,
+        local: str | None = None,
+        local_gib: float = 10.0,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        if not root:
+            raise ValueError("data=shards needs data.root=DIR_OR_URL, which holds dataset.json")
+        if shuffle_window < 0:
+            raise ValueError(f"data.shuffle_window={shuffle_window}, expected 0 or more examples.")
+        if targets not in (None, *TARGETS):
+            raise ValueError(f"data.targets={targets}, expected one of {', '.join(TARGETS)}.")
+        self.root, self.targets_option = str(root), targets
+        self.shuffle_window, self.local, self.local_gib = shuffle_window, local, local_gib
+
+    def inferred(self) -> dict[str, Any]:
+        return super().inferred() | {"targets": self.targets_option}
+
+    def rows(self) -> Rows:
+        """Raises FileNotFoundError without shards, ValueError for some that make no sense."""
+        where = f"{self.root}/{DESCRIPTION}"
+        told = Description.from_json(read_file(self.root, DESCRIPTION), where=where)
+        self.description = told
+        names = {value: name for name, value in TARGETS.items()}
+        if self.targets_option not in (None, names[told.targets]):
+            raise ValueError(
+                f"data.targets={self.targets_option}, but the targets of {self.root} are "
+                f"{names[told.targets]}: leave the option out or pack other shards."
+            )
+        self.targets, self.targets_option = told.targets, names[told.targets]
+        lost = [name for name in self.modalities if name not in told.modalities]
+        if lost:
+            raise ValueError(
+                f"The shards in {self.root} have {', '.join(told.modalities)}, not "
+                f"{', '.join(lost)}: choose 'modality@model.adapters=[…]' or pack others."
+            )
+        self.modalities = self._choose(self.modalities or told.modalities)
+        members = {split: self._members(split) for split in SPLITS}
+        counts = [len(part.index.ids) for part in members.values()]
+        columns = {
+            name: Joined([MemberColumn(m, name, np.arange(len(m.index.ids))) for m in members.values()])
+            for name in self.modalities
+        }
+        return Rows(
+            columns,
+            labels=self._labels([part.index.targets for part in members.values()]),
+            ids=[id for part in members.values() for id in part.index.ids.to_pylist()],
+            splits=np.repeat(SPLITS, counts),
+            classes=told.classes,
+        )
+
+    def _members(self, split: str) -> Members:
+        name = f"{split}.parquet"
+        raw = read_file(self.root, name)
+        index = Index.from_parquet(raw, self.description.modalities, where=f"{self.root}/{name}")
+        shards = self.description.shards.get(split, [])
+        starts, sizes = index.start.values(), index.size.values()
+        reach = [int(index.shard.max(initial=-1)), -int(index.shard.min(initial=0))]
+        if reach[0] >= len(shards) or reach[1] > 0 or any((size < 0).any() for size in sizes):
+            raise ValueError(f"{self.root}/{name} does not fit {DESCRIPTION}: pack the shards again.")
+        del starts
+        local = None
+        if self.local:  # another data set's shards may have the same names
+            key = sha256(self.root.encode() + self.description.to_json() + raw).hexdigest()[:16]
+            local = str(Path(self.local) / key)
+        reader = ShardReader(self.root, shards, local=local, local_gib=self.local_gib)
+        return Members(index, reader, self.modalities)
+
+    def _labels(self, targets: list[torch.Tensor]) -> Any:
+        joined, classes = torch.cat(targets).numpy(), self.description.classes
+        if self.targets == "values":
+            return joined
+        if joined.min(initial=0) < 0 or (joined.max(initial=0) >= max(len(classes), 2)):
+            raise ValueError(f"{self.root} has targets that are none of its {len(classes)} classes.")
+        if self.targets == "labels":
+            names = np.array(classes)
+            return [names[row > 0].tolist() for row in joined]
+        return [classes[index] for index in joined]
+
+    def _fit_kinds(self, train: RowsSource) -> None:
+        """The options that are open, as the shards say; the files are not looked at."""
+        for name in {kind_of(modality) for modality in self.modalities}:
+            if not self._open(name):
+                continue
+            told = self.description.kinds.get(name, {})
+            given = {n: v for n, v in self.given.get(name, {}).items() if v is not None}
+            if told.get("tokenizer") and "tokenizer" not in given:
+                raise ValueError(
+                    f"The {name} in {self.root} was read with the tokenizer "
+                    f"{told['tokenizer']!r}: name your copy with data.text.tokenizer=FILE."
+                )
+            try:
+                self.kinds[name] = KINDS[name](**told | given)
+            except TypeError as error:
+                raise ValueError(f"{self.root}/{DESCRIPTION}, {name}: {error}.") from error
+
+
+def load_array(content: bytes, *, where: str) -> np.ndarray:
+    """The array of an .npy file, which holds numbers alone.
+
+    Raises:
+        ValueError: it does not, or is cut short.
+    """
+    from io import BytesIO
+
+    file = BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0}.get(version)
+        if read is None:
+            raise ValueError(f"version {version} of the format")
+        shape, is_fortran, dtype = read(file)
+    except (ValueError, TypeError, SyntaxError) as error:
+        raise ValueError(f"The {where} is no array: {error}.") from error
+    size = len(content) - file.tell()
+    if dtype.hasobject or is_fortran or int(np.prod(shape, dtype=object)) * dtype.itemsize != size:
+        raise ValueError(f"The {where} is no plain array of {size} bytes: pack it again.")
+    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape).copy()

@@ -1,0 +1,160 @@
+"""Bytes out of shards: from a folder, from a URL, or from shards kept near for a while."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+_OPEN_FILES = 64  # a process keeps open at most
+
+Place = tuple[int, int, int]  # shard, first byte, bytes
+
+
+class ShardReader:
+    """Reads byte ranges of tar files.
+
+    A folder's are read in place. A URL's are asked for range by range, those of a batch at once, or
+    are fetched whole into `local` and read there; those used longest ago make room for new ones.
+
+    Args:
+        root: a folder, or a URL that fsspec knows.
+        names: of the tar files.
+        local: folder to keep whole shards of a URL in; None = keep none.
+        local_gib: how much they may take there, in GiB; each worker may exceed it by a shard.
+    """
+
+    def __init__(
+        self, root: str, names: Sequence[str], *, local: str | None = None, local_gib: float = 10.0
+    ) -> None:
+        self.root, self.names = root, list(names)
+        self.local, self.local_bytes = Path(local) if local else None, local_gib * 2**30
+        self._clear()
+
+    def _clear(self) -> None:
+        self._process = os.getpid()
+        self._files: Any = None
+        self._handles: OrderedDict[int, int] = OrderedDict()
+        self._fetched: dict[Place, bytes] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("root", "names", "local", "local_bytes")
+        return {name: self.__dict__[name] for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._clear()
+
+    def __del__(self) -> None:
+        if getattr(self, "_process", None) == os.getpid():
+            for handle in self._handles.values():
+                with suppress(OSError):
+                    os.close(handle)
+
+    def _connect(self) -> None:
+        """Opens the file system, in each process its own: connections do not survive a fork."""
+        if self._process != os.getpid():
+            self._clear()
+        if self._files is None:
+            self._files, folder = fsspec.core.url_to_fs(self.root)
+            self._folder = folder.rstrip("/")
+            self._in_place = isinstance(self._files, LocalFileSystem)
+
+    def fetch(self, places: Sequence[Place]) -> None:
+        """Asks for many ranges at once, to be read next; worth it only from afar."""
+        self._connect()
+        self._fetched.clear()
+        if self._in_place or not places:
+            return
+        if self.local is not None:
+            shards = sorted({shard for shard, _, _ in places})
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(self._bring, shards))
+            return
+        paths = [f"{self._folder}/{self.names[shard]}" for shard, _, _ in places]
+        ends = [start + size for _, start, size in places]
+        found = self._files.cat_ranges(
+            paths, [start for _, start, _ in places], ends, on_error="raise"
+        )
+        self._fetched = dict(zip(places, found, strict=True))
+
+    def read(self, place: Place) -> bytes:
+        """The bytes of a range.
+
+        Raises:
+            ValueError: the shard is not there or is shorter; the message names it.
+        """
+        self._connect()
+        shard, start, size = place
+        name = self.names[shard]
+        try:
+            if self._in_place or self.local is not None:
+                content = os.pread(self._handle(shard), size, start)
+            else:
+                content = self._fetched.pop(place, None)
+                if content is None:
+                    path = f"{self._folder}/{name}"
+                    content = self._files.cat_file(path, start=start, end=start + size)
+        except FileNotFoundError as error:
+            raise ValueError(f"The shard {self.root}/{name} is not there.") from error
+        if len(content) != size:
+            raise ValueError(
+                f"The shard {self.root}/{name} is cut short or does not fit its index: of {size} "
+                f"bytes at {start} it has {len(content)}. Fetch or pack it again."
+            )
+        return content
+
+    def _handle(self, shard: int) -> int:
+        if shard in self._handles:
+            self._handles.move_to_end(shard)
+            return self._handles[shard]
+        path = self._bring(shard)
+        self._handles[shard] = handle = os.open(path, os.O_RDONLY)
+        if len(self._handles) > _OPEN_FILES:
+            os.close(self._handles.popitem(last=False)[1])
+        return handle
+
+    def _bring(self, shard: int) -> Path:
+        """The shard as a file of this machine."""
+        name = self.names[shard]
+        if self._in_place:
+            return Path(self._folder) / name
+        assert self.local is not None
+        path = self.local / name
+        with suppress(FileNotFoundError):
+            os.utime(path)  # used just now
+            return path
+        self.local.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: several processes may want it at once.
+        handle, part = tempfile.mkstemp(dir=self.local, suffix=".part")
+        os.close(handle)
+        try:
+            self._files.get_file(f"{self._folder}/{name}", part)
+            os.replace(part, path)
+        finally:
+            Path(part).unlink(missing_ok=True)
+        self._make_room(path)
+        return path
+
+    def _make_room(self, kept: Path) -> None:
+        """Removes shards used longest ago; a process that has one open reads on."""
+        shards = []
+        for path in self.local.glob("*.tar"):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                shards.append((status.st_mtime, status.st_size, path))
+        excess = sum(size for _, size, _ in shards) - self.local_bytes
+        for _, size, path in sorted(shards):
+            if excess <= 0:
+                return
+            if path != kept and path.name in self.names:
+                path.unlink(missing_ok=True)
+                excess -= size

@@ -1,0 +1,201 @@
+"""What an attention costs in each form, so that the cheapest can be chosen before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from perceiver.attention.context import Context
+from perceiver.attention.heads import Heads
+from perceiver.attention.kernels.structured import CHUNK_LINES
+from perceiver.types import Segment
+
+# Numbers that a form may hold beside its arguments before a leaner one is preferred: 1 GiB.
+ROOMY = 1 << 28
+# Scores from which those of the dense kernel leave the cache.
+CACHED_SCORES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Work:
+    """The sizes of an attention.
+
+    Args:
+        batch, heads, queries, keys: b, h, q, k.
+        channels: c, width of the context.
+        projected: channels of all keys and values, 0 if they are the context itself.
+        widths: of a query and of a value, of one head.
+        segments: (tokens, channels of the content, channels that a score costs) of each segment,
+            positions apart; empty if the context is a tensor.
+        is_training: whether a backward pass follows.
+        tokens_learn: whether it goes on into the context.
+        is_half: whether large products run in half precision.
+    """
+
+    batch: int
+    heads: int
+    queries: int
+    keys: int
+    channels: int
+    projected: int
+    widths: tuple[int, int]
+    segments: tuple[tuple[int, int, int], ...]
+    is_training: bool
+    tokens_learn: bool
+    is_half: bool
+
+    @property
+    def scores(self) -> int:
+        return self.batch * self.heads * self.queries * self.keys
+
+
+def work(query: Tensor, context: Tensor | Context, heads: Heads) -> Work:
+    """The sizes of the attention of a query (b, q, e) over a context."""
+    b, keys, channels = context.shape
+    segments = context.segments if isinstance(context, Context) else ()
+    device, dtype = query.device.type, query.dtype
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    is_training = torch.is_grad_enabled()
+    parts = [context] if isinstance(context, Tensor) else []
+    for segment in segments:
+        parts += [
+            part for part in (segment.content, segment.constant, *segment.axes) if part is not None
+        ]
+    return Work(
+        batch=b,
+        heads=heads.num_heads,
+        queries=query.shape[1],
+        keys=keys,
+        channels=channels,
+        projected=heads.num_projected,
+        widths=(heads.query_width, heads.value_width),
+        segments=tuple(
+            (segment.content.shape[1], segment.content.shape[2], _score_width(segment))
+            for segment in segments
+        ),
+        is_training=is_training,
+        tokens_learn=is_training and any(part.requires_grad for part in parts),
+        is_half=dtype.itemsize < 4,
+    )
+
+
+def _score_width(segment: Segment) -> int:
+    """Channels that the product for a segment's scores has, and three scalars beside."""
+    positions = segment.axes[0].shape[-1] if len(segment.axes) == 1 else CHUNK_LINES
+    return segment.content.shape[-1] + 3 + (positions if segment.axes else 0)
+
+
+# Nanoseconds on the two cores of a server (fp32 matrix products at 350 GFLOP/s, bf16 at 1,300), by
+# least squares over 24 cross-attentions: of a product in a projection, of a product of the scores,
+# of a score, of a channel of a token, and of the call. Keys: is it training, is it half precision.
+# Only their ratios matter; tests/attention/kernels/test_cost.py holds them to account.
+_DENSE = {
+    (False, False): (6.4e-3, 8.5e-3, 2.2, 0.5, 0.8e6),
+    (True, False): (2.0e-2, 2.5e-2, 6.0, 2.9, 2.1e6),
+    (False, True): (1.6e-3, 4.6e-3, 2.2, 0.5, 1.2e6),
+    (True, True): (5.7e-3, 9.2e-3, 6.0, 2.6, 3.2e6),
+}
+_SDPA = {
+    (False, False): (6.6e-3, 1.05e-2, 0.45, 0.9, 0.65e6),
+    (True, False): (2.0e-2, 4.0e-2, 1.0, 4.4, 1.8e6),
+    (False, True): (1.6e-3, 6.0e-3, 0.35, 1.5, 1.0e6),
+    (True, True): (6.0e-3, 1.7e-2, 2.9, 3.0, 3.3e6),
+}
+# Of a product of the scores, of a score, of a channel of a token, of the call.
+_FOLDED = {
+    False: (9.7e-3, 0.3, 1.6, 1.4e6),
+    True: (2.2e-2, 1.6, 6.0, 3.3e6),
+}
+# What a product costs more if the tokens learn; of a grid, what a score costs more.
+_TOKENS_LEARN, _GRID = 1.5e-2, (0.5, 1.4)
+# SDPA's backward pass in half precision packs every head of every example: nanoseconds of each.
+_HALF_BACKWARD = 6e4
+
+
+def _dense(work: Work) -> float:
+    product, score_product, score, channel, call = _DENSE[work.is_training, work.is_half]
+    score = score if work.scores > CACHED_SCORES else score / 2
+    return (
+        product * work.batch * work.keys * work.channels * work.projected
+        + score_product * work.scores * sum(work.widths)
+        + score * work.scores
+        + channel * work.batch * work.keys * work.channels
+        + call
+    )
+
+
+def _sdpa(work: Work) -> float:
+    product, score_product, score, channel, call = _SDPA[work.is_training, work.is_half]
+    # Heads are padded to one width.
+    time = (
+        product * work.batch * work.keys * work.channels * work.projected
+        + score_product * work.scores * 2 * max(work.widths)
+        + score * work.scores
+        + channel * work.batch * work.keys * work.channels
+        + call
+    )
+    if work.is_training and work.is_half:
+        time += _HALF_BACKWARD * work.batch * work.heads
+    return time
+
+
+def _structured(work: Work, tokens: int, channels: int, width: int, is_grid: bool) -> float:
+    product, score, channel, call = _FOLDED[work.is_training]
+    scores = work.batch * work.heads * work.queries * tokens
+    if work.tokens_learn:
+        product += _TOKENS_LEARN
+    if is_grid:
+        score += _GRID[work.is_training]
+    return (
+        2 * product * scores * width
+        + score * scores
+        + channel * work.batch * tokens * channels
+        + call
+    )
+
+
+def _folded(work: Work) -> float:
+    return _structured(work, work.keys, work.channels, work.channels + 3, False)
+
+
+def _separable(work: Work) -> float:
+    # Each segment is a call, with sums over its parts besides.
+    return sum(
+        _structured(work, tokens, channels + 3, width, width == channels + 3 + CHUNK_LINES)
+        + 0.5 * _FOLDED[work.is_training][3]
+        for tokens, channels, width in work.segments
+    )
+
+
+def _numbers(form: str, work: Work) -> int:
+    """Numbers that a form holds beside its arguments."""
+    tokens = work.batch * work.keys
+    if form == "separable":
+        return work.batch * sum(2 * m * (c + 3) for m, c, _ in work.segments)
+    joined = 2 * work.channels if work.segments else 0
+    if form == "folded":
+        return tokens * (joined + work.channels)
+    held = tokens * (joined + work.projected)
+    return held + 2 * work.scores if form == "dense" else held
+
+
+TIMES = {"sdpa": _sdpa, "dense": _dense, "folded": _folded, "separable": _separable}
+
+
+def times(work: Work) -> dict[str, float]:
+    """Nanoseconds that each form would take on the machine of the rates."""
+    return {
+        form: time(work) for form, time in TIMES.items() if form != "separable" or work.segments
+    }
+
+
+def cheapest(work: Work, forms: list[str]) -> str:
+    """The fastest of some forms that is not too large, or the leanest if all are."""
+    by_time = sorted(forms, key=lambda form: TIMES[form](work))
+    for form in by_time:
+        if _numbers(form, work) <= ROOMY:
+            return form
+    return min(forms, key=lambda form: _numbers(form, work))

@@ -1,0 +1,476 @@
+"""The Triton kernels of structured attention: forward, and the gradients of rows and of tokens.
+
+Queries (rows) attend to tokens that lie in lines: the lines of a grid, or else just as many tokens
+as a block holds. A token is a row of two matrices that stay apart: `x`, the first channels of the
+content and, on a grid, ρ; and `side`, the rest of the content or ρ times the position code. A query
+has the same two parts. On a grid its part of ρ is the term of the line at hand, and the terms of
+columns are added to the scores: so the position of a token costs a score one multiplication.
+"""
+
+from __future__ import annotations
+
+from typing import no_type_check  # Triton reads sources: nothing may wrap these functions
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+@no_type_check
+def _tile(start, row, is_row, stride, num, BLOCK: tl.constexpr):
+    """(rows, BLOCK) of a matrix, zeros beyond its `num` columns and in rows outside."""
+    column = tl.arange(0, BLOCK)
+    at = start + row[:, None] * stride + column[None, :]
+    return tl.load(at, mask=is_row[:, None] & (column < num)[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit
+@no_type_check
+def _put(start, row, is_row, stride, num, value, BLOCK: tl.constexpr):
+    column = tl.arange(0, BLOCK)
+    at = start + row[:, None] * stride + column[None, :]
+    tl.store(at, value, mask=is_row[:, None] & (column < num)[None, :])
+
+
+@triton.jit
+@no_type_check
+def _tokens(
+    content,
+    side,
+    rho,
+    first,
+    column,
+    inside,
+    side_stride,
+    K: tl.constexpr,
+    KX: tl.constexpr,
+    KY: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+    BLOCK_Y: tl.constexpr,
+    IS_GRID: tl.constexpr,
+    HAS_CODE: tl.constexpr,
+):
+    """x, side, ρ and who may be attended to, of the tokens from `first` on."""
+    content += first * K
+    x = _tile(content, column, inside, K, KX, BLOCK_X)
+    keep = tl.load(content + column * K + K - 1, mask=inside, other=0.0) != 0
+    factor = tl.zeros_like(column).to(tl.float32)
+    if IS_GRID or HAS_CODE:
+        factor = tl.load(rho + first + column, mask=inside, other=0.0).to(tl.float32)
+    if IS_GRID:
+        x = tl.where(tl.arange(0, BLOCK_X)[None, :] == KX, factor[:, None], x)
+    y = x
+    if KY > 0:
+        y = _tile(side + first * side_stride, column, inside, side_stride, KY, BLOCK_Y)
+        if HAS_CODE:
+            y = y * factor[:, None]
+    return x, y, factor, keep
+
+
+@triton.jit
+@no_type_check
+def _on_line(
+    query, line, row, is_row, terms, lines, scale, KX: tl.constexpr, BLOCK_X: tl.constexpr
+):
+    """Queries whose part of ρ is the term of a grid's line."""
+    term = tl.load(terms + row.to(tl.int64) * lines + line, mask=is_row, other=0.0)
+    own = tl.arange(0, BLOCK_X)[None, :] == KX
+    return tl.where(own, term.to(tl.float32)[:, None] * scale, query)
+
+
+@triton.jit
+@no_type_check
+def _channel(values, KX: tl.constexpr, BLOCK_X: tl.constexpr):
+    return tl.sum(tl.where(tl.arange(0, BLOCK_X)[None, :] == KX, values, 0.0), 1)
+
+
+@triton.jit
+@no_type_check
+def _product(
+    query,
+    query_side,
+    query_columns,
+    x,
+    side,
+    rho,
+    KY: tl.constexpr,
+    IS_GRID: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """(rows, tokens): queries times tokens, with the terms of a grid's columns."""
+    out = tl.dot(query, tl.trans(x), input_precision=PRECISION)
+    if KY > 0:
+        out = tl.dot(query_side, tl.trans(side), out, input_precision=PRECISION)
+    if IS_GRID:
+        out += query_columns * rho[None, :]
+    return out
+
+
+@triton.jit
+@no_type_check
+def forward_kernel(
+    query,
+    content,
+    side,
+    rho,
+    query_side,
+    query_lines,
+    query_columns,
+    read,
+    read_side,
+    read_lines,
+    read_columns,
+    peaks,
+    line_peaks,
+    query_batch,
+    query_side_batch,
+    query_lines_batch,
+    query_columns_batch,
+    side_batch,
+    side_stride,
+    query_side_stride,
+    read_side_stride,
+    num_rows,
+    num_tokens,
+    num_lines,
+    width,
+    lines_per_part,
+    row_blocks,
+    column_blocks,
+    parts,
+    K: tl.constexpr,
+    KX: tl.constexpr,
+    KY: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+    BLOCK_Y: tl.constexpr,
+    IS_GRID: tl.constexpr,
+    HAS_CODE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """What a block of rows reads of some lines, by weights exp2(score − running maximum).
+
+    Sums over all tokens are rescaled whenever the maximum grows. The sum of a line is left as it
+    is, with the maximum of its time in `line_peaks`.
+    """
+    program = tl.program_id(0)
+    row = program % row_blocks * BLOCK_R + tl.arange(0, BLOCK_R)
+    is_row = row < num_rows
+    part = program // row_blocks % parts
+    example = (program // row_blocks // parts).to(tl.int64)
+    first_line = part * lines_per_part
+    last_line = tl.minimum(first_line + lines_per_part, num_lines)
+    content += example * num_tokens * K
+    side += example * side_batch
+    rho += example * num_tokens
+    query_lines += example * query_lines_batch
+    query_columns += example * query_columns_batch
+    at = (example * parts + part) * num_rows
+    at_line = (example * num_rows + row) * num_lines
+    q = _tile(query + example * query_batch, row, is_row, K, KX, BLOCK_X) * LOG2E
+    q_side, q_columns = q, tl.zeros((BLOCK_R, BLOCK_M), tl.float32)
+    if KY > 0:
+        start = query_side + example * query_side_batch
+        q_side = _tile(start, row, is_row, query_side_stride, KY, BLOCK_Y) * LOG2E
+    peak = tl.full((BLOCK_R,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_R, BLOCK_X), tl.float32)
+    total_side = tl.zeros((BLOCK_R, BLOCK_Y), tl.float32)
+    for first_column in range(0, width, BLOCK_M):
+        column = first_column + tl.arange(0, BLOCK_M)
+        total_columns = tl.zeros((BLOCK_R, BLOCK_M), tl.float32)
+        if IS_GRID:
+            # What this program wrote of its lines is about to be read.
+            tl.debug_barrier()
+            left = width - first_column
+            start = query_columns + first_column
+            q_columns = _tile(start, row, is_row, width, left, BLOCK_M) * LOG2E
+        for line in range(first_line, last_line):
+            first = tl.full((), width, tl.int64) * line
+            inside = (column < width) & (first + column < num_tokens)
+            x, y, factor, keep = _tokens(
+                content, side, rho, first, column, inside, side_stride,
+                K, KX, KY, BLOCK_X, BLOCK_Y, IS_GRID, HAS_CODE,
+            )  # fmt: skip
+            if IS_GRID:
+                q = _on_line(q, line, row, is_row, query_lines, num_lines, LOG2E, KX, BLOCK_X)
+            scores = _product(q, q_side, q_columns, x, y, factor, KY, IS_GRID, PRECISION)
+            scores = tl.where(keep[None, :], scores, float("-inf"))
+            highest = tl.maximum(peak, tl.max(scores, 1))
+            # Nothing to attend to so far: there is nothing to rescale either.
+            shift = tl.where(highest == float("-inf"), 0.0, highest)
+            weights = tl.exp2(scores - shift[:, None])
+            fade = tl.exp2(peak - shift)[:, None]
+            peak = highest
+            here = tl.dot(weights, x, input_precision=PRECISION)
+            total = total * fade + here
+            if KY > 0:
+                total_side = tl.dot(weights, y, total_side * fade, input_precision=PRECISION)
+            if IS_GRID:
+                total_columns = total_columns * fade + weights * factor[None, :]
+                seen = is_row & (first_column > 0)
+                before = tl.load(line_peaks + at_line + line, seen, other=float("-inf"))
+                so_far = tl.load(read_lines + at_line + line, seen, other=0.0)
+                so_far = so_far * tl.exp2(before - shift) + _channel(here, KX, BLOCK_X)
+                tl.store(read_lines + at_line + line, so_far, is_row)
+                tl.store(line_peaks + at_line + line, peak, is_row)
+        if IS_GRID:
+            _put(
+                read_columns + at * width + first_column, row, is_row, width,
+                width - first_column, total_columns, BLOCK_M,
+            )  # fmt: skip
+        at_block = at * column_blocks + first_column // BLOCK_M * num_rows
+        tl.store(peaks + at_block + row, peak, is_row)
+    _put(read + at * K, row, is_row, K, KX, total, BLOCK_X)
+    if KY > 0:
+        start = read_side + at * read_side_stride
+        _put(start, row, is_row, read_side_stride, KY, total_side, BLOCK_Y)
+
+
+@triton.jit
+@no_type_check
+def backward_rows_kernel(
+    query,
+    content,
+    side,
+    rho,
+    query_side,
+    query_lines,
+    query_columns,
+    grad,
+    grad_side,
+    grad_lines,
+    grad_columns,
+    lse,
+    offset,
+    d_query,
+    d_side,
+    d_lines,
+    d_columns,
+    query_batch,
+    query_side_batch,
+    query_lines_batch,
+    query_columns_batch,
+    side_batch,
+    side_stride,
+    query_side_stride,
+    num_rows,
+    num_tokens,
+    num_lines,
+    width,
+    lines_per_part,
+    row_blocks,
+    parts,
+    K: tl.constexpr,
+    KX: tl.constexpr,
+    KY: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+    BLOCK_Y: tl.constexpr,
+    IS_GRID: tl.constexpr,
+    HAS_CODE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Gradients of a block of rows from some lines: a read with w (g − offset) for weights.
+
+    The gradients of a query's parts are laid out as those parts in `forward_kernel`'s results.
+    """
+    program = tl.program_id(0)
+    row = program % row_blocks * BLOCK_R + tl.arange(0, BLOCK_R)
+    is_row = row < num_rows
+    part = program // row_blocks % parts
+    example = (program // row_blocks // parts).to(tl.int64)
+    first_line = part * lines_per_part
+    last_line = tl.minimum(first_line + lines_per_part, num_lines)
+    content += example * num_tokens * K
+    side += example * side_batch
+    rho += example * num_tokens
+    query_lines += example * query_lines_batch
+    query_columns += example * query_columns_batch
+    at = example * num_rows
+    grad_lines += at * num_lines
+    at_line = (at + row) * num_lines
+    q = _tile(query + example * query_batch, row, is_row, K, KX, BLOCK_X)
+    g = _tile(grad + at * K, row, is_row, K, KX, BLOCK_X)
+    q_side, g_side = q, g
+    q_columns = tl.zeros((BLOCK_R, BLOCK_M), tl.float32)
+    g_columns = q_columns
+    if KY > 0:
+        start = query_side + example * query_side_batch
+        q_side = _tile(start, row, is_row, query_side_stride, KY, BLOCK_Y)
+        start = grad_side + at * query_side_stride
+        g_side = _tile(start, row, is_row, query_side_stride, KY, BLOCK_Y)
+    shift = tl.load(lse + at + row, is_row, other=0.0)
+    # A row with nothing to attend to has no weights at all.
+    shift = tl.where(shift == float("-inf"), 0.0, shift)
+    drop = tl.load(offset + at + row, is_row, other=0.0)
+    total = tl.zeros((BLOCK_R, BLOCK_X), tl.float32)
+    total_side = tl.zeros((BLOCK_R, BLOCK_Y), tl.float32)
+    at_part = (example * parts + part) * num_rows
+    for first_column in range(0, width, BLOCK_M):
+        column = first_column + tl.arange(0, BLOCK_M)
+        total_columns = tl.zeros((BLOCK_R, BLOCK_M), tl.float32)
+        if IS_GRID:
+            # What this program wrote of its lines is about to be read.
+            tl.debug_barrier()
+            left = width - first_column
+            start = query_columns + first_column
+            q_columns = _tile(start, row, is_row, width, left, BLOCK_M)
+            start = grad_columns + at * width + first_column
+            g_columns = _tile(start, row, is_row, width, left, BLOCK_M)
+        for line in range(first_line, last_line):
+            first = tl.full((), width, tl.int64) * line
+            inside = (column < width) & (first + column < num_tokens)
+            x, y, factor, keep = _tokens(
+                content, side, rho, first, column, inside, side_stride,
+                K, KX, KY, BLOCK_X, BLOCK_Y, IS_GRID, HAS_CODE,
+            )  # fmt: skip
+            if IS_GRID:
+                q = _on_line(q, line, row, is_row, query_lines, num_lines, 1.0, KX, BLOCK_X)
+                g = _on_line(g, line, row, is_row, grad_lines, num_lines, 1.0, KX, BLOCK_X)
+            scores = _product(q, q_side, q_columns, x, y, factor, KY, IS_GRID, PRECISION)
+            scores = tl.where(keep[None, :], scores - shift[:, None], float("-inf"))
+            d_scores = _product(g, g_side, g_columns, x, y, factor, KY, IS_GRID, PRECISION)
+            d_scores = tl.exp2(scores * LOG2E) * (d_scores - drop[:, None])
+            here = tl.dot(d_scores, x, input_precision=PRECISION)
+            total += here
+            if KY > 0:
+                total_side = tl.dot(d_scores, y, total_side, input_precision=PRECISION)
+            if IS_GRID:
+                total_columns += d_scores * factor[None, :]
+                seen = is_row & (first_column > 0)
+                so_far = tl.load(d_lines + at_line + line, seen, other=0.0)
+                so_far += _channel(here, KX, BLOCK_X)
+                tl.store(d_lines + at_line + line, so_far, is_row)
+        if IS_GRID:
+            _put(
+                d_columns + at_part * width + first_column, row, is_row, width,
+                width - first_column, total_columns, BLOCK_M,
+            )  # fmt: skip
+    _put(d_query + at_part * K, row, is_row, K, KX, total, BLOCK_X)
+    if KY > 0:
+        start = d_side + at_part * query_side_stride
+        _put(start, row, is_row, query_side_stride, KY, total_side, BLOCK_Y)
+
+
+@triton.jit
+@no_type_check
+def backward_tokens_kernel(
+    query,
+    content,
+    side,
+    rho,
+    query_side,
+    query_lines,
+    query_columns,
+    grad,
+    grad_side,
+    grad_lines,
+    grad_columns,
+    lse,
+    offset,
+    d_content,
+    d_side,
+    d_rho,
+    query_batch,
+    query_side_batch,
+    query_lines_batch,
+    query_columns_batch,
+    side_batch,
+    side_stride,
+    query_side_stride,
+    num_rows,
+    num_tokens,
+    num_lines,
+    width,
+    batch,
+    examples_per_group,
+    column_blocks,
+    K: tl.constexpr,
+    KX: tl.constexpr,
+    KY: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+    BLOCK_Y: tl.constexpr,
+    IS_GRID: tl.constexpr,
+    HAS_CODE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Gradients of the tokens of a line from all rows, for some examples one after the other.
+
+    The gradient of a code, which all examples share, is summed over a program's examples into
+    `d_side` (groups, m, t); that of the content's rest goes to its place in `d_content`.
+    """
+    program = tl.program_id(0)
+    line = program // column_blocks % num_lines
+    group = program // column_blocks // num_lines
+    first_column = program % column_blocks * BLOCK_M
+    column = first_column + tl.arange(0, BLOCK_M)
+    first = tl.full((), width, tl.int64) * line
+    inside = (column < width) & (first + column < num_tokens)
+    d_code = tl.zeros((BLOCK_M, BLOCK_Y), tl.float32)
+    first_example = group * examples_per_group
+    for index in range(first_example, tl.minimum(first_example + examples_per_group, batch)):
+        example = tl.full((), 1, tl.int64) * index
+        tokens, at = example * num_tokens, example * num_rows
+        x, y, factor, keep = _tokens(
+            content + tokens * K, side + example * side_batch, rho + tokens,
+            first, column, inside, side_stride,
+            K, KX, KY, BLOCK_X, BLOCK_Y, IS_GRID, HAS_CODE,
+        )  # fmt: skip
+        d_x = tl.zeros((BLOCK_M, BLOCK_X), tl.float32)
+        d_y = tl.zeros((BLOCK_M, BLOCK_Y), tl.float32)
+        d_factor = tl.zeros((BLOCK_M,), tl.float32)
+        for start in range(0, num_rows, BLOCK_R):
+            row = start + tl.arange(0, BLOCK_R)
+            is_row = row < num_rows
+            q = _tile(query + example * query_batch, row, is_row, K, KX, BLOCK_X)
+            g = _tile(grad + at * K, row, is_row, K, KX, BLOCK_X)
+            q_side, g_side, q_columns, g_columns = q, g, d_x, d_x
+            if KY > 0:
+                first_query = query_side + example * query_side_batch
+                q_side = _tile(first_query, row, is_row, query_side_stride, KY, BLOCK_Y)
+                first_grad = grad_side + at * query_side_stride
+                g_side = _tile(first_grad, row, is_row, query_side_stride, KY, BLOCK_Y)
+            if IS_GRID:
+                first_query = query_columns + example * query_columns_batch + first_column
+                q_columns = _tile(first_query, row, is_row, width, width - first_column, BLOCK_M)
+                first_grad = grad_columns + at * width + first_column
+                g_columns = _tile(first_grad, row, is_row, width, width - first_column, BLOCK_M)
+                terms = query_lines + example * query_lines_batch
+                q = _on_line(q, line, row, is_row, terms, num_lines, 1.0, KX, BLOCK_X)
+                terms = grad_lines + at * num_lines
+                g = _on_line(g, line, row, is_row, terms, num_lines, 1.0, KX, BLOCK_X)
+            shift = tl.load(lse + at + row, is_row, other=0.0)
+            shift = tl.where(shift == float("-inf"), 0.0, shift)
+            drop = tl.load(offset + at + row, is_row, other=0.0)
+            scores = _product(q, q_side, q_columns, x, y, factor, KY, IS_GRID, PRECISION)
+            scores = tl.where(keep[None, :], scores - shift[:, None], float("-inf"))
+            weights = tl.exp2(scores * LOG2E)
+            d_scores = _product(g, g_side, g_columns, x, y, factor, KY, IS_GRID, PRECISION)
+            d_scores = weights * (d_scores - drop[:, None])
+            d_x = tl.dot(tl.trans(d_scores), q, d_x, input_precision=PRECISION)
+            d_x = tl.dot(tl.trans(weights), g, d_x, input_precision=PRECISION)
+            if KY > 0:
+                d_y = tl.dot(tl.trans(d_scores), q_side, d_y, input_precision=PRECISION)
+                d_y = tl.dot(tl.trans(weights), g_side, d_y, input_precision=PRECISION)
+            if IS_GRID:
+                d_factor += tl.sum(d_scores * q_columns + weights * g_columns, 0)
+        _put(d_content + (tokens + first) * K, column, inside, K, KX, d_x, BLOCK_X)
+        if IS_GRID:
+            d_factor += _channel(d_x, KX, BLOCK_X)
+        if HAS_CODE:
+            code = _tile(side + first * side_stride, column, inside, side_stride, KY, BLOCK_Y)
+            d_factor = tl.sum(d_y * code, 1)
+            d_code += d_y * factor[:, None]
+        elif KY > 0:
+            _put(d_content + (tokens + first) * K + KX, column, inside, K, KY, d_y, BLOCK_Y)
+        if IS_GRID or HAS_CODE:
+            tl.store(d_rho + tokens + first + column, d_factor, inside)
+    if HAS_CODE:
+        start = d_side + (group.to(tl.int64) * num_tokens + first) * KY
+        _put(start, column, inside, KY, KY, d_code, BLOCK_Y)

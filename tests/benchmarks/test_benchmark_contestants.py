@@ -1,0 +1,87 @@
+"""All contestants compute the same thing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.configurations import CONFIGURATIONS, tiny
+from benchmarks.contestants import LIBRARIES, Contestant, interpreter, ours
+from benchmarks.driver import Pool, compare
+from benchmarks.values import fourier_codes, grouped_channels, joined_tokens
+from perceiver.positions import fourier_features
+
+
+def answer(task):
+    return task.output(task.module(**task.arguments)).detach().flatten()
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_transformers_and_this_project_answer_alike(name):
+    pytest.importorskip("transformers")
+    from benchmarks.contestants import hf
+
+    sizes = tiny(CONFIGURATIONS[name])
+    torch.testing.assert_close(
+        answer(hf.build(sizes)), answer(ours.build(sizes)), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_options_reach_the_part_that_they_name():
+    sizes = tiny(CONFIGURATIONS["imagenet_1x6"])
+    model = ours.build(sizes, kernel="dense", **{"latent_attention.kernel": "sdpa"}).module
+    assert model.encoder.cross_attends[0].attention.kernel == "dense"
+    assert model.encoder.latent_blocks[0][0].attention.kernel == "sdpa"
+
+
+def test_given_tokens_are_those_that_this_project_reads():
+    sizes = tiny(CONFIGURATIONS["modalities"])
+    task = ours.build(sizes)
+    tokens, mask = joined_tokens(sizes)
+    array = task.module.byte_array(**task.arguments)
+    torch.testing.assert_close(array.tokens, tokens)
+    assert mask.equal(array.mask)
+    assert not mask.all()
+
+
+def test_grouped_channels_put_all_sines_before_all_cosines():
+    source = tiny(CONFIGURATIONS["small_image"]).inputs["image"]
+    line = [torch.linspace(-1, 1, n, dtype=torch.float64) for n in source.shape]
+    places = torch.stack(torch.meshgrid(*line, indexing="ij"), -1)
+    grouped = fourier_features(
+        places, num_bands=source.num_bands, max_resolution=source.shape
+    ).flatten(0, -2)
+    content = torch.zeros(source.num_tokens, source.channels)
+    ours_order = torch.cat([content, fourier_codes(source)], 1)[:, grouped_channels(source)]
+    torch.testing.assert_close(ours_order[:, source.channels :], grouped.float())
+
+
+@pytest.mark.parametrize(
+    "label", ["ours", "hf+bf16-true", "ours+kernel=dense+bf16-mixed+compile", "krasserm+medium"]
+)
+def test_a_label_names_a_contestant(label):
+    assert Contestant.parse(label).label == label
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [("theirs", "unknown library"), ("ours+fast", "neither"), ("hf+kernel=sdpa", "takes options")],
+)
+def test_a_label_that_names_nothing_is_refused(label, message):
+    with pytest.raises(ValueError, match=message):
+        Contestant.parse(label)
+
+
+@pytest.mark.slow
+def test_installed_peers_answer_like_this_project_in_processes_of_their_own():
+    peers = [name for name in LIBRARIES if interpreter(name)]
+    with Pool(threads=1, peak_side=64) as pool:
+        for name in ("small_image", "modalities", "bytes"):
+            found = compare(
+                pool,
+                tiny(CONFIGURATIONS[name]),
+                [Contestant(peer) for peer in peers],
+                rounds=1,
+                turn_seconds=0,
+            )
+            assert all("seconds" in entry for entry in found["contestants"].values()), found

@@ -1,0 +1,101 @@
+"""The page and its bars, from results with round numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from benchmarks import page
+from benchmarks.bars import BARS, evaluate
+from benchmarks.configurations import CONFIGURATIONS
+from benchmarks.tables import comparison, spread, table, utilisation
+
+
+def reached(results, words):
+    (bar,) = [bar for bar in BARS if all(word in bar.what for word in words)]
+    return bar, *evaluate(bar, results)
+
+
+def test_a_speedup_is_over_the_fastest_peer_and_bounded_by_the_peak(results):
+    bar, value, roof = reached(results, ["qk = v = 261", "fast"])
+    assert value == pytest.approx(2.0)  # 2 s of the faster peer over 1 s
+    assert roof == pytest.approx(2.0 * 1e10 / 1.5e9)
+    assert not bar.is_met(value)
+
+
+def test_half_precision_is_compared_with_the_fastest_peer_in_full_precision(results):
+    bar, value, roof = reached(results, ["text bytes", "bf16-mixed"])
+    assert value == pytest.approx(5.0)
+    assert roof == pytest.approx(2.0 * 4e10 / 1.5e9)
+    assert bar.is_met(value)
+
+
+def test_memory_is_a_part_of_the_leanest_peers(results):
+    bar, value, _ = reached(results, ["qk = v = 261", "memory"])
+    assert value == pytest.approx(50 / 400)
+    assert not bar.is_met(value)
+    assert bar.is_met(1 / 16)
+
+
+def test_exponents_and_the_million_come_from_the_scaling_curves(results):
+    assert reached(results, ["time", "exponent"])[1] == pytest.approx(1.0)
+    assert reached(results, ["memory", "exponent"])[1] == pytest.approx(1.0)
+    assert reached(results, ["a million tokens"])[1] == pytest.approx(2e8 / 2**30)
+
+
+def test_a_bar_that_was_not_measured_is_neither_met_nor_missed(results):
+    assert reached(results, ["ten million"])[1:] == (None, None)
+    for bar in BARS:
+        assert evaluate(bar, {}) == (None, None)
+
+
+def test_utilisation_is_work_over_time_over_the_peak_of_the_precision(results):
+    found = results["peers"]["configurations"]["latents"]
+    assert utilisation(found, "ours", "train") == pytest.approx(3e9 / 1.0 / 1e10)
+    assert utilisation(found, "ours+bf16-mixed", "train") == pytest.approx(3e9 / 0.4 / 4e10)
+
+
+def test_a_spread_is_half_the_quartiles_distance():
+    assert spread({"median": 2.0, "low": 1.8, "high": 2.4}) == "15 %"
+
+
+def test_a_table_has_a_row_a_contestant_and_a_line_for_those_left_out(results):
+    text = comparison("latents", results["peers"]["configurations"]["latents"])
+    assert "| lucidrains | 500 | 2,000 | 10 % | 15% | 500 | 7 | 1e-07 |" in text
+    assert "- krasserm: krasserm is left out: install it" in text
+    assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --: |\n| 1 | 2 |"
+
+
+def test_the_page_shows_every_bar_configuration_plot_and_command(results, tmp_path):
+    written = page.write_page(list(results.values()), tmp_path).read_text()
+    for bar in BARS:
+        assert (bar.what in written) == (bar.device == "cpu")
+    for sizes in CONFIGURATIONS.values():
+        assert sizes.title in written
+    for result in results.values():
+        assert result["command"] in written
+    pictures = re.findall(r"\]\((images/[\w-]+\.svg)\)", written)
+    assert len(pictures) == 2
+    assert all((tmp_path / picture).stat().st_size > 1000 for picture in pictures)
+    assert str(tmp_path) not in written
+    assert "200 | 0.67 ×" in written
+
+
+def test_the_page_is_made_from_files(results, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "peers.json"
+    file.write_text(json.dumps(results["peers"]))
+    monkeypatch.setattr("sys.argv", ["page", str(file), "--out", str(tmp_path / "docs")])
+    page.main()
+    assert (tmp_path / "docs" / "performance.md").exists()
+    assert "performance.md" in capsys.readouterr().out
+
+
+def test_a_gpu_has_its_own_bar_and_its_own_section(results, tmp_path):
+    results["peers"]["machine"] |= {"device": "cuda", "accelerator": "a GPU"}
+    written = page.write_page([results["peers"]], tmp_path).read_text()
+    assert "## On a GPU" in written
+    assert "- a GPU\n" in written
+    assert "| ≥ 60 % | 18.8 % |" in written  # 3 GFLOP in 0.4 s of 40 GFLOP/s
+    assert "≥ 6 ×" not in written

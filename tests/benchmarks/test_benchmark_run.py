@@ -1,0 +1,56 @@
+"""The command line: who runs, and what is written down of the command."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import ablations, run
+from benchmarks.configurations import CONFIGURATIONS
+from benchmarks.contestants import Contestant
+
+
+def test_one_precision_for_all_leaves_each_contestant_once():
+    who = run.contestants(["ours", "ours+bf16-mixed", "hf"], "bf16-true", False)
+    assert [w.label for w in who] == ["ours+bf16-true", "hf+bf16-true"]
+
+
+def test_compile_is_added_to_all():
+    labels = [w.label for w in run.contestants(["ours", "hf+compile"], None, True)]
+    assert labels == ["ours+compile", "hf+compile"]
+
+
+def test_the_command_names_no_place_of_this_machine(monkeypatch):
+    words = "/x/y/run.py --rounds 3 --json /x/r.json --log l --data-root ../data --only bytes"
+    monkeypatch.setattr("sys.argv", words.split())
+    wanted = "python -m benchmarks.run --rounds 3 --data-root DIR --only bytes"
+    assert run.command() == wanted
+
+
+def test_every_ablation_is_a_contestant_and_the_first_changes_nothing():
+    for name in ablations.ABLATIONS:
+        assert name in CONFIGURATIONS
+        rows = [Contestant.parse("+".join(["ours", *word])) for word in ablations.words(name)]
+        assert rows[0] == Contestant("ours")
+        assert len({row.label for row in rows}) == len(rows)
+
+
+def test_a_run_writes_its_results_and_prints_a_table(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "results.json"
+    words = f"run --quick --threads 1 --only latents --contestants ours --json {file}"
+    monkeypatch.setattr("sys.argv", words.split())
+    run.main()
+    results = json.loads(file.read_text())
+    found = results["configurations"]["latents"]["contestants"]["ours"]
+    assert found["seconds"]["train"]["count"] == 1
+    assert results["machine"]["peaks"].keys() == {"fp32", "bf16"}
+    assert "| ours |" in capsys.readouterr().out
+    assert str(tmp_path) not in file.read_text()
+
+
+def test_a_wrong_contestant_is_refused_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["run", "--contestants", "theirs"])
+    with pytest.raises(SystemExit):
+        run.main()
+    assert capsys.readouterr().err.startswith("error: unknown library 'theirs'")
