@@ -46,8 +46,8 @@ class CachedSource(Source):
             }
 
         stores = {
-            name: (_Ragged if kind.field().is_ragged else _Fixed)(len(source))
-            for name, kind in self.kinds.items()
+            name: (_Ragged if field.is_ragged or field.has_own_size else _Fixed)(len(source))
+            for name, field in ((name, kind.field()) for name, kind in self.kinds.items())
         }
         # Threads: decoders work outside Python's lock.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -70,7 +70,7 @@ class CachedSource(Source):
         store = self.decoded.get(modality)
         if store is None:
             return self.source.lengths(modality, kind)
-        return np.diff(store.starts) if isinstance(store, _Ragged) else None
+        return store.lengths() if isinstance(store, _Ragged) else None
 
 
 def decoded_bytes(sources: Sequence[Source], kinds: Mapping[str, Kind]) -> int:
@@ -102,25 +102,34 @@ class _Fixed:
 
 
 class _Ragged:
-    """Tensors of several lengths, end to end."""
+    """Tensors of several shapes, end to end."""
 
     def __init__(self, count: int) -> None:
         self.held = np.zeros(count, dtype=bool)
         self.starts = np.zeros(count + 1, dtype=np.int64)
+        self.shapes: np.ndarray | None = None  # (count, axes)
         self.parts: list[Tensor] = []
         self.values: Tensor | None = None
 
     def put(self, index: int, value: Tensor | None) -> None:
         self.held[index] = value is not None
+        self.starts[index + 1] = self.starts[index] + (0 if value is None else value.numel())
         if value is not None:
-            self.parts.append(value)
-        self.starts[index + 1] = self.starts[index] + (0 if value is None else len(value))
+            self.parts.append(value.flatten())
+            if self.shapes is None:
+                self.shapes = np.zeros((len(self.held), value.ndim), dtype=np.int32)
+            self.shapes[index] = value.shape
 
     def close(self) -> None:
         self.values = torch.cat(self.parts) if self.parts else None
         self.parts = []
 
     def get(self, index: int) -> Tensor | None:
-        if self.values is None or not self.held[index]:
+        if self.values is None or self.shapes is None or not self.held[index]:
             return None
-        return self.values[self.starts[index] : self.starts[index + 1]]
+        flat = self.values[self.starts[index] : self.starts[index + 1]]
+        return flat.view(*self.shapes[index].tolist())
+
+    def lengths(self) -> np.ndarray:
+        """Samples of a sound, pixels of an image."""
+        return np.zeros(len(self.held)) if self.shapes is None else self.shapes[:, -2:].prod(axis=1)
