@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import wave
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 
@@ -148,8 +150,7 @@ def paired_folder(root: Path) -> None:
 
 def hf_dataset(root: Path) -> None:
     """Eighteen examples to train on and six for the test: picture, sound, text, label."""
-    from io import BytesIO
-
+    pytest.importorskip("datasets")
     from datasets import Audio, ClassLabel, Dataset, DatasetDict
     from datasets import Image as Picture
 
