@@ -11,7 +11,7 @@ import torch
 
 from datamodules.base import MultimodalDataModule
 from datamodules.cache import CachedSource
-from datamodules.fsdd import download_fsdd, list_fsdd
+from datamodules.fsdd import download_fsdd, find_fsdd, list_fsdd
 from datamodules.readers import Cell
 from datamodules.rows import assign_splits, encode_labels, make_sources
 from datamodules.scans import DIGIT_NAMES, ScanDamage, Scans, check_scan_options, load_scans
@@ -79,14 +79,21 @@ class AVDigitsDataModule(MultimodalDataModule):
         self.damage = ScanDamage(**(_UNHARMED | (degrade or {}).get("image", {})))
 
     def prepare_data(self) -> None:
-        if self.download:
+        if self.download and find_fsdd(self.root) is None:
             download_fsdd(self.root)
 
     def build(self) -> tuple[list[str], dict[str, Source]]:
         scans = load_scans(
             val_share=self.val_share, test_share=self.test_share, split_seed=self.split_seed
         )
-        rows, targets = list_fsdd(self.root, name="av_digits"), "a class"
+        folder, targets = find_fsdd(self.root), "a class"
+        if folder is None:
+            raise FileNotFoundError(
+                f"The Free Spoken Digit Dataset is not in {self.root}; point data.root at it, or "
+                f"get it with: python train.py data=av_digits data.root={self.root} "
+                "data.download=true"
+            )
+        rows = list_fsdd(folder)
         splits = assign_splits(
             rows, targets=targets, shares={"val": self.val_share}, split_seed=self.split_seed
         )

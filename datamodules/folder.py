@@ -1,63 +1,126 @@
-"""Files in folders named after their class: root/train/cat/1.jpg, root/test/cat/2.jpg."""
+"""Files in folders named after their class: root/train/cat/1.jpg, or root/cat/1.jpg."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datamodules.columns import Files
 from datamodules.readers import KINDS
 from datamodules.rows import Rows, RowsDataModule
+from datamodules.splits import SPLITS
 
 
 class ClassFolderDataModule(RowsDataModule):
-    """Base of these layouts; the classes are the folders of root/train, in sorted order.
+    """Base of these layouts; the classes are the folders of root/train or of root, sorted.
 
     The files are those of the first kind that a subclass `offers`; further kinds (the sound of a
     film) are read from the same files.
 
     Args:
-        root: folder of train/, test/ and, optionally, val/.
-        val_share: part of train for validation where there is no val/, equal for every class.
+        root: folder of train/, test/ and, optionally, val/; or of the classes themselves.
+        val_share: part of the files for validation where there is no val/, equal for every class.
+        test_share: likewise for the test where there is no train/.
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
-    def __init__(self, *, root: str, val_share: float = 0.1, **common: Any) -> None:
+    def __init__(
+        self, *, root: str, val_share: float = 0.1, test_share: float = 0.2, **common: Any
+    ) -> None:
         super().__init__(**common)
         self.root = Path(root)
-        self.val_share = val_share
+        self.val_share, self.test_share = val_share, test_share
 
     def rows(self) -> Rows:
-        """Raises FileNotFoundError without root/train or root/test, ValueError on a new class."""
-        for split in ("train", "test"):
-            if not (self.root / split).is_dir():
-                raise FileNotFoundError(
-                    f"{self.root / split} is not a folder: data.root={self.root} must hold train/ "
-                    f"and test/ with a folder of {self.offers[0]} files for each class."
-                )
-        classes = sorted(path.name for path in (self.root / "train").iterdir() if path.is_dir())
-        found = ("train", "val", "test") if (self.root / "val").is_dir() else ("train", "test")
-        files = [(file, split) for split in found for file in self._list(split, classes)]
-        names = [file for file, _ in files]
-        column = Files(names, root=self.root, outside=True)
-        return Rows(
-            dict.fromkeys(self.modalities, column),
-            labels=[file.split("/")[1] for file in names],
-            ids=names,
-            splits=[split for _, split in files],
-            held_out=() if "val" in found else ("val",),
-            classes=classes,
-        )
+        """Raises FileNotFoundError without such folders, ValueError on a new class."""
+        return class_folder_rows(self.root, kind=self.offers[0], modalities=self.modalities)
 
-    def _list(self, split: str, classes: list[str]) -> list[str]:
-        """The files of a split, as paths below the root."""
-        names, suffixes = [], KINDS[self.offers[0]].suffixes
-        for folder in sorted(path for path in (self.root / split).iterdir() if path.is_dir()):
-            if folder.name not in classes:
+
+def class_folder_rows(
+    root: Path, *, kind: str, modalities: Sequence[str], classes: Sequence[str] | None = None
+) -> Rows:
+    """The files of a kind in folders named after their class.
+
+    Args:
+        root: folder of train/, test/ and perhaps val/, or of the classes.
+        kind: of the files.
+        modalities: that are read from each file.
+        classes: names of folders; others are passed over. None = all of train.
+
+    Raises:
+        FileNotFoundError: the folders are not there.
+        ValueError: a class is not in train.
+    """
+    found = [split for split in SPLITS if (root / split).is_dir()]
+    made = not found and any(class_folders(root))
+    for split in () if made else ("train", "test"):
+        if split not in found:
+            raise FileNotFoundError(
+                f"{root / split} is not a folder: data.root={root} must hold train/ and test/ "
+                f"with a folder of {kind} files for each class, or these folders alone."
+            )
+    parts = {"train": "."} if made else {split: split for split in found}
+    files, known = list_class_folders(root, parts, kind=kind, classes=classes)
+    names = [name for name, _, _ in files]
+    return Rows(
+        dict.fromkeys(modalities, Files(names, root=root, outside=True)),
+        labels=[label for _, label, _ in files],
+        ids=names,
+        splits=[split for _, _, split in files],
+        held_out=("test", "val") if made else () if "val" in found else ("val",),
+        classes=known,
+    )
+
+
+def list_class_folders(
+    root: Path, parts: Mapping[str, str], *, kind: str, classes: Sequence[str] | None = None
+) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """The files of a kind, and the classes.
+
+    Args:
+        root: a folder.
+        parts: split → folder below the root that holds a folder for each class; "train" first.
+        kind: of the files.
+        classes: names of folders; others are passed over. None = all of train.
+
+    Returns:
+        (path below the root, class, split) of each file, and the classes.
+
+    Raises:
+        ValueError: a class is not in train.
+    """
+    known = list(classes or class_folders(root / parts["train"]))
+    files = []
+    for split, part in parts.items():
+        above = "" if part == "." else f"{part}/"
+        for label in known if classes else class_folders(root / part):
+            if label not in known:
                 raise ValueError(
-                    f"{folder} is a class that {self.root / 'train'} does not have: "
-                    f"add {self.offers[0]} files to train or remove the folder."
+                    f"{root / part / label} is a class that {root / parts['train']} does not "
+                    f"have: add {kind} files to train or remove the folder."
                 )
-            files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
-            names += [path.relative_to(self.root).as_posix() for path in files]
-        return names
+            found = walk(root / part / label, KINDS[kind].suffixes)
+            files += [(f"{above}{label}/{name}", label, split) for name in found]
+    return files, known
+
+
+def class_folders(folder: Path) -> list[str]:
+    """The folders in a folder, sorted, without hidden ones."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def walk(folder: Path, suffixes: Collection[str]) -> list[str]:
+    """The files of some suffixes in a folder and those below it, as sorted relative paths."""
+    found = []
+    for place, _, files in os.walk(folder):
+        below = os.path.relpath(place, folder).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        for name in files:
+            if os.path.splitext(name)[1].lower() in suffixes and not name.startswith("."):
+                found.append(prefix + name)
+    return sorted(found)

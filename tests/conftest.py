@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
+
+from tests.tiny import LAYOUTS, write_wav
 
 PROJECT = Path(__file__).parents[1]
 
@@ -58,16 +59,6 @@ def run_script(tmp_path):
         return done
 
     return run
-
-
-def write_wav(path: Path, seconds: float, frequency: float, rate: int = 8000) -> None:
-    time = np.arange(round(seconds * rate)) / rate
-    samples = (8000 * np.sin(2 * np.pi * frequency * time)).astype("<i2")
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(samples.tobytes())
 
 
 @pytest.fixture
@@ -139,3 +130,16 @@ def table_of_films(tmp_path):
         rows.append(f'{names},"a film, number {n}",{1950 + n % 7},{90 + n / 7},{"abc"[n % 3]}')
     (root / "films.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return root / "films.csv"
+
+
+@pytest.fixture
+def tiny_layout(tmp_path):
+    """tiny_layout("mnist") → the folder of a tiny copy, and the overrides that fit it."""
+
+    def write(name):
+        make, overrides = LAYOUTS[name]
+        root = tmp_path / name
+        make(root)
+        return root, overrides
+
+    return write

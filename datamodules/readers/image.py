@@ -158,6 +158,22 @@ def read_image(source: Path | bytes, options: ImageOptions, *, where: str = "") 
     return pixels.reshape(image.height, image.width, options.channels).permute(2, 0, 1).contiguous()
 
 
+def refuse_other_shape(options: ImageOptions, shape: Sequence[int], *, of: str) -> None:
+    """Raises ValueError where pictures that are decoded already, (c, h, w), are not as configured.
+
+    Args:
+        options: `data.image`.
+        shape: channels, height and width that there are.
+        of: what holds the pictures, for the message.
+    """
+    channels, *size = shape
+    if (options.channels, list(options.size)) != (channels, size):
+        raise ValueError(
+            f"{of} holds images of {channels} channels and {size} pixels, data.image says "
+            f"{options.channels} and {list(options.size)}."
+        )
+
+
 def _convert(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed white, save it as 8 or 16 bits")

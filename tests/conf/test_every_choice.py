@@ -10,11 +10,12 @@ from hydra.utils import instantiate
 
 from perceiver.types import Batch
 from runner.training import run_training
+from tests.tiny import LAYOUTS
 
 CONF = Path(__file__).parents[2] / "conf"
 ROOTS = {"fsdd": "spoken_digits", "av_digits": "spoken_digits", "text_tsv": "sentences"}
 ROOTS |= {"video_folder": "films"}
-ROOTS |= {"image_folder": "photographs", "cifar10": "photographs", "sst2": "sentences"}
+ROOTS |= {"image_folder": "photographs", "cifar10": "photographs"}
 # Not taken by a run of the default job: where they are tested instead is said beside them.
 ELSEWHERE = {
     ("task", "multi_label"),  # below: no shipped data set has such targets
@@ -41,6 +42,10 @@ def step(compose_run, request):
             overrides = (*overrides, f"data.path={request.getfixturevalue('table_of_films')}")
         if data in ROOTS:
             overrides = (*overrides, f"data.root={request.getfixturevalue(ROOTS[data])}")
+        if data in LAYOUTS:
+            root, fitting = request.getfixturevalue("tiny_layout")(data)
+            place = "path" if data == "hf_dataset" else "root"
+            overrides = (*overrides, *fitting, f"data.{place}={root}")
         if data == "cifar10":
             overrides = (*overrides, "data.num_classes=2")
         return run_training(compose_run("debug=fast", *overrides))

@@ -1,11 +1,11 @@
-"""data=cifar10: as JPEG folders, or as torchvision keeps the original files."""
+"""data=cifar10 and cifar100: as JPEG folders, or as torchvision keeps the original files."""
 
 import pickle
 
 import numpy as np
 import pytest
 import torch
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, CIFAR100
 
 NAMES = [
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -68,6 +68,38 @@ def test_training_images_are_cropped_and_flipped_at_their_size(make_data, origin
 def test_another_size_than_the_original_files_have_is_refused(make_data, original):
     with pytest.raises(ValueError, match=r"3 channels and \[32, 32\] pixels.*\[16, 16\]"):
         make_data("cifar10", modalities=["image"], image={"size": [16, 16]}).setup()
+
+
+class Trap:
+    """What runs code when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "files"),
+    [
+        ("cifar10", CIFAR10.base_folder, ["batches.meta", "data_batch_1", "test_batch"]),
+        ("cifar100", CIFAR100.base_folder, ["meta", "train", "test"]),
+    ],
+)
+def test_a_pickle_that_is_not_the_published_one_is_never_opened(
+    make_data, tmp_path, name, folder, files
+):
+    folder = tmp_path / name / folder
+    folder.mkdir(parents=True)
+    for file in files:
+        (folder / file).write_bytes(pickle.dumps(Trap(str(tmp_path / "sprung"))))
+    pickle.loads((folder / files[0]).read_bytes()).close()
+    (tmp_path / "sprung").unlink()
+    data = make_data(name, modalities=["image"])
+    with pytest.raises(ValueError, match=r"published checksums.*pickles from elsewhere are not op"):
+        data.setup()
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_absent_files_name_the_command(make_data):

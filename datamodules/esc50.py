@@ -1,0 +1,60 @@
+"""ESC-50 (Piczak 2015): five-second recordings of fifty environmental sounds, in five folds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datamodules.columns import Files
+from datamodules.download import PublishedDataModule, download, first_folder, unpack
+from datamodules.rows import Rows
+from datamodules.table import read_table
+
+_ARCHIVE = "https://github.com/karolpiczak/ESC-50/archive/refs/heads/master.zip"
+_TABLE = "meta/esc50.csv"
+_FOLDS = 5
+
+
+class ESC50DataModule(PublishedDataModule):
+    """2,000 recordings; one fold is the test, one validation, and the other three are trained on.
+
+    Args:
+        fold: of the test, 1 to 5: `-m data.fold=1,2,3,4,5` is the published cross-validation.
+        val_fold: of validation; None = the one after `fold`.
+        **published: options of `PublishedDataModule`, which refuses unknown ones.
+    """
+
+    offers = ("audio",)
+    name, title = "esc50", "ESC-50"
+
+    def __init__(self, *, fold: int = 1, val_fold: int | None = None, **published: Any) -> None:
+        super().__init__(**published)
+        self.fold, self.val_fold = fold, val_fold or fold % _FOLDS + 1
+        if not {self.fold, self.val_fold} <= set(range(1, _FOLDS + 1)) or fold == val_fold:
+            raise ValueError(
+                f"data.fold={fold} and data.val_fold={val_fold}: expected two of 1 to {_FOLDS}."
+            )
+
+    def found(self) -> Path | None:
+        return first_folder(self.root, (".", "ESC-50-master", "ESC-50"), holding=_TABLE)
+
+    def fetch(self) -> None:
+        # GitHub packs this archive when it is asked for: no checksum of it is published or lasts.
+        archive = download(_ARCHIVE, self.root / "esc50.zip", checksum=None)
+        unpack(archive, self.root)
+        archive.unlink()
+
+    def rows(self) -> Rows:
+        """Raises FileNotFoundError without the table, ValueError for one of other columns."""
+        folder = self.folder()
+        table = read_table(folder / _TABLE)
+        if lacking := {"filename", "fold", "category"} - set(table.column_names):
+            raise ValueError(f"{folder / _TABLE} has no column {', '.join(sorted(lacking))}.")
+        files = [f"audio/{name}" for name in table["filename"].to_pylist()]
+        splits = {str(self.fold): "test", str(self.val_fold): "val"}
+        return Rows(
+            {"audio": Files(files, root=folder)},
+            labels=table["category"].to_pylist(),
+            ids=files,
+            splits=[splits.get(fold, "train") for fold in table["fold"].to_pylist()],
+        )

@@ -1,0 +1,118 @@
+"""data=hf_dataset: what `save_to_disk` wrote, read without decoding by `datasets`."""
+
+import pytest
+from hydra.errors import InstantiationException
+
+from tests.tiny import write_wav
+
+datasets = pytest.importorskip("datasets")
+KINDS = ["image", "audio", "text"]
+
+
+@pytest.fixture
+def make(make_data, tmp_path):
+    def make(**options):
+        path = str(tmp_path / "hf_dataset")
+        data = make_data("hf_dataset", **({"kinds": KINDS, "path": path} | options))
+        data.setup()
+        return data
+
+    return make
+
+
+def test_pictures_sound_texts_and_labels_by_name(make, tiny_layout):
+    tiny_layout("hf_dataset")
+    data = make()
+    assert data.modalities == KINDS
+    assert data.class_names == ["zebra", "ape", "cow"]
+    assert {n: len(s) for n, s in data.splits.items()} == {"train": 15, "val": 3, "test": 6}
+    assert list(data.splits["test"].source.ids) == [f"test:{n}" for n in range(1, 7)]
+    for index in range(6):
+        example = data.splits["test"][0, index]
+        level = float((example.inputs["image"][0, 0, 0] + 1) * 127.5)
+        assert (example.target, round(level / 80)) == (index % 3, index % 3)
+        wave = example.inputs["audio"]
+        crossings = int(((wave[:-1] <= 0) & (wave[1:] > 0)).sum())
+        assert crossings == pytest.approx(39 * (index % 3 + 1), abs=2)
+        text = bytes((example.inputs["text"] - 6).tolist())
+        assert text == b"this is number %d" % index
+
+
+def test_what_was_inferred_is_plain_and_reads_the_same_again(make, tiny_layout):
+    root, _ = tiny_layout("hf_dataset")
+    first = make()
+    found = first.inferred()
+    assert found["path"] == str(root)
+    again = make(**found)
+    assert list(again.splits["val"].source.ids) == list(first.splits["val"].source.ids)
+
+
+def test_one_dataset_without_splits_is_split(make, tmp_path):
+    rows = {"text": [f"a sentence, number {n}" for n in range(30)], "label": [0, 1, 2] * 10}
+    datasets.Dataset.from_dict(rows).save_to_disk(str(tmp_path / "hf_dataset"))
+    data = make(kinds=["text"])
+    assert data.modalities == ["text"]
+    assert [len(split) for split in data.splits.values()] == [21, 3, 6]
+
+
+def test_rows_that_were_selected_and_shuffled_stay_so(make, tmp_path):
+    rows = {"text": [f"a sentence, number {n}" for n in range(40)], "label": [0, 1] * 20}
+    part = datasets.Dataset.from_dict(rows).select(range(10, 40)).shuffle(seed=3)
+    part.save_to_disk(str(tmp_path / "hf_dataset"))
+    data = make(kinds=["text"])
+    texts = set()
+    for split in data.splits.values():
+        for index in range(len(split)):
+            text = bytes((split[0, index].inputs["text"] - 6).tolist()).decode()
+            assert int(text.split()[-1]) % 2 == split[0, index].target
+            texts.add(text)
+    assert texts == set(rows["text"][10:])
+
+
+def test_lists_of_labels_are_several_labels_by_name(make, tmp_path):
+    feature = datasets.Sequence(datasets.ClassLabel(names=["red", "big", "old"]))
+    rows = {"text": ["some words here"] * 30, "label": [[0], [1, 2], []] * 10}
+    part = datasets.Dataset.from_dict(rows).cast_column("label", feature)
+    part.save_to_disk(str(tmp_path / "hf_dataset"))
+    data = make(kinds=["text"])
+    assert (data.targets, data.class_names) == ("labels", ["red", "big", "old"])
+    assert set(map(tuple, data.splits["train"].source.targets.tolist())) == {
+        (1, 0, 0),
+        (0, 1, 1),
+        (0, 0, 0),
+    }
+
+
+def test_rows_without_a_label_are_left_out(make, tmp_path):
+    rows = {"text": ["some words here"] * 30, "label": [0, 1, -1] * 10}
+    part = datasets.Dataset.from_dict(rows)
+    part = part.cast_column("label", datasets.ClassLabel(names=["a", "b"]))
+    part.save_to_disk(str(tmp_path / "hf_dataset"))
+    data = make(kinds=["text"])
+    assert sum(len(split) for split in data.splits.values()) == 20
+    assert any("10 rows have no target" in line for line in data.summary())
+
+
+def test_sound_kept_as_paths_is_read_from_there_if_allowed(make, tmp_path):
+    for n in range(30):
+        write_wav(tmp_path / "sound" / f"{n}.wav", 0.1, 300)
+    rows = {
+        "sound": [{"bytes": None, "path": str(tmp_path / f"sound/{n}.wav")} for n in range(30)],
+        "label": [0, 1] * 15,
+    }
+    datasets.Dataset.from_dict(rows).save_to_disk(str(tmp_path / "hf_dataset"))
+    data = make(kinds=["audio"], root=str(tmp_path))
+    assert data.splits["test"][0, 1].inputs["audio"].shape == (800,)
+    with pytest.raises(ValueError, match=r"lies outside data\.root"):
+        make(kinds=["audio"], root=str(tmp_path / "hf_dataset"))
+
+
+def test_a_folder_that_is_no_dataset_says_how_to_make_one(make, tmp_path):
+    (tmp_path / "hf_dataset").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"is not a dataset on the disk.*save_to_disk"):
+        make()
+
+
+def test_without_a_path_the_option_is_named(make):
+    with pytest.raises(InstantiationException, match=r"needs data\.path=FOLDER"):
+        make(path=None)
