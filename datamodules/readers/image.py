@@ -60,10 +60,7 @@ class ImageOptions(Kind):
 
     @property
     def is_costly(self) -> bool:  # type: ignore[override]
-        return self.resize not in (
-            "keep",
-            "fit",
-        )  # pictures of several sizes do not stack in memory
+        return self.resize != "keep"  # transforms bring these to one size, each time anew
 
     def field(self) -> Field:
         return Field((self.channels, *self.size), has_own_size=self.resize == "fit")
