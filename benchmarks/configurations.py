@@ -234,7 +234,7 @@ CONFIGURATIONS: dict[str, Configuration] = {
     "imagenet_8x6": image(
         "ImageNet Perceiver IO, 8 × 6 layers", 224, **PAPER, num_blocks=8, decoder=CLASSES
     ),
-    "imagenet_1x6": image("the same, 1 × 6 layers", 224, **PAPER, decoder=CLASSES),
+    "imagenet_1x6": image("ImageNet Perceiver IO, 1 × 6 layers", 224, **PAPER, decoder=CLASSES),
     "small_image": image(
         "small image",
         32,

@@ -9,12 +9,13 @@ Every number of the page comes from the files that the other commands wrote.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bars import BARS, Results, evaluate
+from benchmarks.bars import BARS, Results, evaluate, roofline
 from benchmarks.contestants import LIBRARIES, PROJECT
 from benchmarks.plots import ablation_bars, scaling_curves
 from benchmarks.run import RESULTS
@@ -40,6 +41,10 @@ The Fourier codes of the peers' own adapters are part of their step, except in t
 alone and in the ragged batch, where they are given the tokens ready-made. lucidrains' layers have
 no biases on queries, keys and values, and gated MLPs; its inner widths are set so that parameters
 are as many, to half a per cent. All MLPs use the tanh form of GELU.
+
+Without a word behind its name a contestant runs in fp32. *medium* has fp32 tensors and bf16
+products, *bf16-mixed* is autocast, *bf16-true* has parameters and inputs in bf16; *compile* is
+torch.compile of the whole model, *key=value* an option of this project's attention.
 """
 
 
@@ -125,10 +130,14 @@ def _bars(results: Results, device: str) -> str:
     note = (
         "The roof is what the ratio would be if every matrix product that no exact rewriting "
         "takes away (projections of latents, their attention and MLPs, the decoder) ran at the "
-        "measured peak and all else took no time."
+        "measured peak and all else took no time:"
     )
     head = ["", "bar", "reached", "roof", "met"]
-    return f"### Bars\n\n{table(head, rows)}\n\n{note}\n"
+    lines = []
+    for name, found in results["peers"]["configurations"].items():
+        with contextlib.suppress(KeyError):
+            lines.append(f"- {roofline(name, found)}")
+    return "\n".join([f"### Bars\n\n{table(head, rows)}\n\n{note}\n", *lines, ""])
 
 
 def _peers(result: Mapping[str, Any]) -> str:

@@ -37,7 +37,13 @@ def utilisation(found: dict[str, Any], label: str, step: str) -> float:
 def comparison(name: str, found: dict[str, Any]) -> str:
     """One configuration: a row a contestant."""
     steps = list(found["flops"])
-    head = ["", *(f"{NAMES[step]}, ms" for step in steps), "spread", "of the peak", "memory, MiB"]
+    head = [
+        "",
+        *(f"{NAMES[step]}, ms" for step in steps),
+        "its spread",
+        "of the peak",
+        "memory, MiB",
+    ]
     head += ["parameters", "distance"]
     rows, notes = [], []
     for label, entry in found["contestants"].items():
