@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
@@ -47,8 +48,8 @@ class TokenAdapter(Adapter):
                 f"text has shape {tuple(values.shape)} and type {values.dtype}; "
                 "expected integer ids (batch, length)"
             )
-        # On a GPU the check would stall the queue.
-        if values.device.type == "cpu" and values.numel():
+        # On a GPU the check would stall the queue, and a compiled graph cannot branch on it.
+        if values.device.type == "cpu" and values.numel() and not torch.compiler.is_compiling():
             low, high = (int(bound) for bound in values.aminmax())
             if low < 0 or high >= self.embedding.num_embeddings:
                 raise ValueError(
