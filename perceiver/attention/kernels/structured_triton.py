@@ -37,6 +37,7 @@ class Blocks:
         y: channels of the second part, the rest of the content or the code, and their block.
         rows, tokens: of a program's block.
         warps: of a program.
+        stages: blocks that are loaded ahead, at the cost of shared memory.
     """
 
     x: tuple[int, int]
@@ -44,6 +45,7 @@ class Blocks:
     rows: int
     tokens: int
     warps: int
+    stages: int
 
 
 def _block(channels: int) -> int:
@@ -77,11 +79,13 @@ def blocks(channels: int, code: int, width: int, *, for_tokens: bool = False) ->
     if held > WIDEST:
         return None
     # 64 rows are what the matrix units of Hopper take at once; narrower blocks of tokens leave the
-    # sums over a grid's columns in registers.
-    rows, tokens, warps = (64, 64, 4) if held <= 64 else (64, 32, 4)
+    # sums over a grid's columns in registers, wide tokens in shared memory.
+    is_wide = held > 64
+    tokens = 32 if width or is_wide else 64
     if width:
-        tokens = min(tokens, 32, _block(width))
-    return Blocks(x, y, rows, tokens, warps)
+        tokens = min(tokens, _block(width))
+    rows = 32 if is_wide and for_tokens else 64
+    return Blocks(x, y, rows, tokens, warps=4, stages=1 if is_wide or for_tokens else 2)
 
 
 def supports(content: Tensor, code: Tensor | None, query_columns: Tensor | None) -> bool:
@@ -105,6 +109,24 @@ def precision(content: Tensor) -> str:
     if content.dtype != torch.float32 or torch.get_float32_matmul_precision() != "highest":
         return "tf32"
     return "tf32x3"
+
+
+def constants(
+    cut: Blocks, channels: int, *, is_grid: bool, has_code: bool, precision: str
+) -> dict[str, Any]:
+    """What the kernels are compiled for."""
+    return {
+        "K": channels,
+        "KX": cut.x[0],
+        "KY": cut.y[0],
+        "BLOCK_R": cut.rows,
+        "BLOCK_M": cut.tokens,
+        "BLOCK_X": cut.x[1],
+        "BLOCK_Y": cut.y[1],
+        "IS_GRID": is_grid,
+        "HAS_CODE": has_code,
+        "PRECISION": precision,
+    }
 
 
 class _Call:
@@ -153,19 +175,14 @@ class _Call:
             stride,
         )
         self.side_stride = stride
-        self.constants: dict[str, Any] = {
-            "K": self.channels,
-            "KX": cut.x[0],
-            "KY": cut.y[0],
-            "BLOCK_R": cut.rows,
-            "BLOCK_M": cut.tokens,
-            "BLOCK_X": cut.x[1],
-            "BLOCK_Y": cut.y[1],
-            "IS_GRID": self.is_grid,
-            "HAS_CODE": self.has_code,
-            "PRECISION": precision(content),
-            "num_warps": cut.warps,
-        }
+        self.constants = constants(
+            cut,
+            self.channels,
+            is_grid=self.is_grid,
+            has_code=self.has_code,
+            precision=precision(content),
+        )
+        self.constants |= {"num_warps": cut.warps, "num_stages": cut.stages}
 
     def rest(self, content: Tensor) -> Tensor:
         """The second part of a matrix of content channels, in place."""
@@ -182,20 +199,16 @@ class _Call:
         return lines, math.ceil(self.lines / lines)
 
     def read_parts(self, parts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Room for (content, code or the content's rest, lines, columns) as each part reads them."""
-        new = self.content.new_empty
-        shape = {"dtype": torch.float32}
-        read = new(self.batch, parts, self.rows, self.channels, **shape)
-        side = (
-            new(self.batch, parts, self.rows, self.code, **shape)
-            if self.has_code
-            else self.rest(read)
-        )
+        """Room for what parts read: (content, code or the rest of content, lines, columns)."""
+        b, r = self.batch, self.rows
+        read = self._room(b, parts, r, self.channels)
+        side = self._room(b, parts, r, self.code) if self.has_code else self.rest(read)
         if not self.is_grid:
             return read, side, read, read
-        lines = new(self.batch, self.rows, self.lines, **shape)
-        columns = new(self.batch, parts, self.rows, self.width, **shape)
-        return read, side, lines, columns
+        return read, side, self._room(b, r, self.lines), self._room(b, parts, r, self.width)
+
+    def _room(self, *shape: int) -> Tensor:
+        return self.content.new_empty(shape, dtype=torch.float32)
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -203,7 +216,7 @@ class _Call:
 
     def empty(self) -> Tensor:
         """What stands for sums over positions where there are none."""
-        return self.content.new_empty(self.batch, self.rows, 0, dtype=torch.float32)
+        return self._room(self.batch, self.rows, 0)
 
 
 def _batch_stride(query: Tensor) -> int:
@@ -245,7 +258,7 @@ def forward(
     total = merged[..., -1:].clone()
     lse = peak * math.log(2) + total.squeeze(-1).log()
     total.masked_fill_(total == 0, 1.0)
-    tail = columns = call.empty()
+    tail, columns = call.empty(), call.empty()
     if call.has_code:
         tail = (side * fade).sum(1).div_(total)
     elif call.is_grid:
@@ -282,10 +295,10 @@ def backward(
     )  # fmt: skip
     d_tail = _sum(d_side) if call.has_code else d_lines if call.is_grid else call.empty()
     d_columns = _sum(d_columns) if call.is_grid else call.empty()
-    no_gradient = content.new_empty(0)
-    of_tokens = (no_gradient, no_gradient, no_gradient)
     if for_tokens:
         of_tokens = _backward_tokens(_Call(*arguments, for_tokens=True), rho, code, *grads)
+    else:
+        of_tokens = content.new_empty(0), content.new_empty(0), content.new_empty(0)
     return _sum(d_query), d_tail, d_columns, *of_tokens
 
 

@@ -24,7 +24,10 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="needs trito
 
 
 class Sizes(NamedTuple):
-    """Of a problem: a grid if it has columns, position codes if they have channels."""
+    """Of a problem: a grid if it has columns, position codes if they have channels.
+
+    One query serves all examples if it is shared.
+    """
 
     rows: int
     channels: int
@@ -33,21 +36,23 @@ class Sizes(NamedTuple):
     columns: int = 0
     code: int = 0
     batch: int = 2
-    queries: int = 2
+    is_shared: bool = False
 
 
 CASES = {
     "content": Sizes(rows=5, channels=4, tokens=77),
     "content in two blocks": Sizes(rows=3, channels=37, tokens=67),
     "content, blocks of rows, parts of tokens": Sizes(rows=67, channels=3, tokens=577),
-    "one query for all": Sizes(rows=7, channels=5, tokens=31, queries=1, batch=3),
+    "one query for all": Sizes(rows=7, channels=5, tokens=31, batch=3, is_shared=True),
     "code": Sizes(rows=5, channels=4, tokens=131, code=11, batch=3),
-    "code, one query for all": Sizes(rows=5, channels=4, tokens=67, code=17, queries=1),
-    "code, examples in groups": Sizes(rows=3, channels=4, tokens=577, code=3, batch=5, queries=1),
+    "code, one query for all": Sizes(rows=5, channels=4, tokens=67, code=17, is_shared=True),
+    "code, examples in groups": Sizes(
+        rows=3, channels=4, tokens=577, code=3, batch=5, is_shared=True
+    ),
     "grid": Sizes(rows=5, channels=4, lines=7, columns=11),
-    "grid, one query for all": Sizes(rows=5, channels=4, lines=3, columns=5, queries=1),
+    "grid, one query for all": Sizes(rows=5, channels=4, lines=3, columns=5, is_shared=True),
     "grid, blocks of columns": Sizes(rows=3, channels=4, lines=5, columns=71),
-    "grid, parts of lines": Sizes(rows=67, channels=6, lines=13, columns=37, batch=1, queries=1),
+    "grid, parts of lines": Sizes(rows=67, channels=6, lines=13, columns=37, batch=1),
     "grid, content fills its block": Sizes(rows=3, channels=16, lines=3, columns=5),
     "grid, content in two blocks": Sizes(rows=3, channels=36, lines=3, columns=5),
 }
@@ -56,7 +61,8 @@ CASES = {
 def problem(sizes, *, scale=1.0, dtype=torch.float64, empty=None):
     """Arguments of `attend` and its mask; the example `empty` has nothing to attend to."""
     torch.manual_seed(7)
-    rows, k, tokens, lines, columns, t, b, queries = sizes
+    rows, k, tokens, lines, columns, t, b, is_shared = sizes
+    queries = 1 if is_shared else b
     m = tokens or lines * columns
     keep = torch.rand(b, m) > 0.3
     if empty is not None:
@@ -186,14 +192,61 @@ def test_nothing_waits_for_the_device(channels):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.skipif(IS_INTERPRETED, reason="this is the interpreter")
-def test_the_interpreter_passes_all_that_a_gpu_would():
+def in_the_interpreter(*options):
+    """What pytest says of this file where the kernels are interpreted."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, *options],
         env=os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=550,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert f"{len(CASES) + 9} passed" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.skipif(IS_INTERPRETED, reason="this is the interpreter")
+def test_the_interpreter_passes_a_grid_and_codes():
+    assert "2 passed" in in_the_interpreter("-k", "softmax and columns or softmax and groups")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(IS_INTERPRETED, reason="this is the interpreter")
+def test_the_interpreter_passes_all_that_a_gpu_would():
+    assert f"{len(CASES) + 9} passed" in in_the_interpreter()
+
+
+# The interpreter takes what the compiler refuses, and knows no limits of a chip.
+@pytest.mark.slow
+@pytest.mark.skipif(IS_INTERPRETED, reason="nothing is compiled")
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(
+    ("channels", "code", "width"), [(6, 0, 224), (5, 33, 0), (67, 0, 56), (140, 0, 0)]
+)
+def test_the_kernels_compile_for_a_gpu_that_is_not_here(channels, code, width, capability):
+    from triton import compile
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from perceiver.attention.kernels import structured_kernels as kernels
+    from perceiver.attention.kernels.structured_triton import blocks, constants
+
+    for kernel in (
+        kernels.forward_kernel,
+        kernels.backward_rows_kernel,
+        kernels.backward_tokens_kernel,
+    ):
+        is_of_tokens = kernel is kernels.backward_tokens_kernel
+        cut = blocks(channels, code, width, for_tokens=is_of_tokens)
+        fixed = constants(cut, channels, is_grid=width > 0, has_code=code > 0, precision="tf32x3")
+        names = [name for name in kernel.arg_names if name not in fixed]
+        first_number = names.index("query_batch")
+        types = dict.fromkeys(names[:first_number], "*fp32")
+        types |= dict.fromkeys(names[first_number:], "i32")
+        types |= dict.fromkeys(fixed, "constexpr")
+        compiled = compile(
+            ASTSource(kernel, types, constexprs=fixed),
+            target=GPUTarget("cuda", capability, 32),
+            options={"num_warps": cut.warps, "num_stages": cut.stages},
+        )
+        assert compiled.metadata.shared <= 99 << 10, kernel  # the least of these chips has this
