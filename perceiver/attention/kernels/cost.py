@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -192,9 +193,17 @@ def times(work: Work) -> dict[str, float]:
     }
 
 
-def cheapest(work: Work, forms: list[str]) -> str:
-    """The fastest of some forms that is not too large, or the leanest if all are."""
-    by_time = sorted(forms, key=lambda form: TIMES[form](work))
+def cheapest(
+    work: Work, forms: list[str], times: Mapping[str, Callable[[Work], float]] = TIMES
+) -> str:
+    """The fastest of some forms that is not too large, or the leanest if all are.
+
+    Args:
+        work: the sizes.
+        forms: to choose from.
+        times: what each takes on the machine at hand.
+    """
+    by_time = sorted(forms, key=lambda form: times[form](work))
     for form in by_time:
         if _numbers(form, work) <= ROOMY:
             return form

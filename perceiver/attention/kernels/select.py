@@ -10,6 +10,7 @@ from torch import Tensor
 
 from perceiver.attention.context import Context
 from perceiver.attention.heads import Heads
+from perceiver.attention.kernels import roofline
 from perceiver.attention.kernels.cost import cheapest, work
 from perceiver.attention.local import LuongLocal
 from perceiver.attention.location import LocationAware
@@ -198,11 +199,14 @@ def _cheapest(request: Request) -> str:
     # Exported programs should run without this package; other devices' rates are not known.
     if query is None or context is None or torch.compiler.is_exporting():
         return "sdpa"
-    if request.device != "cpu" or isinstance(request.pattern, Causal):
+    if request.device not in ("cpu", "cuda") or isinstance(request.pattern, Causal):
         return "sdpa"
+    folding = [form for form in ("folded", "separable") if not OBSTACLES[form](request)]
+    sizes = work(query, context, request.heads)
+    if request.device == "cuda":
+        return cheapest(sizes, ["sdpa", *folding], roofline.TIMES)
     forms = ["sdpa"] if request.numbers > LARGE else ["sdpa", "dense"]
-    forms += [form for form in ("folded", "separable") if not OBSTACLES[form](request)]
-    return cheapest(work(query, context, request.heads), forms)
+    return cheapest(sizes, forms + folding)
 
 
 def select_kernel(kernel: str, request: Request) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from functools import partial
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from perceiver.attention import Attention
+from perceiver.attention.kernels import roofline
 from perceiver.attention.kernels.cost import ROOMY, cheapest, work
 from perceiver.models.blocks import AttentionBlock
 from perceiver.types import ByteArray, Segment
@@ -78,6 +80,33 @@ def test_a_form_that_would_fill_the_memory_is_passed_over():
         sizes.keys * sizes.projected < ROOMY < sizes.keys * (sizes.projected + 3 * sizes.channels)
     )
     assert cheapest(sizes, FORMS) == "separable"
+
+
+# On a GPU, whose rates are calculated: what saves most of the work, and what is a launch or two.
+@pytest.mark.parametrize("is_training", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("ImageNet, wide keys", "separable"),
+        ("ImageNet, eight heads", "sdpa"),
+        ("small image", "sdpa"),
+        ("bytes", "sdpa"),
+        ("decoder", "sdpa"),
+        ("a few tokens", "sdpa"),
+    ],
+)
+def test_on_a_gpu_only_what_promises_much_replaces_sdpa(name, form, is_training):
+    block, latents, inputs, _ = cross_attend(name)
+    with torch.set_grad_enabled(is_training):
+        sizes = work(latents, block.context(inputs), block.attention.heads)
+    assert cheapest(sizes, ["sdpa", "folded", "separable"], roofline.TIMES) == form
+
+
+def test_on_a_gpu_as_well_a_form_that_would_fill_the_memory_is_passed_over():
+    block, latents, inputs, _ = cross_attend("ImageNet, eight heads")
+    sizes = work(latents, block.context(inputs), block.attention.heads)
+    sizes = dataclasses.replace(sizes, batch=64)
+    assert cheapest(sizes, ["sdpa", "folded", "separable"], roofline.TIMES) == "separable"
 
 
 def test_exported_programs_use_no_operator_of_our_own():
