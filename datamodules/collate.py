@@ -94,8 +94,8 @@ class Collator:
                 batch.masks[name] = mask
             _check_finite(name, values, batch.ids)
             batch.inputs[name] = values
-        for flags, id in zip(() if self.allow_empty else zip(*here, strict=True), batch.ids):
-            if not any(flags):
+        for id, *flags in zip(batch.ids, *here, strict=True):
+            if not any(flags) and not self.allow_empty:
                 raise ValueError(
                     f"Example {id} has none of the modalities {list(self.fields)}: "
                     "remove it or give it at least one."
@@ -162,7 +162,7 @@ def _pad_lengths(rows: Sequence[Tensor], field: Field) -> tuple[Tensor, Tensor |
 
 
 def _pad_sizes(rows: Sequence[Tensor], field: Field) -> tuple[Tensor, Tensor | None]:
-    """Rows (c, height, width) → (b, c, highest, widest), zeros below and right of each, and mask."""
+    """Rows (c, height, width) → (b, c, highest, widest), zeros below and right, and the mask."""
     heights, widths = (torch.tensor([row.shape[axis] for row in rows]) for axis in (1, 2))
     height, width = field.padded_size(int(heights.max()), int(widths.max()))
     values = torch.zeros((len(rows), len(rows[0]), height, width), dtype=rows[0].dtype)

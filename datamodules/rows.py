@@ -73,7 +73,7 @@ class RowsSource(Source):
         return self.columns[modality].absent()
 
     def lengths(self, modality: str, kind: Kind | None) -> np.ndarray | None:
-        return None if kind is None else self.columns[modality].lengths(kind)
+        return self.columns[modality].lengths(kind)
 
     def fetch(self, indices: Sequence[int]) -> None:
         for column in self.columns.values():

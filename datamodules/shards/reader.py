@@ -97,7 +97,10 @@ class ShardReader:
         name = self.names[shard]
         try:
             if self._in_place or self.local is not None:
-                content = os.pread(self._handle(shard), size, start)
+                handle = self._handle(shard)
+                # What an index promises is no reason to set memory aside for it.
+                left = os.fstat(handle).st_size - start
+                content = os.pread(handle, size, start) if size <= left else b""
             else:
                 content = self._fetched.pop(place, None)
                 if content is None:
@@ -155,6 +158,6 @@ class ShardReader:
         for _, size, path in sorted(shards):
             if excess <= 0:
                 return
-            if path != kept and path.name in self.names:
+            if path != kept:
                 path.unlink(missing_ok=True)
                 excess -= size
