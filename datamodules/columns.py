@@ -109,7 +109,7 @@ class Files(Column):
         if name is None:
             return None
         path = self.root / str(name)
-        if refusal := self._refusal(str(name), is_link=path.is_symlink()):
+        if not self.outside and (refusal := self._refusal(str(name), is_link=path.is_symlink())):
             raise ValueError(refusal)
         return path
 
