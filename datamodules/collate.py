@@ -48,6 +48,11 @@ class Field:
     pad_multiple: int = 1
     max_length: int | None = None
 
+    @property
+    def has_one_shape(self) -> bool:
+        """Whether all examples have the same shape."""
+        return not (self.is_ragged or self.has_own_size)
+
     def padded_length(self, length: int) -> int:
         """The length of a batch whose longest example has `length` elements."""
         return _round_up(length, self.pad_multiple, self.max_length)
