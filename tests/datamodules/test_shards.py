@@ -390,3 +390,16 @@ def test_a_shard_that_is_cut_short_or_lost_is_named(strange, tmp_path):
 def test_what_is_no_index_is_refused(strange):
     with pytest.raises(ValueError, match=r"val\.parquet is no index of shards"):
         shards(strange("val.parquet", lambda raw: raw[:50])).setup()
+
+
+def test_the_packing_command_composes_for_every_data_set_and_lists_its_options():
+    from pathlib import Path
+
+    from hydra import compose, initialize_config_dir
+
+    conf = Path(__file__).parents[2] / "conf"
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        for name in ("fsdd", "manifest", "digits"):
+            config = compose("pack", [f"data={name}", "out=somewhere", "shard_mib=1"])
+            assert (config.out, config.shard_mib, config.decoded) == ("somewhere", 1, False)
+            assert "_target_" in config.data
