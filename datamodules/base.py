@@ -38,6 +38,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         num_classes: expected number of classes; None = as many as the data has.
         num_workers: loader processes, in each process.
         pin_memory: copy batches to page-locked memory (faster transfer to a GPU).
+        prefetch: batches that each worker reads ahead.
         bucket_batches: batches of similar lengths are made within windows of this many; 0 = any
             lengths share a batch. A large window pads little and shuffles little.
         seed: of the order and of what training draws anew every epoch.
@@ -80,6 +81,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         num_classes: int | None = None,
         num_workers: int = 0,
         pin_memory: bool = False,
+        prefetch: int = 2,
         bucket_batches: int = 0,
         seed: int = 0,
         split_seed: int = 0,
@@ -107,6 +109,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         self.class_names: list[str] = []
         self.num_workers = num_workers
         self.pin_memory = pin_memory
+        self.prefetch = prefetch
         self.bucket_batches = bucket_batches
         self.seed = seed
         self.split_seed = split_seed
@@ -303,6 +306,7 @@ class MultimodalDataModule(pl.LightningDataModule):
             ),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            prefetch_factor=self.prefetch if self.num_workers > 0 else None,
             pin_memory=self.pin_memory,
         )
 

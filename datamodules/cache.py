@@ -1,18 +1,27 @@
-"""Keeping the examples of a source decoded in memory."""
+"""Keeping the examples of a source decoded: in memory, or in a folder that the next run finds."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from datamodules.broken import BrokenExamples
 from datamodules.readers import Cell, Kind
 from datamodules.splits import Source, decode
+
+_AT_ONCE = 256  # examples that are decoded ahead of being put away
 
 
 class CachedSource(Source):
@@ -24,40 +33,91 @@ class CachedSource(Source):
         source: gives the cells.
         kinds: modality → what decodes them.
         broken: where to report what cannot be decoded; None = raise.
+        folder: keep tensors in files there, mapped into memory; a source of the same cells and
+            options finds them again, in this run or another. None = in memory.
 
     Raises:
         ValueError: a cell cannot be decoded, or too many cannot.
     """
 
     def __init__(
-        self, source: Source, *, kinds: Mapping[str, Kind], broken: BrokenExamples | None = None
+        self,
+        source: Source,
+        *,
+        kinds: Mapping[str, Kind],
+        broken: BrokenExamples | None = None,
+        folder: Path | None = None,
     ) -> None:
         super().__init__(targets=source.targets, ids=source.ids)
         self.source = source
         self.kinds = {name: kind for name, kind in kinds.items() if kind.is_costly}
         self.missing = {name: source.absent(name) for name in kinds}
-        self.decoded: dict[str, _Fixed | _Ragged] = {}
+        self.broken = broken
+        self.decoded: dict[str, Store] = {}
+        if folder is None:
+            self._fill(None)
+        else:
+            self._find(folder)
+        self.missing |= {name: ~store.held for name, store in self.decoded.items()}
+
+    def _find(self, folder: Path) -> None:
+        """Opens the stores of these very cells, after filling them where they are not there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        place = folder / self._fingerprint()
+        with FileLock(place.with_suffix(".lock")):  # one process decodes, the others wait
+            if not place.is_dir():
+                part = Path(tempfile.mkdtemp(dir=folder, prefix=f"{place.name}-"))
+                try:
+                    self._fill(part)
+                    part.rename(place)
+                except BaseException:
+                    shutil.rmtree(part, ignore_errors=True)
+                    raise
+        self.decoded = {name: Store.open(place / name) for name in self.kinds}
+        for name, store in self.decoded.items():  # broken ones are few, and are to be reported
+            for index in np.flatnonzero(~store.held & ~self.missing[name]):
+                self._decode(name, int(index), self.source.cells(int(index)))
+
+    def _fingerprint(self) -> str:
+        """Of everything that the tensors depend on: options, names, sizes and times of files."""
+        options = {name: [type(k).__name__, asdict(k)] for name, k in sorted(self.kinds.items())}
+        digest = hashlib.sha256(json.dumps(options).encode())
+        for index in range(len(self)):
+            cells = self.source.cells(index)
+            for name in sorted(self.kinds):
+                digest.update(_identity(cells.get(name)))
+        return digest.hexdigest()[:24]
+
+    def _fill(self, folder: Path | None) -> None:
+        count = len(self)
+        stores = {
+            name: Store(count, kind.field().has_one_shape, folder and folder / name)
+            for name, kind in self.kinds.items()
+        }
+        for index, inputs in enumerate(self._all()):
+            for name, value in inputs.items():
+                stores[name].put(index, value)
+        for store in stores.values():
+            store.close()
+        self.decoded = stores
+
+    def _all(self) -> Iterator[dict[str, Tensor | None]]:
+        """The tensors of all examples, in order."""
 
         def read(index: int) -> dict[str, Tensor | None]:
-            cells = source.cells(index)
-            return {
-                name: decode(cells[name], name=name, kind=kind, id=self.ids[index], broken=broken)
-                for name, kind in self.kinds.items()
-            }
+            cells = self.source.cells(index)
+            return {name: self._decode(name, index, cells) for name in self.kinds}
 
-        stores = {
-            name: (_Ragged if field.is_ragged or field.has_own_size else _Fixed)(len(source))
-            for name, field in ((name, kind.field()) for name, kind in self.kinds.items())
-        }
         # Threads: decoders work outside Python's lock.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for index, inputs in enumerate(pool.map(read, range(len(source)))):
-                for name, value in inputs.items():
-                    stores[name].put(index, value)
-        for name, store in stores.items():
-            store.close()
-            self.decoded[name] = store
-            self.missing[name] = ~store.held
+            for first in range(0, len(self), _AT_ONCE):
+                rows = range(first, min(first + _AT_ONCE, len(self)))
+                self.source.fetch(rows)
+                yield from pool.map(read, rows)
+
+    def _decode(self, name: str, index: int, cells: Mapping[str, Cell]) -> Tensor | None:
+        cell, id = cells.get(name), self.ids[index]
+        return decode(cell, name=name, kind=self.kinds[name], id=id, broken=self.broken)
 
     def cells(self, index: int) -> dict[str, Cell]:
         cells = self.source.cells(index) if len(self.decoded) < len(self.missing) else {}
@@ -70,7 +130,7 @@ class CachedSource(Source):
         store = self.decoded.get(modality)
         if store is None:
             return self.source.lengths(modality, kind)
-        return store.lengths() if isinstance(store, _Ragged) else None
+        return None if store.has_one_shape else np.diff(store.starts)
 
 
 def decoded_bytes(sources: Sequence[Source], kinds: Mapping[str, Kind]) -> int:
@@ -79,57 +139,96 @@ def decoded_bytes(sources: Sequence[Source], kinds: Mapping[str, Kind]) -> int:
     return cell * sum(map(len, sources))
 
 
-class _Fixed:
-    """Tensors of one shape, in one."""
-
-    def __init__(self, count: int) -> None:
-        self.held = np.zeros(count, dtype=bool)
-        self.values: Tensor | None = None
-
-    def put(self, index: int, value: Tensor | None) -> None:
-        if value is None:
-            return
-        if self.values is None:
-            self.values = torch.zeros((len(self.held), *value.shape), dtype=value.dtype)
-        self.values[index] = value
-        self.held[index] = True
-
-    def close(self) -> None:
-        pass
-
-    def get(self, index: int) -> Tensor | None:
-        return self.values[index] if self.values is not None and self.held[index] else None
+def _identity(cell: Cell) -> bytes:
+    if isinstance(cell, Path):
+        try:
+            status = cell.stat()
+        except OSError:
+            return f"{cell} lost".encode()
+        return f"{cell.absolute()} {status.st_size} {status.st_mtime_ns}".encode()
+    if isinstance(cell, str):
+        cell = cell.encode()
+    if isinstance(cell, bytes):
+        return hashlib.sha256(cell).digest()
+    return b"-" if cell is None else hashlib.sha256(np.asarray(cell).tobytes()).digest()
 
 
-class _Ragged:
-    """Tensors of several shapes, end to end."""
+class Store:
+    """Tensors end to end, of one type; any of them may be missing.
 
-    def __init__(self, count: int) -> None:
+    Args:
+        count: how many.
+        has_one_shape: whether all have the same.
+        folder: to write them to; None = keep them in memory.
+    """
+
+    def __init__(self, count: int, has_one_shape: bool, folder: Path | None = None) -> None:
+        self.has_one_shape = has_one_shape
         self.held = np.zeros(count, dtype=bool)
         self.starts = np.zeros(count + 1, dtype=np.int64)
         self.shapes: np.ndarray | None = None  # (count, axes)
-        self.parts: list[Tensor] = []
         self.values: Tensor | None = None
+        self.folder = folder
+        self._parts: list[Tensor] = []
+        if folder is not None:
+            folder.mkdir()
+            self._file = (folder / "values.bin").open("wb")
 
     def put(self, index: int, value: Tensor | None) -> None:
-        self.held[index] = value is not None
-        self.starts[index + 1] = self.starts[index] + (0 if value is None else value.numel())
-        if value is not None:
-            self.parts.append(value.flatten())
-            if self.shapes is None:
-                self.shapes = np.zeros((len(self.held), value.ndim), dtype=np.int32)
-            self.shapes[index] = value.shape
+        """Adds the next one; `index` only ever grows."""
+        self.starts[index + 1] = self.starts[index]
+        if value is None:
+            return
+        if self.shapes is None:
+            self.shapes = np.zeros((len(self.held), value.ndim), dtype=np.int64)
+            self.dtype = value.dtype
+            if self.has_one_shape and self.folder is None:  # never twice in memory
+                self.values = torch.empty(len(self.held) * value.numel(), dtype=value.dtype)
+        start, stop = int(self.starts[index]), int(self.starts[index]) + value.numel()
+        if self.folder is not None:
+            self._file.write(value.contiguous().numpy())
+        elif self.values is not None:
+            self.values[start:stop] = value.flatten()
+        else:
+            self._parts.append(value.flatten())
+        self.held[index], self.starts[index + 1] = True, stop
+        self.shapes[index] = value.shape
 
     def close(self) -> None:
-        self.values = torch.cat(self.parts) if self.parts else None
-        self.parts = []
+        """No more will come."""
+        if self.folder is not None:
+            self._file.close()
+            if self.shapes is not None:
+                np.save(self.folder / "shapes.npy", self.shapes)
+                np.save(self.folder / "held.npy", self.held)
+                np.save(self.folder / "starts.npy", self.starts)
+            told = {
+                "count": len(self.held),
+                "has_one_shape": self.has_one_shape,
+                "dtype": None if self.shapes is None else str(self.dtype).removeprefix("torch."),
+            }
+            (self.folder / "store.json").write_text(json.dumps(told), encoding="utf-8")
+        elif self._parts:
+            self.values, self._parts = torch.cat(self._parts), []
+
+    @classmethod
+    def open(cls, folder: Path) -> Store:
+        """What was closed there; its values are read from the disk as they are asked for."""
+        told = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+        store = cls(told["count"], told["has_one_shape"])
+        if told["dtype"] is not None:
+            store.shapes, store.held, store.starts = (
+                np.load(folder / f"{name}.npy", allow_pickle=False)
+                for name in ("shapes", "held", "starts")
+            )
+            path, size = folder / "values.bin", int(store.starts[-1])
+            dtype = getattr(torch, told["dtype"])
+            store.values = torch.from_file(str(path), shared=False, size=size, dtype=dtype)
+        return store
 
     def get(self, index: int) -> Tensor | None:
+        """The tensor, which shares the store's memory; None where there is none."""
         if self.values is None or self.shapes is None or not self.held[index]:
             return None
-        flat = self.values[self.starts[index] : self.starts[index + 1]]
-        return flat.view(*self.shapes[index].tolist())
-
-    def lengths(self) -> np.ndarray:
-        """Samples of a sound, pixels of an image."""
-        return np.zeros(len(self.held)) if self.shapes is None else self.shapes[:, -2:].prod(axis=1)
+        values = self.values[self.starts[index] : self.starts[index + 1]]
+        return values.view(tuple(self.shapes[index].tolist()))

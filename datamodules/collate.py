@@ -52,6 +52,11 @@ class Field:
     pad_multiple: int = 1
     max_length: int | None = None
 
+    @property
+    def has_one_shape(self) -> bool:
+        """Whether all examples have the same shape."""
+        return not (self.is_ragged or self.has_own_size)
+
     def padded_length(self, length: int) -> int:
         """The length of a batch whose longest example has `length` elements."""
         return _round_up(length, self.pad_multiple, self.max_length)
@@ -109,7 +114,7 @@ class Collator:
                 batch.masks[name] = mask
             _check_finite(name, values, batch.ids)
             batch.inputs[name] = values
-        for flags, id in zip(zip(*here, strict=True), batch.ids, strict=True):
+        for id, *flags in zip(batch.ids, *here, strict=True):
             if not any(flags) and not self.allow_empty:
                 raise ValueError(
                     f"Example {id} has none of the modalities {list(self.fields)}: "
@@ -183,7 +188,7 @@ def _pad_lengths(rows: Sequence[Tensor], field: Field) -> tuple[Tensor, Tensor |
 
 
 def _pad_sizes(rows: Sequence[Tensor], field: Field) -> tuple[Tensor, Tensor | None]:
-    """Rows (c, height, width) → (b, c, highest, widest), zeros below and right of each, and mask."""
+    """Rows (c, height, width) → (b, c, highest, widest), zeros below and right, and the mask."""
     heights, widths = (torch.tensor([row.shape[axis] for row in rows]) for axis in (1, 2))
     height, width = field.padded_size(int(heights.max()), int(widths.max()))
     values = torch.zeros((len(rows), len(rows[0]), height, width), dtype=rows[0].dtype)

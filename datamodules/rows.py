@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ class RowsSource(Source):
         return self.columns[modality].absent()
 
     def lengths(self, modality: str, kind: Kind | None) -> np.ndarray | None:
-        return None if kind is None else self.columns[modality].lengths(kind)
+        return self.columns[modality].lengths(kind)
 
     def fetch(self, indices: Sequence[int]) -> None:
         for column in self.columns.values():
@@ -89,15 +90,20 @@ class RowsDataModule(MultimodalDataModule):
     Args:
         cache_gib: keep pictures and sound decoded in memory if they take less than this, in GiB,
             and training does not take other parts of them every time.
+        cache_dir: folder to keep them in where they take more; this and later runs then decode
+            nothing. None = decode them every time.
         **common: options of `MultimodalDataModule`, which refuses unknown ones.
     """
 
     val_share = 0.1  # of train, or of all where test is held out as well; options of most layouts
     test_share = 0.2
 
-    def __init__(self, *, cache_gib: float = 1.0, **common: Any) -> None:
+    def __init__(
+        self, *, cache_gib: float = 1.0, cache_dir: str | None = None, **common: Any
+    ) -> None:
         super().__init__(**common)
         self.cache_gib = cache_gib
+        self.cache_dir = Path(cache_dir) if cache_dir else None
 
     @abstractmethod
     def rows(self) -> Rows:
@@ -127,10 +133,14 @@ class RowsDataModule(MultimodalDataModule):
     def prepare(self, sources: dict[str, Source], kinds: Mapping[str, Kind]) -> dict[str, Source]:
         size = decoded_bytes(list(sources.values()), kinds)
         drawn = any(kind.draws and kind.is_costly for kind in kinds.values())
-        if drawn or not 0 < size < self.cache_gib * 2**30:
+        fits = size < self.cache_gib * 2**30
+        if drawn or not size or not (fits or self.cache_dir):
             return sources
+        folder = None if fits else self.cache_dir
+        if folder:
+            self.notes.append(f"decoded examples are kept in {folder}, {size / 2**30:.2g} GiB")
         return {
-            split: CachedSource(source, kinds=kinds, broken=self.broken)
+            split: CachedSource(source, kinds=kinds, broken=self.broken, folder=folder)
             for split, source in sources.items()
         }
 

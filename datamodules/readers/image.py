@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from datamodules.collate import Field
@@ -21,6 +21,17 @@ from datamodules.readers.kind import Cell, Kind, sample, span
 
 _SAMPLE = 64  # files whose headers are looked at
 _LARGEST = 64  # side in pixels of what `fit` chooses for larger pictures
+_ORIENTATION = 0x0112  # EXIF: how the camera was held
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = {_TURNS[number] for number in (5, 6, 7, 8)}
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -135,24 +146,35 @@ def read_image(source: Path | bytes, options: ImageOptions, *, where: str = "") 
     try:
         with Image.open(source if isinstance(source, Path) else BytesIO(source)) as file:
             _refuse_bombs(file)
-            image = _convert(ImageOps.exif_transpose(file), _MODES[options.channels])
+            turn = _turn(file)
+            size = file.size if turn not in _SIDEWAYS else file.size[::-1]
+            height, width = options.scaled(size[1], size[0])
+            scaled = (width, height) if turn not in _SIDEWAYS else (height, width)
+            box = None
+            if options.resize not in (False, "keep") and file.size != scaled:
+                # A JPEG decodes at half, a quarter … of its size in a fraction of the time.
+                drafted = file.draft(None, (2 * scaled[0], 2 * scaled[1]))
+                box = drafted and drafted[1]
+            image = _convert(file, _MODES[options.channels])
     except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError) as error:
         what = str(error) if _num_bytes(source) else "the file has zero bytes"
         if isinstance(error, FileNotFoundError):
             what = "there is no such file"
         raise ValueError(f"Cannot read the image {name}: {what}. Replace or remove it.") from error
-    height, width = options.scaled(image.height, image.width)
-    if image.size != (width, height) and options.resize != "keep":
-        if not options.resize:
-            raise ValueError(
-                f"The image {name} is {image.height}×{image.width} pixels (height × width), "
-                f"data.image.size is [{height},{width}]: set data.image.resize=true to scale files "
-                f"or data.image.size=[{image.height},{image.width}]."
-            )
-        fit = ImageOps.fit if options.resize == "crop" else Image.Image.resize
-        image = fit(image, (width, height), Image.Resampling.BILINEAR)
-    pixels = torch.from_numpy(np.array(image))
-    return pixels.reshape(image.height, image.width, options.channels).permute(2, 0, 1).contiguous()
+    if size != (width, height) and not options.resize:
+        raise ValueError(
+            f"The image {name} is {size[1]}×{size[0]} pixels (height × width), "
+            f"data.image.size is [{height},{width}]: set data.image.resize=true to scale files "
+            f"or data.image.size=[{size[1]},{size[0]}]."
+        )
+    if image.size != scaled and options.resize == "crop":
+        image = ImageOps.fit(image, scaled, Image.Resampling.BILINEAR)
+    elif image.size != scaled and options.resize != "keep":
+        image = image.resize(scaled, Image.Resampling.BILINEAR, box=box)
+    if turn is not None:
+        image = image.transpose(turn)
+    pixels = np.asarray(image).reshape(image.height, image.width, options.channels)
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 def refuse_other_shape(options: ImageOptions, shape: Sequence[int], *, of: str) -> None:
@@ -180,7 +202,17 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
         image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
     if image.mode == "P":
         image = image.convert("RGBA")
-    return image.convert(mode)
+    if image.mode != mode:
+        return image.convert(mode)
+    image.load()
+    return image
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How to turn the picture so that it stands as its camera saw it."""
+    if image.format == "JPEG" and "exif" not in image.info:
+        return None
+    return _TURNS.get(image.getexif().get(_ORIENTATION))
 
 
 def _refuse_bombs(image: Image.Image) -> None:
@@ -214,8 +246,8 @@ def _header(cell: Cell) -> tuple[tuple[int, int], str] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(cell if isinstance(cell, Path) else BytesIO(cell)) as file:
-                turned = file.getexif().get(0x0112, 1) >= 5  # on its side, by its camera
-                size = (file.width, file.height) if turned else (file.height, file.width)
-                return size, file.mode
+                turn = _turn(file)
+                width, height = file.size if turn not in _SIDEWAYS else file.size[::-1]
+                return (height, width), file.mode
     except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError):
         return None

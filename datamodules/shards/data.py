@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tokenize
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from datamodules.base import plain
 from datamodules.columns import Column
 from datamodules.manifest import TARGETS
 from datamodules.readers import KINDS, Cell, Kind, kind_of
@@ -80,7 +84,7 @@ class MemberColumn(Column):
     def blocks(self) -> np.ndarray:
         return self.members.index.shard[self.rows]
 
-    def lengths(self, kind: Kind) -> np.ndarray | None:
+    def lengths(self, kind: Kind | None) -> np.ndarray | None:
         lengths = self.members.index.length[self.name][self.rows]
         return lengths.astype(float) if lengths.any() else None
 
@@ -135,6 +139,10 @@ class ShardsDataModule(RowsDataModule):
         local_gib: float = 10.0,
         **common: Any,
     ) -> None:
+        # What is None is as the shards say, once they are looked at.
+        for kind in set(KINDS) & set(common):
+            options = common[kind] or {}
+            common[kind] = {name: value for name, value in options.items() if value is not None}
         super().__init__(**common)
         if not root:
             raise ValueError("data=shards needs data.root=DIR_OR_URL, which holds dataset.json")
@@ -146,7 +154,10 @@ class ShardsDataModule(RowsDataModule):
         self.shuffle_window, self.local, self.local_gib = shuffle_window, local, local_gib
 
     def inferred(self) -> dict[str, Any]:
-        return super().inferred() | {"targets": self.targets_option}
+        """Every option as the shards say, so that a checkpoint needs no shards to predict."""
+        found = super().inferred()
+        kinds = {name: plain(asdict(kind)) for name, kind in self.kinds.items()}
+        return found | kinds | {"targets": self.targets_option}
 
     def rows(self) -> Rows:
         """Raises FileNotFoundError without shards, ValueError for some that make no sense."""
@@ -167,7 +178,8 @@ class ShardsDataModule(RowsDataModule):
                 f"{', '.join(lost)}: choose 'modality@model.adapters=[…]' or pack others."
             )
         self.modalities = self._choose(self.modalities or told.modalities)
-        members = {split: self._members(split) for split in SPLITS}
+        raw = {split: read_file(self.root, f"{split}.parquet") for split in SPLITS}
+        members = {split: self._members(split, raw[split], self._near(raw)) for split in SPLITS}
         counts = [len(part.index.ids) for part in members.values()]
         columns = {
             name: Joined(
@@ -183,22 +195,20 @@ class ShardsDataModule(RowsDataModule):
             classes=told.classes,
         )
 
-    def _members(self, split: str) -> Members:
-        name = f"{split}.parquet"
-        raw = read_file(self.root, name)
-        index = Index.from_parquet(raw, self.description.modalities, where=f"{self.root}/{name}")
+    def _near(self, indices: Mapping[str, bytes]) -> str | None:
+        """The folder that shards are kept in; another data set's may have the same names."""
+        if not self.local:
+            return None
+        content = (self.root.encode(), self.description.to_json(), *indices.values())
+        return str(Path(self.local) / sha256(b"".join(content)).hexdigest()[:16])
+
+    def _members(self, split: str, raw: bytes, local: str | None) -> Members:
+        where = f"{self.root}/{split}.parquet"
+        index = Index.from_parquet(raw, self.description.modalities, where=where)
         shards = self.description.shards.get(split, [])
-        starts, sizes = index.start.values(), index.size.values()
-        reach = [int(index.shard.max(initial=-1)), -int(index.shard.min(initial=0))]
-        if reach[0] >= len(shards) or reach[1] > 0 or any((size < 0).any() for size in sizes):
-            raise ValueError(
-                f"{self.root}/{name} does not fit {DESCRIPTION}: pack the shards again."
-            )
-        del starts
-        local = None
-        if self.local:  # another data set's shards may have the same names
-            key = sha256(self.root.encode() + self.description.to_json() + raw).hexdigest()[:16]
-            local = str(Path(self.local) / key)
+        fits = ((index.shard >= 0) & (index.shard < len(shards))).all()
+        if not fits or any((size < 0).any() for size in index.size.values()):
+            raise ValueError(f"{where} does not fit {DESCRIPTION}: pack them again.")
         reader = ShardReader(self.root, shards, local=local, local_gib=self.local_gib)
         return Members(index, reader, self.modalities)
 
@@ -216,12 +226,10 @@ class ShardsDataModule(RowsDataModule):
         return [classes[index] for index in joined]
 
     def _fit_kinds(self, train: RowsSource) -> None:
-        """The options that are open, as the shards say; the files are not looked at."""
+        """The options that are left open are as the shards say; cells are not looked at."""
         for name in {kind_of(modality) for modality in self.modalities}:
-            if not self._open(name):
-                continue
             told = self.description.kinds.get(name, {})
-            given = {n: v for n, v in self.given.get(name, {}).items() if v is not None}
+            given = self.given.get(name, {})
             if told.get("tokenizer") and "tokenizer" not in given:
                 raise ValueError(
                     f"The {name} in {self.root} was read with the tokenizer "
@@ -239,8 +247,6 @@ def load_array(content: bytes, *, where: str) -> np.ndarray:
     Raises:
         ValueError: it does not, or is cut short.
     """
-    from io import BytesIO
-
     file = BytesIO(content)
     try:
         version = np.lib.format.read_magic(file)
@@ -248,7 +254,7 @@ def load_array(content: bytes, *, where: str) -> np.ndarray:
         if read is None:
             raise ValueError(f"version {version} of the format")
         shape, is_fortran, dtype = read(file)
-    except (ValueError, TypeError, SyntaxError) as error:
+    except (ValueError, TypeError, SyntaxError, tokenize.TokenError) as error:
         raise ValueError(f"The {where} is no array: {error}.") from error
     size = len(content) - file.tell()
     if dtype.hasobject or is_fortran or int(np.prod(shape, dtype=object)) * dtype.itemsize != size:

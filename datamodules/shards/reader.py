@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import fsspec
@@ -44,6 +45,7 @@ class ShardReader:
         self._files: Any = None
         self._handles: OrderedDict[int, int] = OrderedDict()
         self._fetched: dict[Place, bytes] = {}
+        self._lock = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("root", "names", "local", "local_bytes")
@@ -97,7 +99,11 @@ class ShardReader:
         name = self.names[shard]
         try:
             if self._in_place or self.local is not None:
-                content = os.pread(self._handle(shard), size, start)
+                with self._lock:  # or another thread may close the file to open one more
+                    handle = self._handle(shard)
+                    # What an index promises is no reason to set memory aside for it.
+                    left = os.fstat(handle).st_size - start
+                    content = os.pread(handle, size, start) if size <= left else b""
             else:
                 content = self._fetched.pop(place, None)
                 if content is None:
@@ -155,6 +161,6 @@ class ShardReader:
         for _, size, path in sorted(shards):
             if excess <= 0:
                 return
-            if path != kept and path.name in self.names:
+            if path != kept:
                 path.unlink(missing_ok=True)
                 excess -= size

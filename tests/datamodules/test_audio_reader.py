@@ -180,3 +180,24 @@ def test_rate_and_length_are_fitted_to_the_files(tmp_path, files, expected):
     cells += [tmp_path / "broken.wav", tmp_path / "none.wav", None]
     found = AudioOptions.fit({"sample_rate": None, "max_seconds": None}, [cells])
     assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("content", [False, True])
+def test_sixteen_bit_wav_is_what_libsndfile_reads(tmp_path, channels, content):
+    path = tmp_path / "a.wav"
+    samples = np.random.default_rng(0).integers(-(2**15), 2**15, (701, channels), dtype=np.int16)
+    soundfile.write(path, samples, 8000)
+    theirs = soundfile.read(path, dtype="float32", always_2d=True)[0].mean(axis=1)
+    ours = read_audio(path.read_bytes() if content else path, OPTIONS)
+    torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=0, atol=1e-7)
+
+
+def test_a_rate_that_no_sound_has_is_not_resampled(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(101), 8000)
+    raw = bytearray(path.read_bytes())
+    raw[24:28] = (2**31 - 1).to_bytes(4, "little")
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match=r"a\.wav of 2,147,483,647 samples a second cannot be"):
+        read_audio(path, OPTIONS)

@@ -1,14 +1,18 @@
 """CachedSource: what is kept decoded is what would be decoded each time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 from PIL import Image
 
+from datamodules.broken import BrokenExamples
 from datamodules.cache import CachedSource, decoded_bytes
 from datamodules.columns import Files, Numbers, Values
 from datamodules.readers import KINDS
+from datamodules.readers.image import ImageOptions
 from datamodules.rows import RowsSource
 
 
@@ -59,3 +63,96 @@ def test_size_in_memory_is_bytes_for_pixels_and_floats_for_samples(source):
     assert decoded_bytes([source], {"image": image}) == 11 * 3 * 13 * 11
     assert decoded_bytes([source, source], {"audio": audio}) == 22 * 4000 * 4
     assert decoded_bytes([source], {"text": KINDS["text"](max_length=9)}) == 0
+
+
+class Counting(ImageOptions):
+    """Counts what it decodes."""
+
+    seen: list = []  # noqa: RUF012
+
+    def decode(self, cell, *, where):
+        self.seen.append(where)
+        return super().decode(cell, where=where)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A function that makes the source of five pictures, one of them absent."""
+    names = []
+    for number in range(5):
+        pixels = np.full((3, 2 + number, 3), 40 * number, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        names.append(f"{number}.png" if number != 2 else None)
+
+    def make():
+        files = Files(names, root=tmp_path)
+        return RowsSource({"image": files}, targets=[0] * 5, ids=[f"row {n}" for n in range(5)])
+
+    return make
+
+
+@pytest.mark.parametrize("resize", [True, "fit"])
+def test_a_folder_keeps_tensors_for_the_next_run(pictures, tmp_path, resize):
+    Counting.seen.clear()
+    kinds = {"image": Counting(channels=3, size=(3, 5), resize=resize)}
+    first = CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+    assert len(Counting.seen) == 4
+    second = CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+    assert len(Counting.seen) == 4, "nothing is decoded again"
+    for index in range(5):
+        cell = pictures().cells(index)["image"]
+        for source in (first, second, CachedSource(pictures(), kinds=kinds)):
+            found = source.cells(index)["image"]
+            if cell is None:
+                assert found is None
+            else:
+                assert torch.equal(found, kinds["image"].decode(cell, where=""))
+    assert second.absent("image").tolist() == [False, False, True, False, False]
+    lengths = second.lengths("image", kinds["image"])
+    assert (lengths is None) == (resize is True)
+    # 3 × 2 pixels, 3 × 3, none, 3 × 5, and 3 × 6 that is scaled to fit.
+    assert resize is True or (lengths // 3).tolist() == [6, 9, 0, 15, 10]
+
+
+def test_other_files_or_options_are_decoded_anew(pictures, tmp_path):
+    folder = tmp_path / "kept"
+    kind = ImageOptions(channels=3, size=(3, 5), resize=True)
+    CachedSource(pictures(), kinds={"image": kind}, folder=folder)
+    assert len(list(folder.glob("*/"))) == 1
+    CachedSource(pictures(), kinds={"image": replace(kind, channels=1)}, folder=folder)
+    Image.fromarray(np.full((3, 5, 3), 7, np.uint8)).save(tmp_path / "1.png")
+    changed = CachedSource(pictures(), kinds={"image": kind}, folder=folder)
+    assert (changed.cells(1)["image"] == 7).all()
+    assert sum(path.is_dir() for path in folder.iterdir()) == 3
+
+
+def test_broken_files_are_reported_by_every_run_that_finds_the_folder(pictures, tmp_path):
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    kinds = {"image": ImageOptions(channels=3, size=(3, 5), resize=True)}
+    for _ in range(2):
+        broken = BrokenExamples(budget=0.5, total=5)
+        source = CachedSource(pictures(), kinds=kinds, broken=broken, folder=tmp_path / "kept")
+        assert [row["id"] for row in broken.rows()] == ["row 3"]
+        assert source.absent("image").tolist() == [False, False, True, True, False]
+    with pytest.raises(ValueError, match=r"Cannot read the image .*3\.png"):
+        CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+
+
+def test_a_fill_that_fails_leaves_nothing_behind(pictures, tmp_path):
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    kinds = {"image": ImageOptions(channels=3, size=(3, 5), resize=True)}
+    with pytest.raises(ValueError, match=r"3\.png"):
+        CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+    assert not [path for path in (tmp_path / "kept").iterdir() if path.is_dir()]
+
+
+def test_what_memory_does_not_hold_goes_to_the_folder(make_data, photographs, tmp_path):
+    options = {"root": str(photographs), "modalities": ["image"], "image": {"size": [32, 32]}}
+    plain = make_data("image_folder", **options)
+    kept = make_data(
+        "image_folder", **options, cache_gib=1e-9, cache_dir=str(tmp_path / "kept"), num_workers=1
+    )
+    for one, other in zip(plain.train_dataloader(), kept.train_dataloader(), strict=True):
+        assert torch.equal(one.inputs["image"], other.inputs["image"])
+    assert any("kept" in line and "GiB" in line for line in kept.summary())
+    assert any((tmp_path / "kept").glob("*/image/values.bin"))

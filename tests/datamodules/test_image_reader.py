@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from datamodules.readers.image import ImageOptions, read_image
 
@@ -161,3 +161,35 @@ def test_the_size_of_a_picture_on_its_side_is_that_of_the_picture_upright(tmp_pa
     exif[0x0112] = 6
     Image.fromarray(grid(height=5, width=3)).save(tmp_path / "a.jpg", exif=exif)
     assert ImageOptions.fit({}, [[tmp_path / "a.jpg"]])["size"] == (3, 5)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_scaled_as_if_it_had_been_decoded_whole(tmp_path, orientation):
+    rows, columns = np.mgrid[0:301, 0:403]
+    waves = 127 + 100 * np.sin(rows / 31) * np.cos(columns / 47)
+    image = Image.fromarray(np.stack([waves, 255 - waves, waves / 2], -1).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a.jpg", quality=95, exif=exif)
+    size = (31, 40) if orientation == 1 else (40, 31)
+    ours = read_image(tmp_path / "a.jpg", ImageOptions(channels=3, size=size, resize=True))
+    with Image.open(tmp_path / "a.jpg") as file:
+        whole = ImageOps.exif_transpose(file).resize(size[::-1], Image.Resampling.BILINEAR)
+    difference = np.abs(ours.permute(1, 2, 0).numpy().astype(int) - np.asarray(whole))
+    assert difference.mean() < 1
+    assert difference.max() <= 4
+
+
+def test_images_that_are_to_fit_keep_their_own_size_or_shape(tmp_path):
+    options = ImageOptions(channels=1, size=(20, 30), resize="fit")
+    for number, (size, fitted) in enumerate(
+        [((7, 5), (7, 5)), ((40, 30), (20, 15)), ((10, 60), (5, 30)), ((1, 300), (1, 30))]
+    ):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(np.zeros(size, np.uint8)).save(path)
+        assert tuple(read_image(path, options).shape) == (1, *fitted)
+        assert options.length_of(path) == fitted[0] * fitted[1]
+    assert options.field().has_own_size
+    assert ImageOptions(channels=1, size=(2, 3), resize=True).length_of(path) is None
+    with pytest.raises(ValueError, match=r"resize='fill', expected true, false, crop, keep or fit"):
+        ImageOptions(channels=1, size=(2, 3), resize="fill")
