@@ -15,6 +15,8 @@ from perceiver.types import Segment
 
 # Numbers that a form may hold beside its arguments before a leaner one is preferred: 1 GiB.
 ROOMY = 1 << 28
+# Times that differ by less are about the same: the rates are no better than that.
+ABOUT = 1.1
 # Scores from which those of the dense kernel leave the cache.
 CACHED_SCORES = 1 << 22
 
@@ -196,15 +198,20 @@ def times(work: Work) -> dict[str, float]:
 def cheapest(
     work: Work, forms: list[str], times: Mapping[str, Callable[[Work], float]] = TIMES
 ) -> str:
-    """The fastest of some forms that is not too large, or the leanest if all are.
+    """The leanest of the forms that are about as fast as the fastest.
+
+    One that is too large is passed over; if all are, the leanest is taken.
 
     Args:
         work: the sizes.
         forms: to choose from.
         times: what each takes on the machine at hand.
     """
-    by_time = sorted(forms, key=lambda form: times[form](work))
-    for form in by_time:
-        if _numbers(form, work) <= ROOMY:
-            return form
-    return min(forms, key=lambda form: _numbers(form, work))
+    seconds = {form: times[form](work) for form in forms}
+    numbers = {form: _numbers(form, work) for form in forms}
+    roomy = [form for form in forms if numbers[form] <= ROOMY]
+    if not roomy:
+        return min(forms, key=numbers.__getitem__)
+    fastest = min(seconds[form] for form in roomy)
+    alike = [form for form in roomy if seconds[form] <= ABOUT * fastest]
+    return min(alike, key=lambda form: (numbers[form], seconds[form]))

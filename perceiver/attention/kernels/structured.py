@@ -72,7 +72,8 @@ def attend(
     Returns:
         see `Partial`; its last content channel is 1, or 0 where there is nothing to attend to.
     """
-    read, tail, columns, lse = _attend(query, content, rho, code, query_tail, query_columns)
+    with torch.autocast(content.device.type, enabled=False):
+        read, tail, columns, lse = _attend(query, content, rho, code, query_tail, query_columns)
     return Partial(
         read,
         None if query_tail is None else tail,
@@ -467,7 +468,7 @@ def _setup(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _backward(ctx, grad_read, grad_tail, grad_columns, grad_lse):  # type: ignore[no-untyped-def]
     inputs, (read, tail, columns, lse) = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
-    query, _, rho, code, query_tail, query_columns = inputs
+    query, content, rho, code, query_tail, query_columns = inputs
     offset = (grad_read * read).sum(-1) - grad_lse
     if query_tail is not None:
         offset = offset + (grad_tail * tail).sum(-1)
@@ -475,15 +476,17 @@ def _backward(ctx, grad_read, grad_tail, grad_columns, grad_lse):  # type: ignor
         offset = offset + (grad_columns * columns).sum(-1)
     # A row with nothing to attend to weighs its (masked) tokens with e⁰: their products are zero.
     for_tokens = any(ctx.needs_input_grad[1:4])
-    d_query, d_tail, d_columns, d_content, d_rho, d_code = _attend_backward(
-        *inputs,
-        lse,
-        offset,
-        grad_read,
-        None if query_tail is None else grad_tail,
-        None if query_columns is None else grad_columns,
-        for_tokens,
-    )
+    # A backward pass that is run under autocast must not reach the products inside.
+    with torch.autocast(content.device.type, enabled=False):
+        d_query, d_tail, d_columns, d_content, d_rho, d_code = _attend_backward(
+            *inputs,
+            lse,
+            offset,
+            grad_read,
+            None if query_tail is None else grad_tail,
+            None if query_columns is None else grad_columns,
+            for_tokens,
+        )
     return (
         _like(d_query, query),
         d_content if for_tokens else None,

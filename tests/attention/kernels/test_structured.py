@@ -121,6 +121,21 @@ def test_gradients_of_tokens_are_not_computed_when_nothing_needs_them(monkeypatc
     assert arguments["query_columns"].grad is not None
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_autocast_around_forward_and_backward_changes_nothing(kind):
+    def run(enabled):
+        arguments = {
+            name: x.detach().float().requires_grad_() for name, x in problem(kind)[0].items()
+        }
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            partial = attend(**arguments)
+            sum(x.square().sum() for x in results(partial)[:-1]).backward()
+        return [x.grad for x in arguments.values()]
+
+    for ours, expected in zip(run(True), run(False), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=0)
+
+
 def test_the_op_satisfies_what_torch_asks_of_custom_operators():
     arguments, _ = problem("grid", batch=1, masked=False)
     names = ("query", "content", "rho", "code", "query_tail", "query_columns")
