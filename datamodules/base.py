@@ -69,6 +69,7 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     offers: ClassVar[tuple[str, ...]]
     shuffle_window = 0  # examples; of data sets whose examples lie together in blocks
+    required: Sequence[str] = SPLITS  # that must have examples
     targets: str = "a class"  # or "labels", "values": what an example's target is
 
     def __init__(
@@ -152,7 +153,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         if self.splits:
             return
         names, sources = self.build()
-        for split in SPLITS:
+        for split in self.required:
             if not len(sources[split]):
                 raise ValueError(f"The {split} split has no examples: check data's folder or file.")
         self._check_labels(names, sources)
@@ -162,9 +163,11 @@ class MultimodalDataModule(pl.LightningDataModule):
         if self.broken:
             self.broken.total = sum(map(len, sources.values()))
         kinds = {name: self.kinds[kind_of(name)] for name in self.modalities}
-        sources = self.prepare(sources, kinds)
+        sources = self.prepare({n: source for n, source in sources.items() if len(source)}, kinds)
         augment = {n: self.augment.get(n, self.augment.get(kind_of(n), ())) for n in kinds}
         for number, split in enumerate(SPLITS):
+            if split not in sources:
+                continue
             training = split == "train"
             self.splits[split] = Split(
                 sources[split],
@@ -261,6 +264,8 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     def _loader(self, split: str) -> ResumableLoader:
         self.setup()
+        if split not in self.splits:
+            raise ValueError(f"The data have no {split} split, only {', '.join(self.splits)}.")
         dataset, trainer = self.splits[split], self.trainer
         sampler: Sampler = EpochSampler(
             len(dataset),

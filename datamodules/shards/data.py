@@ -170,7 +170,9 @@ class ShardsDataModule(RowsDataModule):
         members = {split: self._members(split) for split in SPLITS}
         counts = [len(part.index.ids) for part in members.values()]
         columns = {
-            name: Joined([MemberColumn(m, name, np.arange(len(m.index.ids))) for m in members.values()])
+            name: Joined(
+                [MemberColumn(m, name, np.arange(len(m.index.ids))) for m in members.values()]
+            )
             for name in self.modalities
         }
         return Rows(
@@ -189,7 +191,9 @@ class ShardsDataModule(RowsDataModule):
         starts, sizes = index.start.values(), index.size.values()
         reach = [int(index.shard.max(initial=-1)), -int(index.shard.min(initial=0))]
         if reach[0] >= len(shards) or reach[1] > 0 or any((size < 0).any() for size in sizes):
-            raise ValueError(f"{self.root}/{name} does not fit {DESCRIPTION}: pack the shards again.")
+            raise ValueError(
+                f"{self.root}/{name} does not fit {DESCRIPTION}: pack the shards again."
+            )
         del starts
         local = None
         if self.local:  # another data set's shards may have the same names
@@ -203,7 +207,9 @@ class ShardsDataModule(RowsDataModule):
         if self.targets == "values":
             return joined
         if joined.min(initial=0) < 0 or (joined.max(initial=0) >= max(len(classes), 2)):
-            raise ValueError(f"{self.root} has targets that are none of its {len(classes)} classes.")
+            raise ValueError(
+                f"{self.root} has targets that are none of its {len(classes)} classes."
+            )
         if self.targets == "labels":
             names = np.array(classes)
             return [names[row > 0].tolist() for row in joined]
