@@ -71,6 +71,7 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     offers: ClassVar[tuple[str, ...]]
     shuffle_window = 0  # examples; of data sets whose examples lie together in blocks
+    required: Sequence[str] = SPLITS  # that must have examples
     targets: str = "a class"  # or "labels", "values": what an example's target is
 
     def __init__(
@@ -171,7 +172,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         if self.splits:
             return
         names, sources = self.build()
-        for split in SPLITS:
+        for split in self.required:
             if not len(sources[split]):
                 raise ValueError(f"The {split} split has no examples: check data's folder or file.")
         self._check_labels(names, sources)
@@ -181,8 +182,10 @@ class MultimodalDataModule(pl.LightningDataModule):
         if self.broken:
             self.broken.total = sum(map(len, sources.values()))
         kinds = {name: self.kinds[kind_of(name)] for name in self.modalities}
-        sources = self.prepare(sources, kinds)
+        sources = self.prepare({n: source for n, source in sources.items() if len(source)}, kinds)
         for number, split in enumerate(SPLITS):
+            if split not in sources:
+                continue
             training = split == "train"
             self.splits[split] = Split(
                 sources[split],
@@ -280,6 +283,8 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     def _loader(self, split: str) -> ResumableLoader:
         self.setup()
+        if split not in self.splits:
+            raise ValueError(f"The data have no {split} split, only {', '.join(self.splits)}.")
         dataset, trainer = self.splits[split], self.trainer
         sampler: Sampler = EpochSampler(
             len(dataset),

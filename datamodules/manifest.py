@@ -87,6 +87,8 @@ class ManifestDataModule(RowsDataModule):
             if isinstance(path, Mapping)
             else {"": Path(path)}
         )
+        if not {"", "train"} & set(self.paths):  # to evaluate on other files than were trained on
+            self.required = tuple(self.paths)
         if unknown := set(self.paths) - {"", *SPLITS}:
             raise ValueError(f"data.path names {sorted(unknown)}, expected some of {list(SPLITS)}.")
         self.root = Path(root) if root else next(iter(self.paths.values())).parent
@@ -141,18 +143,24 @@ class ManifestDataModule(RowsDataModule):
                 f"{', '.join(table.column_names)}"
             )
         self.modalities = self._choose(self.modalities or found)
+        empty = np.all([found[name].absent() for name in self.modalities], axis=0)
+        if empty.any() and not empty.all():
+            self._note_left_out("have no input at all", table, empty)
+            kept = np.flatnonzero(~empty)
+            table, splits = self._keep(kept, table, splits)
+            found = {name: column.take(kept) for name, column in found.items()}
         labels, classes = self._labels(table)
         groups = None
         if self.group:
             names = enumerate(strings(table[self.group]).to_pylist())
             groups = [f"row {row}" if name is None else f"group {name}" for row, name in names]
-        given = () if splits is None else set(splits)
+        given = {"train"} if splits is None else set(splits)
         rows = Rows(
             found,
             labels=labels,
             ids=self._ids(table),
             splits=splits,
-            held_out=[name for name in ("test", "val") if name not in given],
+            held_out=[n for n in ("test", "val") if n not in given and "train" in given],
             groups=groups,
             classes=classes,
         )
@@ -195,35 +203,35 @@ class ManifestDataModule(RowsDataModule):
         if lacking.all():
             raise ValueError(f"no row has a target in {', '.join(self.roles.target)}")
         if lacking.any():
-            first = self._ids(table)[int(lacking.argmax())]
-            self.notes.append(
-                f"warning: {int(lacking.sum()):,} rows have no target and are left out, "
-                f"the first is {first}"
-            )
-            kept = np.flatnonzero(~lacking)
-            table, self._rows = table.take(pa.array(kept)), kept
-            splits = None if splits is None else splits[kept]
+            self._note_left_out("have no target", table, lacking)
+            table, splits = self._keep(np.flatnonzero(~lacking), table, splits)
         return table, splits
+
+    def _keep(
+        self, kept: np.ndarray, table: pa.Table, splits: np.ndarray | None
+    ) -> tuple[pa.Table, np.ndarray | None]:
+        self._rows = self._rows[kept]
+        return table.take(pa.array(kept)), None if splits is None else splits[kept]
+
+    def _note_left_out(self, why: str, table: pa.Table, rows: np.ndarray) -> None:
+        first = self._ids(table)[int(rows.argmax())]
+        self.notes.append(
+            f"warning: {int(rows.sum()):,} rows {why} and are left out, the first is {first}"
+        )
 
     def _column(self, name: str, table: pa.Table) -> Column:
         source, kind = self.roles.columns[name], kind_of(name)
         if kind == "array":
-            values = {column: numbers(table[column]) for column in source}
-            wrong = [column for column, found in values.items() if found is None]
-            if wrong:
-                raise ValueError(f"data.columns.{name} names {', '.join(wrong)}, not of numbers")
-            return Numbers(np.stack([v.to_numpy() for v in values.values()], axis=1))
+            return Numbers(self._numbers(table, source))
         column = table[source]
         if is_content(column.type):
             return Values(column)
-        files = (
-            names_files(kind, column)
-            if kind != "text" or self.text_files is None
-            else (self.text_files)
-        )
-        if not files:
-            return Values(strings(column))
-        return Files(strings(column), root=self.root, outside=self.outside)
+        in_files = self.text_files if kind == "text" else True
+        if in_files is None:
+            in_files = names_files(kind, column)
+        if in_files:
+            return Files(strings(column), root=self.root, outside=self.outside)
+        return Values(strings(column))
 
     def _labels(self, table: pa.Table) -> tuple[Any, list[str] | None]:
         """The labels of all rows, and the classes where they are known beforehand."""
@@ -232,20 +240,19 @@ class ManifestDataModule(RowsDataModule):
             self.targets_option, self.separator = target_kind(columns, self.separator)
         self.targets = TARGETS[self.targets_option]
         if self.targets == "values":
-            values = [numbers(column) for column in columns]
-            for name, found in zip(self.roles.target, values, strict=True):
-                if found is None:
-                    raise ValueError(f"data.target={name} is not of numbers, which values are")
-            return np.stack([v.to_numpy() for v in values], axis=1), self.roles.target
+            return self._numbers(table, self.roles.target), self.roles.target
+        if self.targets == "labels" and len(columns) > 1:
+            names = np.array(self.roles.target)
+            bits = self._numbers(table, self.roles.target) > 0
+            return [names[row].tolist() for row in bits], self.roles.target
         if self.targets == "labels":
-            if len(columns) > 1:
-                bits = np.stack([numbers(column).to_numpy() > 0 for column in columns], axis=1)
-                names = np.array(self.roles.target)
-                return [names[row].tolist() for row in bits], self.roles.target
             labels = [_several(value, self.separator) for value in columns[0].to_pylist()]
             return labels, self.classes or sorted_labels(set().union(*labels))
         if len(columns) > 1:
-            raise ValueError("data.target names several columns, which make no single class")
+            raise ValueError(
+                f"data.target names {', '.join(self.roles.target)}, which make no single class: "
+                "name one column, or set data.targets=labels or values"
+            )
         names = _names(columns[0])
         distinct = len(set(names))
         if self.classes is None and distinct > max(_MAX_CLASSES, 0.5 * len(names)):
@@ -255,6 +262,14 @@ class ManifestDataModule(RowsDataModule):
                 "data.targets=labels with data.separator, or data.targets=values"
             )
         return names, self.classes or sorted_labels(set(names))
+
+    def _numbers(self, table: pa.Table, columns: Sequence[str]) -> np.ndarray:
+        """(rows, columns) float64, NaN where a cell is empty."""
+        found = {name: numbers(table[name]) for name in columns}
+        wrong = [name for name, values in found.items() if values is None]
+        if wrong:
+            raise ValueError(f"the column {', '.join(wrong)} is not of numbers")
+        return np.stack([values.to_numpy() for values in found.values()], axis=1)
 
     def _ids(self, table: pa.Table) -> Sequence[str]:
         if self.roles.id:

@@ -124,7 +124,12 @@ class RowsDataModule(MultimodalDataModule):
         )
         classes, targets = encode_labels(rows, splits, self.targets)
         self.notes += suspicions(
-            columns=rows.columns, ids=rows.ids, splits=splits, targets=targets, classes=classes
+            columns=rows.columns,
+            ids=rows.ids,
+            splits=splits,
+            groups=rows.groups,
+            targets=targets,
+            classes=classes,
         )
         sources = make_sources(rows, splits, targets)
         self._fit_kinds(sources["train"])

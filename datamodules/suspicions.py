@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ def suspicions(
     columns: Mapping[str, Column],
     ids: Sequence[str],
     splits: np.ndarray,
+    groups: Sequence[Hashable] | None,
     targets: Tensor,
     classes: Sequence[str],
 ) -> list[str]:
@@ -30,6 +31,7 @@ def suspicions(
         columns: modality → cells.
         ids: names of the rows.
         splits: (n,) names of splits.
+        groups: n values that should not be in two splits; None = there are none.
         targets: (n,) class indices, or (n, k) labels or values.
         classes: their names.
 
@@ -44,7 +46,8 @@ def suspicions(
     lines = _repeated_names(ids)
     for name, column in columns.items():
         lines += _leaks(name, column, splits)
-    if targets.ndim == 1 or not targets.is_floating_point():
+    lines += _straddlers(groups, splits)
+    if (splits == "train").any() and (targets.ndim == 1 or not targets.is_floating_point()):
         lines += _absent_classes(targets, classes, splits) + _alike(classes)
     for split in SPLITS:
         count = int((splits == split).sum())
@@ -93,6 +96,19 @@ def _leaks(name: str, column: Column, splits: np.ndarray) -> list[str]:
                 f"too ({shown!r}): what is measured on them is memory"
             )
     return lines
+
+
+def _straddlers(groups: Sequence[Hashable] | None, splits: np.ndarray) -> list[str]:
+    """Groups that splits which were given tear apart."""
+    homes: dict[Hashable, str] = {}
+    torn = {
+        group
+        for group, split in zip(groups or (), splits if groups else (), strict=True)
+        if homes.setdefault(group, split) != split
+    }
+    if not torn:
+        return []
+    return [f"warning: {len(torn):,} groups are in several splits, {min(map(str, torn))} for one"]
 
 
 def _absent_classes(targets: Tensor, classes: Sequence[str], splits: np.ndarray) -> list[str]:

@@ -443,3 +443,45 @@ def test_a_small_table_gets_small_batches(make, table, count, batch_size):
     data = make(table(rows))
     assert data.batch_size == batch_size
     assert make(table(rows), batch_size=7).batch_size == 7
+
+
+def test_rows_without_any_input_are_left_out_and_counted(make, table, rows):
+    for name in ("photo", "clip", "remark", "age", "height"):
+        rows[4][name] = ""
+    data = make(table(rows))
+    assert sum(len(split) for split in data.splits.values()) == 59
+    assert any("1 rows have no input at all and are left out" in line for line in data.summary())
+    found = examples(data)
+    assert "my.csv:5" not in found
+    assert found["my.csv:6"].target == 2
+    assert round(found["my.csv:6"].inputs["audio"][0].item() * 256) == 20
+
+
+def test_groups_in_several_given_splits_are_warned_of(make, table, rows):
+    for n, row in enumerate(rows):
+        row |= {"split": ["train", "val", "test"][n % 3], "speaker": n // 2}
+    lines = make(table(rows), group="speaker").summary()
+    assert "warning: 30 groups are in several splits, group 0 for one" in lines
+
+
+def test_a_checkpoints_options_read_a_test_file_alone(make, table, rows):
+    options = make(table(rows)).inferred()
+    path = table(rows[:7], "new.csv")
+    data = ManifestDataModule(**(options | {"path": {"test": str(path)}}))
+    data.setup()
+    assert list(data.splits) == ["test"]
+    assert [len(batch.ids) for batch in data.test_dataloader()] == [4, 3]
+    assert data.class_names == ["cat", "dog", "eel"]
+    with pytest.raises(ValueError, match="The data have no train split, only test"):
+        data.train_dataloader()
+
+
+def test_several_names_make_no_single_class(make, table, rows):
+    for n, row in enumerate(rows):
+        row["other"] = "xy"[n % 2]
+    with pytest.raises(ValueError, match="several target columns must be numbers"):
+        make(table(rows), target=["label", "other"])
+    with pytest.raises(ValueError, match="the column label, other is not of numbers"):
+        make(table(rows), target=["label", "other"], targets="labels")
+    with pytest.raises(ValueError, match="data.target names label, other, which make no single"):
+        make(table(rows), target=["label", "other"], targets="class")
