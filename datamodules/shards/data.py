@@ -107,11 +107,18 @@ class Joined(Column):
         return np.concatenate([part.absent() for part in self.parts])
 
     def take(self, indices: np.ndarray) -> Column:
-        """Those of one split."""
-        for part, start, stop in zip(self.parts, self.starts, self.starts[1:], strict=False):
-            if len(indices) and start <= indices[0] and indices[-1] < stop:
-                return part.take(indices - start)
-        return self.parts[0].take(indices)
+        """Some, in their order; those of one split alone are a column of that split."""
+        if np.any(np.diff(indices) < 0):
+            raise ValueError("Cells of several splits are taken in their order alone.")
+        bounds = np.searchsorted(indices, self.starts)
+        taken = [
+            part.take(indices[first:last] - start)
+            for part, start, first, last in zip(
+                self.parts, self.starts, bounds, bounds[1:], strict=False
+            )
+        ]
+        some = [part for part in taken if len(part)] or taken[:1]
+        return some[0] if len(some) == 1 else Joined(some)
 
 
 class ShardsDataModule(RowsDataModule):

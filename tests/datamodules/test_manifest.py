@@ -483,5 +483,5 @@ def test_several_names_make_no_single_class(make, table, rows):
         make(table(rows), target=["label", "other"])
     with pytest.raises(ValueError, match="the column label, other is not of numbers"):
         make(table(rows), target=["label", "other"], targets="labels")
-    with pytest.raises(ValueError, match="data.target names label, other, which make no single"):
+    with pytest.raises(ValueError, match=r"data.target names label, other, which make no single"):
         make(table(rows), target=["label", "other"], targets="class")

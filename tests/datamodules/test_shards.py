@@ -107,6 +107,18 @@ def test_some_of_the_modalities_can_be_read(packed):
     assert_same_batches(shards(packed, modalities=some), Sentences(modalities=some))
 
 
+def test_some_rows_of_all_splits_are_still_those_rows(packed):
+    data = shards(packed, modalities=["text"])
+    column = data.rows().columns["text"]
+    kept = np.flatnonzero(~column.absent())
+    some = column.take(kept)
+    assert list(some) == [column[int(index)] for index in kept]
+    assert not some.absent().any()
+    assert list(column.take(kept[-3:])) == [column[int(index)] for index in kept[-3:]]
+    with pytest.raises(ValueError, match="in their order alone"):
+        column.take(kept[::-1])
+
+
 @pytest.mark.parametrize("name", ["fsdd", "image_folder", "text_tsv", "digits"])
 def test_any_data_set_can_be_packed(
     name, make_data, tmp_path, spoken_digits, photographs, sentences

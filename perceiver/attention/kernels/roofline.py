@@ -24,7 +24,7 @@ MARGIN = 2.0
 # Elementwise operations on a score: maximum, rescaling, splitting for TF32, sums over a grid.
 SCORE_OPERATIONS = 16
 # Channels that the Triton kernels pad to, and the most that they take (structured_triton.WIDEST).
-BLOCK, WIDEST = 16, 160
+BLOCK, WIDEST = 16, 80
 # Passes over all scores in memory of the form in chunks, which serves wider tokens.
 CHUNK_PASSES = 6
 

@@ -274,7 +274,8 @@ def _attend(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     kernels = _kernels(content, code, query_columns)
     if kernels is not None:
-        return kernels.forward(query, content, rho, code, query_tail, query_columns)
+        with torch.cuda.device_of(content):
+            return kernels.forward(query, content, rho, code, query_tail, query_columns)
     b, rows = content.shape[0], query.shape[1]
     tokens = _Tokens(content, rho, code, *_layout(query_tail, query_columns))
     read, tail, columns, lse = _empty_results(query, content, query_tail, query_columns)
@@ -361,10 +362,11 @@ def _attend_backward(
     """
     kernels = _kernels(content, code, query_columns)
     if kernels is not None:
-        return kernels.backward(
-            query, content, rho, code, query_tail, query_columns,
-            lse, offset, grad_read, grad_tail, grad_columns, for_tokens,
-        )  # fmt: skip
+        with torch.cuda.device_of(content):
+            return kernels.backward(
+                query, content, rho, code, query_tail, query_columns,
+                lse, offset, grad_read, grad_tail, grad_columns, for_tokens,
+            )  # fmt: skip
     b, rows = content.shape[0], query.shape[1]
     tokens = _Tokens(content, rho, code, *_layout(query_tail, query_columns))
     d_query, d_tail, d_columns, _ = _empty_results(query, content, query_tail, query_columns)

@@ -16,8 +16,9 @@ from perceiver.attention.kernels.structured_kernels import (
     forward_kernel,
 )
 
-# Channels of queries and tokens, padded to blocks, that a program's registers hold.
-WIDEST = 160
+# Channels of queries and tokens, padded to blocks, that the 99 KiB of shared memory hold which the
+# smallest chips have. Wider products fill a GPU chunk by chunk.
+WIDEST = 80
 # The least that the matrix units multiply.
 LEAST_BLOCK = 16
 # Programs for each multiprocessor: fewer rows than that, and the tokens are split among more.

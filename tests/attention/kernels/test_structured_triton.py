@@ -171,8 +171,8 @@ def test_half_precision_tokens_are_read_as_they_are(name, device):
 def test_what_is_too_wide_for_registers_goes_in_chunks(device):
     from perceiver.attention.kernels import structured_triton as kernels
 
-    assert kernels.supports(torch.zeros(1, 3, 130), None, None)
-    assert not kernels.supports(torch.zeros(1, 3, 300), None, None)
+    assert kernels.supports(torch.zeros(1, 3, 80), None, None)
+    assert not kernels.supports(torch.zeros(1, 3, 81), None, None)
     assert not kernels.supports(torch.zeros(1, 3, 6), torch.zeros(3, 300), None)
     assert not kernels.supports(torch.zeros(1, 3, 6, dtype=torch.float64), None, None)
     assert not kernels.supports(torch.zeros(0, 3, 6), None, None)
@@ -219,11 +219,11 @@ def test_the_interpreter_passes_all_that_a_gpu_would():
 # The interpreter takes what the compiler refuses, and knows no limits of a chip.
 @pytest.mark.slow
 @pytest.mark.skipif(IS_INTERPRETED, reason="nothing is compiled")
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize(
-    ("channels", "code", "width"), [(6, 0, 224), (5, 33, 0), (67, 0, 56), (140, 0, 0)]
-)
-def test_the_kernels_compile_for_a_gpu_that_is_not_here(channels, code, width, capability):
+@pytest.mark.parametrize(("capability", "kibibytes"), [(80, 99), (90, 227)])
+@pytest.mark.parametrize(("channels", "code", "width"), [(6, 0, 224), (5, 33, 0), (67, 0, 56)])
+def test_the_kernels_compile_for_a_gpu_that_is_not_here(
+    channels, code, width, capability, kibibytes
+):
     from triton import compile
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -249,4 +249,5 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_here(channels, code, width, c
             target=GPUTarget("cuda", capability, 32),
             options={"num_warps": cut.warps, "num_stages": cut.stages},
         )
-        assert compiled.metadata.shared <= 99 << 10, kernel  # the least of these chips has this
+        # Chips that run the code of 8.0 have at least 99.
+        assert compiled.metadata.shared <= kibibytes << 10, kernel
