@@ -279,3 +279,14 @@ def test_wrong_options_and_targets_are_refused():
         CutMix(alpha=1.0, p=2)
     with pytest.raises(ValueError, match="one-hot"):
         MixUp(alpha=1.0)(Batch(inputs={"array": torch.ones(2, 3)}, target=torch.tensor([0, 1])))
+
+
+@pytest.mark.parametrize("mix", [MixUp(alpha=1.0), CutMix(alpha=1.0)], ids=["mixup", "cutmix"])
+def test_who_has_no_partner_stays_as_it_is(mix):
+    batch = Batch(
+        inputs={"array": torch.randn(1, 11, 3), "text": torch.arange(6, 23)[None]},
+        target=torch.ones(1, 1),
+    )
+    for _ in range(5):
+        mixed = mix(batch)
+        assert all(torch.equal(mixed.inputs[name], batch.inputs[name]) for name in batch.inputs)
