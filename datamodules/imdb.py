@@ -9,7 +9,8 @@ from datamodules.download import PublishedDataModule, download, first_folder, un
 from datamodules.folder import class_folder_rows
 from datamodules.rows import Rows
 
-_ARCHIVE = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
+_SITE = "https://ai.stanford.edu/~amaas/data/sentiment"
+_ARCHIVE = f"{_SITE}/aclImdb_v1.tar.gz"
 _CHECKSUM = "md5:7c2ac02c03563afcf9b574c7e56c153a"
 
 

@@ -9,7 +9,8 @@ from datamodules.download import PublishedDataModule, download, first_folder, un
 from datamodules.folder import class_folders, walk
 from datamodules.rows import Rows
 
-_ARCHIVE = "https://download.tensorflow.org/data/speech_commands_v0.02.tar.gz"
+_SITE = "https://download.tensorflow.org/data"
+_ARCHIVE = f"{_SITE}/speech_commands_v0.02.tar.gz"
 _CHECKSUM = "sha256:af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
 _FOLDER = "SpeechCommands/speech_commands_v0.02"  # where torchaudio keeps it too
 _LISTS = {"val": "validation_list.txt", "test": "testing_list.txt"}
