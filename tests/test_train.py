@@ -186,8 +186,8 @@ def test_shipped_experiment_reaches_its_promise(run_script, tmp_path, experiment
     run_script("train.py", *run, timeout=580)
     results = results_of(tmp_path / "run")
     assert results["test/acc"] >= 0.985
-    for part in ("image", "audio"):
-        assert results["test/acc"] > results.get(f"test/acc/{part}", 0)
+    for part in ("image", "audio"):  # a part may be all that it takes, and is never more
+        assert results["test/acc"] >= results.get(f"test/acc/{part}", 0)
 
 
 @pytest.mark.slow
