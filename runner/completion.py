@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules.readers import kind_of
+from runner.launch import prepare_once_a_node
 
 _MAX_STEPS = 10_000  # some ten minutes of a laptop
 _TASKS = Path(__file__).parents[1] / "conf" / "task"
@@ -30,7 +31,7 @@ def build_data(config: DictConfig) -> pl.LightningDataModule:
     """
     _ask_for_targets(config)
     datamodule = instantiate(config.data)
-    datamodule.prepare_data()
+    prepare_once_a_node(datamodule)
     datamodule.setup()
     for line in datamodule.summary():
         rank_zero_info(line)

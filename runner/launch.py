@@ -1,4 +1,4 @@
-"""Hydra sweeps over Lightning's multi-process strategies: each job launches its own helpers."""
+"""Several processes: what one of them does for all, and sweeps whose jobs launch their own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from itertools import count
 
+import pytorch_lightning as pl
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -14,6 +17,8 @@ from omegaconf import open_dict, read_write
 
 # What Lightning's launcher leaves behind for its children; a second job must not inherit it.
 _LAUNCH_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_LONGEST_DOWNLOAD = timedelta(days=7)
+_prepared = count()  # data sets, of the jobs of a sweep
 
 
 @contextmanager
@@ -40,3 +45,21 @@ def launches_of_this_job_alone() -> Iterator[None]:
             dist.destroy_process_group()
             for name in _LAUNCH_VARIABLES:
                 os.environ.pop(name, None)
+
+
+def prepare_once_a_node(datamodule: pl.LightningDataModule) -> None:
+    """`prepare_data` in the first process of each node alone, as Lightning has it.
+
+    Processes that Lightning launches begin when the first is through with this; those of torchrun
+    begin together, and wait for the first.
+    """
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+    if is_first:
+        datamodule.prepare_data()
+    if dist.is_torchelastic_launched():
+        done = f"prepared/{os.environ['GROUP_RANK']}/{next(_prepared)}"
+        store, *_ = next(dist.rendezvous("env://", timeout=_LONGEST_DOWNLOAD))
+        if is_first:
+            store.set(done, "yes")
+        else:
+            store.wait([done])
