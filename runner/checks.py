@@ -59,7 +59,9 @@ def _check_targets(config: DictConfig) -> None:
     wanted = getattr(get_class(config.task.objective._target_), "targets", None)
     given = getattr(get_class(config.data._target_), "targets", wanted)
     if "targets" in config.data:  # the data's own are not known before it is read
-        given = wanted if config.data.targets is None else TARGETS[config.data.targets]
+        given = wanted if config.data.targets is None else TARGETS.get(config.data.targets, wanted)
+        if config.data.get("modalities", ()) is None and wanted == "a class":
+            return  # the default task, which `complete_task` replaces by one that fits
     if wanted is not None and given != wanted:
         fitting = {"a class": "single_label", "labels": "multi_label", "values": "regression"}
         fitting["a sequence"] = "sequence"

@@ -7,6 +7,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from runner.checks import check_config
+from runner.completion import build_data
 from runner.evaluation import run_evaluation
 from runner.prediction import run_prediction
 from runner.training import run_training
@@ -124,6 +126,19 @@ def test_a_task_that_was_chosen_says_how_to_read_the_target(run, rewrite):
     config, _ = run(f"data.path={path}", "data.columns.text=review", "task=regression")
     assert config.data.targets == "values"
     assert config.task.objective.out_dim == 1
+
+
+def test_a_way_to_read_the_target_chooses_the_task(compose_run, rewrite):
+    path = rewrite("label", [n % 3 for n in range(60)])
+    given = [f"data.path={path}", "data.columns.text=review", "data.targets=values"]
+    config = compose_run("data=manifest", *given)
+    check_config(config)
+    datamodule = build_data(config)
+    check_config(config)
+    assert config.task.objective._target_ == "perceiver.tasks.Regression"
+    assert any(line.endswith(" examples · label 0 to 2") for line in datamodule.summary())
+    with pytest.raises(ValueError, match=r"trains on labels of an example.*choose task=regression"):
+        check_config(compose_run("data=manifest", *given, "task=multi_label"))
 
 
 def test_broken_files_are_listed_in_the_run_folder_and_counted(run, table_of_films, tmp_path):
