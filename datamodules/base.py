@@ -18,6 +18,7 @@ from datamodules.collate import Collator, Example, Field
 from datamodules.loader import ResumableLoader
 from datamodules.randomness import generator
 from datamodules.readers import KINDS, Kind, kind_of
+from datamodules.readers.kind import span
 from datamodules.samplers import EpochBatches, EpochSampler
 from datamodules.splits import SPLITS, Source, Split, draw_missing
 from datamodules.transforms.apply import Transforms
@@ -227,10 +228,8 @@ class MultimodalDataModule(pl.LightningDataModule):
         self.setup()
         lines = []
         for split, dataset in self.splits.items():
-            line = f"{split:5} {len(dataset):,} examples"
-            if dataset.source.targets.ndim == 1:
-                line += f" · {_count_classes(dataset.source.targets, self.class_names)}"
-            lines.append(line)
+            told = _describe_targets(dataset.source.targets, self.class_names)
+            lines.append(f"{split:5} {len(dataset):,} examples · {told}")
             lacking = dataset.lacking.sum(axis=0)
             if lacking.any():
                 parts = zip(self.modalities, lacking, strict=True)
@@ -351,8 +350,15 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def _count_classes(targets: Tensor, names: list[str]) -> str:
-    counts = targets.bincount(minlength=len(names)).tolist()
+def _describe_targets(targets: Tensor, names: list[str]) -> str:
+    """How many examples each class or label has, or the range of each value."""
+    if targets.is_floating_point():
+        told = [f"{name} {span(targets[:, n].tolist())}" for n, name in enumerate(names[:12])]
+        return ", ".join(told) + (" …" if len(names) > 12 else "")
+    if targets.ndim == 1:
+        counts, what = targets.bincount(minlength=len(names)).tolist(), "classes"
+    else:
+        counts, what = targets.sum(0).tolist(), "labels"
     if len(names) <= 12:
         return ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
-    return f"{len(names)} classes of {min(counts)} to {max(counts)}"
+    return f"{len(names)} {what} of {min(counts)} to {max(counts)}"

@@ -281,11 +281,16 @@ class ManifestDataModule(RowsDataModule):
         roles, lines = self.roles, []
         count = len(rows.ids)
         for name, column in rows.columns.items():
-            source = roles.columns[name]
-            source = source if isinstance(source, str) else ", ".join(source)
+            sources = roles.columns[name]
+            sources = [sources] if isinstance(sources, str) else sources
+            if isinstance(column, Numbers) and len(sources) > 1:  # cells of a row that is not empty
+                empty = np.isnan(column.values).sum(axis=0).tolist()
+                told = zip(sources, empty, strict=True)
+                sources = [f"{source} ({n:,} empty)" if n else source for source, n in told]
             lacking = int(column.absent().sum())
             lines.append(
-                f"{name} from {source}" + (f", {lacking:,} rows lack it" if lacking else "")
+                f"{name} from {', '.join(sources)}"
+                + (f", {lacking:,} rows lack it" if lacking else "")
             )
         lines.append(f"target {', '.join(roles.target)} ({self.targets}) of {count:,} rows")
         if roles.split:

@@ -125,6 +125,8 @@ def test_empty_cells_are_absent_modalities(make, table, rows):
     assert found["12"]["array"] is None
     assert found["11"]["array"][:, 1].tolist() == [1.0, 0.0]
     assert found["11"]["array"][0, 0] == 0
+    assert "image from photo, 1 rows lack it" in data.summary()
+    assert "array from age (2 empty), height (1 empty), 1 rows lack it" in data.summary()
 
 
 def test_columns_that_are_named_are_read_and_no_others(make, table, rows):
@@ -188,6 +190,9 @@ def test_lists_in_json_lines_are_labels(make, table, rows):
     data = make(table(label(rows, [["x"], ["x", "y"], []] * 20), "my.jsonl"))
     assert data.class_names == ["x", "y"]
     assert examples(data)["my.jsonl:2"].target.tolist() == [1, 1]
+    counts = [split.source.targets.sum(0).tolist() for split in data.splits.values()]
+    assert f"train 42 examples · x {counts[0][0]}, y {counts[0][1]}" in data.summary()
+    assert np.sum(counts, axis=0).tolist() == [40, 20]
 
 
 def test_several_target_columns_are_values_or_bits(make, table, rows):
