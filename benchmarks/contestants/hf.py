@@ -86,7 +86,7 @@ class MaskedLanguageModel(nn.Module):
 
 
 def build(sizes: Configuration) -> Task:
-    """The model; the exact GELU is replaced by the tanh form that this project uses."""
+    """The model."""
     config = _config(sizes)
     if not sizes.inputs:
         layers = hf.PerceiverEncoder(config, kv_dim=8).self_attends
@@ -143,7 +143,6 @@ def _config(sizes: Configuration) -> PerceiverConfig:
         self_attention_widening_factor=sizes.widening,
         cross_attention_widening_factor=sizes.cross_widening,
         attention_probs_dropout_prob=0.0,
-        hidden_act="gelu_pytorch_tanh",
         num_labels=sizes.decoder.out_dim if sizes.decoder else 2,
         vocab_size=262,
         max_position_embeddings=sizes.num_tokens,

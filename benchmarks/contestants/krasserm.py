@@ -99,7 +99,7 @@ class Stack(nn.Module):
 
 
 def build(sizes: Configuration) -> Task:
-    """The model; the exact GELU is set to the tanh form that this project uses."""
+    """The model."""
     qk, v = sizes.latent_widths
     if not sizes.inputs:
         layers = SelfAttentionBlock(
@@ -161,9 +161,6 @@ def _decoder(sizes: Configuration) -> PerceiverDecoder | None:
 
 
 def _equal(module: nn.Module, channels: dict[str, Tensor]) -> nn.Module:
-    for part in module.modules():
-        if isinstance(part, nn.GELU):
-            part.approximate = "tanh"
     equalise(module, role_of, channels)
     return module
 

@@ -80,7 +80,9 @@ def build(configuration: Configuration, **options: Any) -> Task:
         **{"qk_dim": qk, "v_dim": v} | extra.get("latent_attention", {}),
     )
     if not sizes.inputs:
-        block = partial(AttentionBlock, sizes.latent_dim, attention=latent_attention)
+        block = partial(
+            AttentionBlock, sizes.latent_dim, attention=latent_attention, activation="gelu"
+        )
         blocks = [block(widening=sizes.widening) for _ in range(sizes.num_layers)]
         module: nn.Module = Stack(blocks, random("latents", sizes.num_latents, sizes.latent_dim))
         equalise(module, role_of)
@@ -97,6 +99,7 @@ def build(configuration: Configuration, **options: Any) -> Task:
             num_layers=sizes.num_layers,
             cross_widening=sizes.cross_widening,
             latent_widening=sizes.widening,
+            activation="gelu",
             **extra.get("encoder", {}),
         ),
         cross_attention=partial(
@@ -151,5 +154,6 @@ def _decoder(sizes: Configuration, extra: dict[str, Any]) -> Any:
         attention=partial(
             Attention, num_heads=decoder.num_heads, **{"qk_dim": qk, "v_dim": v} | extra
         ),
+        activation="gelu",
         query_residual=decoder.query_residual,
     )

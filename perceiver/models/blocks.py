@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -12,20 +14,39 @@ from perceiver.attention.init import lecun_linear
 from perceiver.models.lean import cheap, lean, pays
 from perceiver.types import ByteArray
 
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+}
+
 
 class MLP(nn.Sequential):
-    """Two linear layers with a GELU between, in its tanh form as in the released Perceivers.
+    """Two linear layers with a GELU between.
 
     Args:
         dim: width in and out.
         widening: width of the hidden layer over `dim`; 1 in the released configs.
+        activation: "gelu_tanh", the form that the released Perceivers have, or "gelu", the exact
+            one, which on CPUs takes a third of the time.
         dropout: probability of dropping an output in training.
+
+    Raises:
+        ValueError: for an unknown activation.
     """
 
-    def __init__(self, dim: int, *, widening: int = 1, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        widening: int = 1,
+        activation: str = "gelu_tanh",
+        dropout: float = 0.0,
+    ) -> None:
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation={activation!r} must be one of {', '.join(ACTIVATIONS)}")
         super().__init__(
             lecun_linear(dim, widening * dim),
-            nn.GELU(approximate="tanh"),
+            ACTIVATIONS[activation](),
             lecun_linear(widening * dim, dim),
             nn.Dropout(dropout),
         )
@@ -47,6 +68,7 @@ class AttentionBlock(nn.Module):
         attention: makes the attention from (query_dim, key_dim); its forward takes
             (query, context, mask=, need_weights=) and returns an object with `out` and `weights`.
         widening: widening of the MLP.
+        activation: of the MLP, "gelu_tanh" or "gelu".
         dropout: probability of dropping an output of attention or MLP in training.
         query_residual: add z to what attention returns; Perceiver IO's decoders do without.
     """
@@ -58,6 +80,7 @@ class AttentionBlock(nn.Module):
         *,
         attention: Callable[..., nn.Module],
         widening: int = 1,
+        activation: str = "gelu_tanh",
         dropout: float = 0.0,
         query_residual: bool = True,
     ) -> None:
@@ -68,7 +91,7 @@ class AttentionBlock(nn.Module):
         self.attention = attention(query_dim=dim, key_dim=context_dim or dim)
         self.dropout = nn.Dropout(dropout)
         self.norm_mlp = nn.LayerNorm(dim)
-        self.mlp = MLP(dim, widening=widening, dropout=dropout)
+        self.mlp = MLP(dim, widening=widening, activation=activation, dropout=dropout)
 
     def forward(
         self,
@@ -92,12 +115,12 @@ class AttentionBlock(nn.Module):
     def _forward(
         self, latents: Tensor, context: Tensor | Context | None, mask: Tensor | None
     ) -> Tensor:
-        query = cheap(self.norm, latents)
+        query = _normed(self.norm, latents)
         if isinstance(context, Tensor) and self.norm_context is not None:
-            context = cheap(self.norm_context, context)
+            context = _normed(self.norm_context, context)
         read = self.dropout(self.attention(query, context, mask=mask).out)
         latents = latents + read if self.query_residual else read
-        return latents + self.mlp(cheap(self.norm_mlp, latents))
+        return latents + self.mlp(_normed(self.norm_mlp, latents))
 
     def context(self, inputs: ByteArray, mask: Bool[Tensor, "b m"] | None = None) -> Context:
         """The byte array under this block's norm, for any number of forwards of the block.
@@ -109,6 +132,14 @@ class AttentionBlock(nn.Module):
         mask = inputs.mask if mask is None else mask
         assert isinstance(self.norm_context, nn.LayerNorm), "a block of self-attention"
         return Context(list(inputs.segments.values()), self.norm_context, mask)
+
+
+def _normed(norm: nn.Module, x: Tensor) -> Tensor:
+    """The norm of x, under autocast rounded once: each linear layer that reads it would do so."""
+    device = x.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
+        return cheap(norm, x)
+    return norm(x).to(torch.get_autocast_dtype(device))
 
 
 def build(role: str, factory: Callable[..., nn.Module], **sizes: object) -> nn.Module:

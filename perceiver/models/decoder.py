@@ -75,6 +75,7 @@ class QueryDecoder(Decoder):
         queries: makes the queries of a batch.
         attention: makes the cross-attention from (query_dim, key_dim).
         widening: widening of the MLP.
+        activation: of the MLP, "gelu_tanh" or "gelu".
         query_residual: add the queries to what they read; the published classifier does not.
     """
 
@@ -86,6 +87,7 @@ class QueryDecoder(Decoder):
         queries: Queries,
         attention: Callable[..., nn.Module],
         widening: int = 1,
+        activation: str = "gelu_tanh",
         query_residual: bool = False,
     ) -> None:
         super().__init__()
@@ -97,6 +99,7 @@ class QueryDecoder(Decoder):
             context_dim=latent_dim,
             attention=attention,
             widening=widening,
+            activation=activation,
             query_residual=query_residual,
         )
         self.linear = lecun_linear(queries.dim, out_dim)

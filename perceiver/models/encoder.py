@@ -36,6 +36,7 @@ class PerceiverEncoder(nn.Module):
         share_blocks: whether the latent blocks share weights.
         cross_widening: widening of the cross-attends' MLPs.
         latent_widening: widening of the latent layers' MLPs.
+        activation: of the MLPs, "gelu_tanh" or "gelu".
         dropout: probability of dropping outputs of attentions and MLPs in training.
         init_std: standard deviation of the initial latents, a truncated normal (0.1 diverges).
 
@@ -58,6 +59,7 @@ class PerceiverEncoder(nn.Module):
         share_blocks: bool = True,
         cross_widening: int = 1,
         latent_widening: int = 1,
+        activation: str = "gelu_tanh",
         dropout: float = 0.0,
         init_std: float = 0.02,
     ) -> None:
@@ -85,6 +87,7 @@ class PerceiverEncoder(nn.Module):
             input_dim,
             attention=cross_attention,
             widening=cross_widening,
+            activation=activation,
             dropout=dropout,
         )
         distinct = {"after_first": 2, "all": 1, "none": num_cross_attends}[cross_sharing]
@@ -96,6 +99,7 @@ class PerceiverEncoder(nn.Module):
             latent_dim,
             attention=latent_attention,
             widening=latent_widening,
+            activation=activation,
             dropout=dropout,
         )
         self.latent_blocks = nn.ModuleList(

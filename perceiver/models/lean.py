@@ -13,21 +13,48 @@ from torch import Tensor
 WORTHWHILE = 1 << 17
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    """How to compute a tensor that was not kept."""
+@dataclass
+class _Result:
+    """A result that can be computed again, for all operations that want it at the same time.
+
+    Args:
+        function, argument: what it is the result of.
+        readers: operations whose backward passes want it.
+        waiting: those of them that have not had it yet.
+        value: the result, between the first and the last of them.
+    """
 
     function: Callable[[Tensor], Tensor]
     argument: Tensor
+    readers: int = 0
+    waiting: int = 0
+    value: Tensor | None = None
+
+    def give(self) -> Tensor:
+        value = self.value
+        if value is None:
+            with torch.no_grad():
+                value = self.value = self.function(self.argument)
+            self.waiting = self.readers
+        self.waiting -= 1
+        if self.waiting == 0:
+            self.value = None
+        return value
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How to come by a tensor that was not kept."""
+
+    result: _Result
     shape: torch.Size
     dtype: torch.dtype
 
     def follow(self) -> Tensor:
-        with torch.no_grad():
-            return self.function(self.argument).to(self.dtype).view(self.shape)
+        return self.result.give().to(self.dtype).view(self.shape)
 
 
-_cheap: list[tuple[Tensor, Callable[[Tensor], Tensor], Tensor]] | None = None
+_cheap: list[tuple[Tensor, _Result]] | None = None
 
 
 def cheap(function: Callable[[Tensor], Tensor], argument: Tensor) -> Tensor:
@@ -40,15 +67,16 @@ def cheap(function: Callable[[Tensor], Tensor], argument: Tensor) -> Tensor:
     """
     result = function(argument)
     if _cheap is not None:
-        _cheap.append((result, function, argument.detach()))
+        _cheap.append((result, _Result(function, argument.detach())))
     return result
 
 
 def _pack(saved: Tensor) -> Tensor | _Recipe:
-    for result, function, argument in _cheap or ():
-        same = saved.data_ptr() == result.data_ptr() and saved.dtype == result.dtype
-        if same and saved.numel() == result.numel() and saved.is_contiguous():
-            return _Recipe(function, argument, saved.shape, saved.dtype)
+    for tensor, result in _cheap or ():
+        same = saved.data_ptr() == tensor.data_ptr() and saved.dtype == tensor.dtype
+        if same and saved.numel() == tensor.numel() and saved.is_contiguous():
+            result.readers += 1
+            return _Recipe(result, saved.shape, saved.dtype)
     return saved
 
 

@@ -102,12 +102,42 @@ def test_dropout_drops_outputs_of_attention_and_mlp_in_training_alone():
     assert_close(shares, torch.tensor([0.16, 0.24, 0.24, 0.36]), rtol=0, atol=0.01)
 
 
-def test_an_mlp_widens_and_narrows():
-    mlp = scrambled(MLP(5, widening=3))
+@pytest.mark.parametrize(("activation", "form"), [("gelu", "none"), ("gelu_tanh", "tanh")])
+def test_an_mlp_widens_and_narrows(activation, form):
+    mlp = scrambled(MLP(5, widening=3, activation=activation))
     x = torch.randn(2, 5).double()
-    hidden = F.gelu(x @ mlp[0].weight.T + mlp[0].bias, approximate="tanh")
+    hidden = F.gelu(x @ mlp[0].weight.T + mlp[0].bias, approximate=form)
     assert hidden.shape[1] == 15
     assert_close(mlp(x), hidden @ mlp[2].weight.T + mlp[2].bias)
+
+
+def test_an_activation_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="activation='swish' must be one of gelu, gelu_tanh"):
+        MLP(5, activation="swish")
+
+
+def test_under_autocast_a_norm_is_rounded_once():
+    torch.manual_seed(0)
+    read = []
+
+    def attention(query_dim, key_dim):
+        module = Attention(query_dim, key_dim, kernel="dense")
+        module.register_forward_pre_hook(lambda _, given: read.extend(given[:2]))
+        return module
+
+    block = AttentionBlock(7, attention=attention)
+    latents = torch.randn(2, 5, 7)
+    expected = block(latents)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = block(latents)
+    assert [None if x is None else x.dtype for x in read] == [
+        torch.float32,
+        None,
+        torch.bfloat16,
+        None,
+    ]
+    assert out.dtype == torch.float32
+    assert_close(out, expected, rtol=0.02, atol=0.02)
 
 
 def test_a_refusal_names_the_part_of_the_model():

@@ -54,6 +54,25 @@ def test_a_norm_lives_no_longer_than_its_block(is_lean):
     torch.testing.assert_close(x.grad, linear.weight.sum(0) * x.cos())
 
 
+def test_what_several_operations_want_is_computed_again_once_a_pass():
+    linears, x = [nn.Linear(5, 3) for _ in range(3)], torch.randn(2, 5, requires_grad=True)
+    calls = []
+
+    def norm(values):
+        calls.append(1)
+        return values.sin()
+
+    with lean():
+        normed = cheap(norm, x)
+        out = sum(linear(normed) for linear in linears)
+    for _ in range(2):
+        x.grad = None
+        out.sum().backward(retain_graph=True)
+        expected = sum(linear.weight.sum(0) for linear in linears) * x.cos()
+        torch.testing.assert_close(x.grad, expected)
+    assert len(calls) == 1 + 2
+
+
 @pytest.mark.parametrize("numel", [module.WORTHWHILE - 1, module.WORTHWHILE])
 def test_only_large_tensors_in_training_are_computed_again(numel):
     large = numel == module.WORTHWHILE
