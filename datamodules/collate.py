@@ -175,7 +175,7 @@ def _join(rows: Sequence[Tensor | None], field: Field) -> tuple[Tensor, Tensor |
 
 def _pad_lengths(rows: Sequence[Tensor], field: Field) -> tuple[Tensor, Tensor | None]:
     """Rows (length, *shape) → (b, longest, *shape), zeros at the end, and the mask (b, longest)."""
-    lengths = [len(row) for row in rows]
+    lengths = [row.shape[0] for row in rows]
     longest = field.padded_length(max(lengths))
     if longest > max(lengths):  # a row of padding alone sets the length
         filler = rows[0].new_zeros((longest, *field.shape))

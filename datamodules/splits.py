@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -120,8 +120,11 @@ class Split(Dataset[Example]):
         self.training = training
         self.seed = seed
         self.kinds = dict(kinds or {})
-        self.augment, self.transform = dict(augment or {}), dict(transform or {})
+        self.augment = {name: steps for name, steps in (augment or {}).items() if steps}
+        self.transform = {name: steps for name, steps in (transform or {}).items() if steps}
         self.broken = broken
+        # NumPy gives one number out of many in a tenth of torch's time.
+        self._classes = source.targets.numpy() if source.targets.ndim == 1 else None
         # A generator takes longer than a cell: it is made only for what draws from it.
         self._draws = type(source).read is not Source.read or (
             training and any(kind.draws for kind in self.kinds.values())
@@ -140,10 +143,10 @@ class Split(Dataset[Example]):
         self.source.fetch([index for _, index in pairs])
         if not self.training:
             return [self._example(0, index) for _, index in pairs]
-        if not self.augment:
-            return [self._example(epoch, index) for epoch, index in pairs]
-        with torch_state_kept():
-            return [self._example(epoch, index) for epoch, index in pairs]
+        with torch_state_kept() if self.augment else nullcontext():
+            examples = [self._example(epoch, index) for epoch, index in pairs]
+        examples[0].seed = derive_seed(self.seed, *pairs[0], 2)  # of what mixes the batch
+        return examples
 
     def _example(self, epoch: int, index: int) -> Example:
         drawn, inputs = self._readable(epoch, index)
@@ -151,15 +154,17 @@ class Split(Dataset[Example]):
         if self.training and self.augment:
             torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index, 1))
             for name in here:
-                steps, option = self.augment.get(name, ()), f"data.augment.{name}"
-                inputs[name] = apply(steps, inputs[name], option=option, id=id)
+                if steps := self.augment.get(name):
+                    option = f"data.augment.{name}"
+                    inputs[name] = apply(steps, inputs[name], option=option, id=id)
         for name in here:
             steps, option = self.transform.get(name, ()), f"data.transform.{name}"
             kind = self.kinds.get(name)
             inputs[name] = finish(inputs[name], steps, kind=kind, option=option, id=id)
-        target = self.source.targets[drawn]
-        seed = derive_seed(self.seed, epoch, index, 2) if self.training else 0
-        return Example(inputs, target if target.ndim else int(target), id, seed)
+        return Example(inputs, self._target(drawn), id)
+
+    def _target(self, index: int) -> int | Tensor:
+        return self.source.targets[index] if self._classes is None else int(self._classes[index])
 
     def _readable(self, epoch: int, index: int) -> tuple[int, dict[str, Tensor | None]]:
         """The inputs of an example; in training of another where it has none that can be read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -52,6 +53,12 @@ class Kind(ABC):
         Raises:
             ValueError: the cell cannot be decoded; the message names the file or the example.
         """
+
+    @cached_property
+    def longest(self) -> int | None:
+        """The length that its tensors are cut to; None = they have one size, or any length."""
+        field = self.field()
+        return field.max_length if field.is_ragged else None
 
     def length_of(self, cell: Cell) -> int | None:
         """About how long the cell's tensor is, from its header; None = as long as any other.

@@ -123,20 +123,23 @@ class TextOptions(Kind):
             text: of any length.
             rng: draws which part stays, where `crop` is "random"; None = the first.
         """
-        start, is_last = 0, self.crop == "last"
+        is_last = self.crop == "last"
+        is_random = self.draws and rng is not None
         if self.tokenizer:
             ids = torch.tensor(self._tokenizer.encode(text).ids, dtype=torch.int64)
         else:
             # A character has at least a byte: what follows the cut need not be encoded.
             if is_last:
                 text = text[-self.max_length :]
-            elif not self.draws or rng is None:
+            elif not is_random:
                 text = text[: self.max_length]
             raw = np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
-            ids = torch.from_numpy(raw.astype(np.int64) + NUM_SPECIALS)
-        if (spare := len(ids) - self.max_length) > 0 and (is_last or self.draws):
-            start = spare if is_last else 0 if rng is None else int(rng.integers(spare + 1))
-        return ids[start : start + self.max_length] if len(ids) else None
+            ids = torch.from_numpy(np.add(raw, NUM_SPECIALS, dtype=np.int64))
+        spare = ids.shape[0] - self.max_length
+        if spare > 0:
+            start = int(rng.integers(spare + 1)) if is_random else spare if is_last else 0
+            ids = ids[start : start + self.max_length]
+        return ids if ids.shape[0] else None
 
 
 def decode_utf8(raw: bytes, *, where: str, errors: str = "raise") -> str:

@@ -24,19 +24,19 @@ def apply(steps: Transforms, value: Tensor, *, option: str, id: str) -> Tensor:
         ValueError: a step cannot handle the value, or gives nothing.
     """
     for number, step in enumerate(steps):
-        name = f"{option}[{number}] ({type(step).__name__})"
-        given = f"shape {tuple(value.shape)} and type {str(value.dtype).removeprefix('torch.')}"
+        given = value
         try:
-            value = step(value)
+            value = step(given)
         except (ValueError, TypeError, RuntimeError, IndexError) as error:
             what = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(
-                f"{name} cannot handle example {id}, of {given}: {what}. Change or remove it."
+                f"{option}[{number}] ({type(step).__name__}) cannot handle example {id}, of "
+                f"{_described(given)}: {what}. Change or remove it."
             ) from error
         if not isinstance(value, Tensor):
             raise ValueError(
-                f"{name} gives {type(value).__name__} for example {id}, of {given}, expected a "
-                "tensor. Change or remove it."
+                f"{option}[{number}] ({type(step).__name__}) gives {type(value).__name__} for "
+                f"example {id}, of {_described(given)}, expected a tensor. Change or remove it."
             )
     return value
 
@@ -47,6 +47,10 @@ def finish(value: Tensor, steps: Transforms, *, kind: Kind | None, option: str, 
     The steps of `data.transform`; what is longer than the model takes is cut.
     """
     value = apply(steps, value, option=option, id=id)
-    if kind is not None and (field := kind.field()).is_ragged:
-        value = value[: field.max_length]
-    return value
+    if kind is None or kind.longest is None or value.shape[0] <= kind.longest:
+        return value
+    return value[: kind.longest]
+
+
+def _described(value: Tensor) -> str:
+    return f"shape {tuple(value.shape)} and type {str(value.dtype).removeprefix('torch.')}"
