@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +21,8 @@ from datamodules.broken import BrokenExamples
 from datamodules.readers import Cell, Kind
 from datamodules.splits import Source, decode
 
-_AT_ONCE = 256  # examples that are decoded ahead of being put away
+_EXAMPLES, _BYTES = 64, 2**22  # at most, that one thread decodes in a row
+_AHEAD = 16  # parts that are decoded ahead of being put away
 
 
 class CachedSource(Source):
@@ -94,26 +95,29 @@ class CachedSource(Source):
             name: Store(count, kind.field().has_one_shape, folder and folder / name)
             for name, kind in self.kinds.items()
         }
-        for index, inputs in enumerate(self._all()):
-            for name, value in inputs.items():
-                stores[name].put(index, value)
+        size = sum(kind.decoded_bytes() for kind in self.kinds.values())
+        step = max(1, min(_EXAMPLES, _BYTES // max(size, 1)))
+        parts = [range(first, min(first + step, count)) for first in range(0, count, step)]
+        # Threads: decoders work outside Python's lock. Many rows each: small ones are quick.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for first in range(0, len(parts), _AHEAD):
+                ahead = parts[first : first + _AHEAD]
+                self.source.fetch(range(ahead[0].start, ahead[-1].stop))
+                for found in pool.map(self._tensors, ahead):
+                    for name, store in stores.items():
+                        store.put(found[name])
         for store in stores.values():
             store.close()
         self.decoded = stores
 
-    def _all(self) -> Iterator[dict[str, Tensor | None]]:
-        """The tensors of all examples, in order."""
-
-        def read(index: int) -> dict[str, Tensor | None]:
+    def _tensors(self, rows: range) -> dict[str, list[Tensor | None]]:
+        """Modality → the tensors of some examples."""
+        found: dict[str, list[Tensor | None]] = {name: [] for name in self.kinds}
+        for index in rows:
             cells = self.source.cells(index)
-            return {name: self._decode(name, index, cells) for name in self.kinds}
-
-        # Threads: decoders work outside Python's lock.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for first in range(0, len(self), _AT_ONCE):
-                rows = range(first, min(first + _AT_ONCE, len(self)))
-                self.source.fetch(rows)
-                yield from pool.map(read, rows)
+            for name, tensors in found.items():
+                tensors.append(self._decode(name, index, cells))
+        return found
 
     def _decode(self, name: str, index: int, cells: Mapping[str, Cell]) -> Tensor | None:
         cell, id = cells.get(name), self.ids[index]
@@ -169,30 +173,34 @@ class Store:
         self.shapes: np.ndarray | None = None  # (count, axes)
         self.values: Tensor | None = None
         self.folder = folder
-        self._parts: list[Tensor] = []
+        self._count, self._parts = 0, list[Tensor]()
         if folder is not None:
             folder.mkdir()
             self._file = (folder / "values.bin").open("wb")
 
-    def put(self, index: int, value: Tensor | None) -> None:
-        """Adds the next one; `index` only ever grows."""
-        self.starts[index + 1] = self.starts[index]
-        if value is None:
+    def put(self, tensors: Sequence[Tensor | None]) -> None:
+        """Adds the next ones."""
+        first, self._count = self._count, self._count + len(tensors)
+        rows = slice(first, self._count)
+        self.held[rows] = [tensor is not None for tensor in tensors]
+        sizes = [0 if tensor is None else tensor.numel() for tensor in tensors]
+        self.starts[first + 1 : self._count + 1] = self.starts[first] + np.cumsum(sizes)
+        here = [tensor for tensor in tensors if tensor is not None]
+        if not here:
             return
         if self.shapes is None:
-            self.shapes = np.zeros((len(self.held), value.ndim), dtype=np.int64)
-            self.dtype = value.dtype
+            self.shapes = np.zeros((len(self.held), here[0].ndim), dtype=np.int64)
+            self.dtype = here[0].dtype
             if self.has_one_shape and self.folder is None:  # never twice in memory
-                self.values = torch.empty(len(self.held) * value.numel(), dtype=value.dtype)
-        start, stop = int(self.starts[index]), int(self.starts[index]) + value.numel()
+                self.values = torch.empty(len(self.held) * here[0].numel(), dtype=self.dtype)
+        self.shapes[rows][self.held[rows]] = [tensor.shape for tensor in here]
+        joined = torch.cat([tensor.flatten() for tensor in here])
         if self.folder is not None:
-            self._file.write(value.contiguous().numpy())
+            self._file.write(joined.numpy())
         elif self.values is not None:
-            self.values[start:stop] = value.flatten()
+            self.values[self.starts[first] : self.starts[self._count]] = joined
         else:
-            self._parts.append(value.flatten())
-        self.held[index], self.starts[index + 1] = True, stop
-        self.shapes[index] = value.shape
+            self._parts.append(joined)
 
     def close(self) -> None:
         """No more will come."""
@@ -231,4 +239,4 @@ class Store:
         if self.values is None or self.shapes is None or not self.held[index]:
             return None
         values = self.values[self.starts[index] : self.starts[index + 1]]
-        return values.view(tuple(self.shapes[index].tolist()))
+        return values if self.shapes.shape[1] == 1 else values.view(self.shapes[index].tolist())

@@ -8,12 +8,19 @@ import soundfile
 import torch
 from PIL import Image
 
+from datamodules import cache
 from datamodules.broken import BrokenExamples
 from datamodules.cache import CachedSource, decoded_bytes
 from datamodules.columns import Files, Numbers, Values
 from datamodules.readers import KINDS
 from datamodules.readers.image import ImageOptions
 from datamodules.rows import RowsSource
+
+
+@pytest.fixture(autouse=True)
+def _few_at_a_time(monkeypatch):
+    monkeypatch.setattr(cache, "_EXAMPLES", 3)
+    monkeypatch.setattr(cache, "_AHEAD", 2)
 
 
 @pytest.fixture
