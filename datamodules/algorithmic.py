@@ -13,8 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.randomness import generator
 from datamodules.samplers import EpochSampler
+from datamodules.sending import send_by_value
 from datamodules.splits import SPLITS
 from perceiver.types import SequenceBatch
+
+send_by_value(SequenceBatch)
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]  # inputs, target, scored
 

@@ -11,7 +11,10 @@ from torch.nn.functional import one_hot
 from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.randomness import torch_state_kept
+from datamodules.sending import send_by_value
 from perceiver.types import Batch
+
+send_by_value(Batch)
 
 
 @dataclass
