@@ -19,8 +19,8 @@ class RandomGain:
         self.low_db, self.high_db = low_db, high_db
 
     def __call__(self, waveform: Tensor) -> Tensor:
-        gain_db = torch.empty(()).uniform_(self.low_db, self.high_db)
-        return (waveform * 10 ** (gain_db / 20)).clamp(-1, 1)
+        gain_db = float(torch.empty(()).uniform_(self.low_db, self.high_db))
+        return (waveform * 10 ** (gain_db / 20)).clamp_(-1, 1)
 
 
 class RandomShift:
