@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.loader import pins
 from datamodules.randomness import generator
 from datamodules.samplers import EpochSampler
 from datamodules.sending import send_by_value
@@ -70,7 +71,7 @@ class AlgorithmicDataModule(pl.LightningDataModule):
         batches: split → batches of an epoch; each of `longer` has as many as the test.
         batch_size: sequences a batch, in each process.
         num_workers: loader processes, in each process.
-        pin_memory: copy batches to page-locked memory.
+        pin_memory: copy batches to page-locked memory; None = where the trainer has a GPU.
         seed: of what training draws.
         split_seed: of what validation and test draw.
 
@@ -92,7 +93,7 @@ class AlgorithmicDataModule(pl.LightningDataModule):
         batch_size: int,
         longer: Sequence[int] = (),
         num_workers: int = 0,
-        pin_memory: bool = False,
+        pin_memory: bool | None = None,
         seed: int = 0,
         split_seed: int = 0,
     ) -> None:
@@ -190,7 +191,7 @@ class AlgorithmicDataModule(pl.LightningDataModule):
             ),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=self.pin_memory,
+            pin_memory=pins(self.pin_memory, trainer),
         )
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import Sampler, SequentialSampler
 
 from datamodules.broken import BrokenExamples
 from datamodules.collate import Collator, Example, Field
-from datamodules.loader import ResumableLoader
+from datamodules.loader import ResumableLoader, pins
 from datamodules.randomness import generator
 from datamodules.readers import KINDS, Kind, kind_of
 from datamodules.readers.kind import span
@@ -38,7 +38,8 @@ class MultimodalDataModule(pl.LightningDataModule):
         batch_size: examples a batch, in each process; None = 64, fewer of a small training split.
         num_classes: expected number of classes; None = as many as the data has.
         num_workers: loader processes, in each process.
-        pin_memory: copy batches to page-locked memory (faster transfer to a GPU).
+        pin_memory: copy batches to page-locked memory, from which a GPU fetches them while it
+            computes; None = where the trainer has one.
         prefetch: batches that each worker reads ahead.
         bucket_batches: batches of similar lengths are made within windows of this many; 0 = any
             lengths share a batch. A large window pads little and shuffles little.
@@ -82,7 +83,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         batch_size: int | None,
         num_classes: int | None = None,
         num_workers: int = 0,
-        pin_memory: bool = False,
+        pin_memory: bool | None = None,
         prefetch: int = 2,
         bucket_batches: int = 0,
         seed: int = 0,
@@ -311,7 +312,7 @@ class MultimodalDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             prefetch_factor=self.prefetch if self.num_workers > 0 else None,
-            pin_memory=self.pin_memory,
+            pin_memory=pins(self.pin_memory, trainer),
         )
 
     def _lengths(self, dataset: Split) -> np.ndarray | None:

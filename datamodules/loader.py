@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from datamodules.samplers import EpochBatches, EpochSampler
 from perceiver.types import Batch
+
+
+def pins(wanted: bool | None, trainer: pl.Trainer | None) -> bool:
+    """Whether batches are copied to page-locked memory; None = where the trainer has a GPU."""
+    if wanted is not None:
+        return wanted
+    return trainer is not None and trainer.strategy.root_device.type == "cuda"
 
 
 class ResumableLoader(DataLoader[Batch]):

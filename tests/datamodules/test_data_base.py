@@ -129,11 +129,35 @@ def test_worker_processes_give_the_same_batches():
         assert torch.equal(a, b)
 
 
+def trainer(device="cpu", **told):
+    """What a loader asks a trainer."""
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    alone = {"global_rank": 0, "world_size": 1, "overfit_batches": 0}
+    return SimpleNamespace(strategy=strategy, **alone | told)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "pinned"),
+    [(None, "cpu", False), (None, "cuda", True), (True, "cpu", True), (False, "cuda", False)],
+)
+def test_batches_are_page_locked_where_there_is_a_gpu(wanted, device, pinned):
+    data = TinyDataModule(pin_memory=wanted)
+    assert data.train_dataloader().pin_memory is bool(wanted)
+    data.trainer = trainer(device)
+    assert data.train_dataloader().pin_memory is pinned
+
+
+def test_workers_stay_and_read_ahead():
+    loader = TinyDataModule(num_workers=1, prefetch=5).train_dataloader()
+    assert loader.persistent_workers
+    assert loader.prefetch_factor == 5
+
+
 def test_processes_share_a_split_without_counting_an_example_twice():
     tested, trained, batches = [], [], []
     for rank in range(2):
         data = TinyDataModule()
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=2, overfit_batches=0)
+        data.trainer = trainer(global_rank=rank, world_size=2)
         tested += ids(data.test_dataloader())
         trained += ids(data.train_dataloader())
         batches.append(len(data.train_dataloader()))
@@ -144,7 +168,7 @@ def test_processes_share_a_split_without_counting_an_example_twice():
 
 def test_overfitting_sees_the_same_batches_every_epoch():
     data = TinyDataModule()
-    data.trainer = SimpleNamespace(global_rank=0, world_size=1, overfit_batches=1)
+    data.trainer = trainer(overfit_batches=1)
     loader = data.train_dataloader()
     first = next(iter(loader))
     loader.set_epoch(1)
