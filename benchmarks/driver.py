@@ -119,8 +119,9 @@ class Pool:
         """Keep the best rate of matrix products seen so far, in each precision."""
         for precision in ("fp32", "bf16"):
             found = self.worker("peak").ask("peak", precision=precision, side=self._side)
-            rates = found["rates"]
-            self.peaks[precision] = max([*rates, self.peaks.get(precision, 0.0)])
+            rates = {precision: max(found["rates"]), f"{precision} layers": found["layers"]}
+            for name, rate in rates.items():
+                self.peaks[name] = max(rate, self.peaks.get(name, 0.0))
 
 
 def install_hint(library: str) -> str:
@@ -205,15 +206,18 @@ def _prepare(
         return {"absent": str(error)}
     fields = {"configuration": configuration.as_json(), "contestant": asdict(who)}
     entry = worker.ask("build", **fields)
-    entry["memory"], entry["total_memory"], entry["first"] = {}, {}, {}
+    for what in ("memory", "resident", "total_memory", "first"):
+        entry[what] = {}
     for step in steps:
         if "parameters" not in entry:
             break
         taken = worker.ask("memory", kind=step)
-        if "rise" not in taken:
+        if "allocated" not in taken:
             entry = taken
             break
-        entry["memory"][step], entry["total_memory"][step] = taken["rise"], taken["total"]
+        entry["memory"][step], entry["total_memory"][step] = taken["allocated"], taken["total"]
+        if "rise" in taken:
+            entry["resident"][step] = taken["rise"]
         entry["first"][step] = taken["seconds"]
         entry["first_seconds"] += taken["first_seconds"]
     if "parameters" not in entry:

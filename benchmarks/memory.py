@@ -1,4 +1,4 @@
-"""How far a step's memory rises above what stood before it."""
+"""What a step needs in memory beside what stood before it: of tensors, and of the whole process."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 STATUS = Path("/proc/self/status")
 
@@ -29,22 +30,35 @@ def _give_back() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def rise(step: Callable[[], object], device: str) -> int:
-    """Bytes that a step needs at its peak, over what the process held before.
-
-    On a CPU the rise of the resident set, on a GPU that of torch's allocations. Where the kernel
-    does not let a process reset its high-water mark (outside Linux) the mark must be a new one: a
-    step that stays below an earlier peak then gives 0.
-    """
-    _give_back()
+def allocated(step: Callable[[], object], device: str) -> int:
+    """Bytes of the tensors that a step holds at its peak, beside those that were there before."""
+    gc.collect()
     if device == "cuda":
         torch.cuda.synchronize()
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
+        step()
+    events = run.profiler.kineto_results.events()
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
+def rise(step: Callable[[], object]) -> int:
+    """Bytes that the process's resident set rises by in a step.
+
+    More than its tensors: freed memory that the allocator could not use again, libraries' buffers.
+    Where the kernel does not let a process reset its high-water mark (outside Linux) the mark must
+    be a new one: a step that stays below an earlier peak then gives 0.
+    """
+    _give_back()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

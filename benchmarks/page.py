@@ -31,11 +31,13 @@ All contestants compute the same thing: the same sizes, the same weights (the co
 how far a contestant's outputs are from ours, relatively), the same inputs. Each runs in a process
 of its own, and they take turns: while one steps, the others wait. Times are medians over all
 turns, *spread* is half the distance between the quartiles. A training step is forward, mean square
-of the outputs, backward. *Memory* is how far the process rises during a training step above what it
-held before: parameters, gradients and inputs are there already, for everyone. *Of the peak* divides
-the work of the dense definition (2 operations a multiply-add, three forward passes a training step)
-by the time and by the rate of plain matrix products, measured in the same run and precision; a form
-that needs fewer operations than the definition can pass 100 %.
+of the outputs, backward. *Memory* is what the tensors of a training step take at their peak beside
+what stood before it: parameters, gradients and inputs are there already, for everyone. *Resident*
+is how far the whole process rises, with what its allocator cannot use again and the buffers of
+libraries; it varies by a tenth and more. *Of the peak* divides the work of the dense definition (2
+operations a multiply-add, three forward passes a training step) by the time and by the rate of
+plain matrix products, measured in the same run and precision; a form that needs fewer operations
+than the definition can pass 100 %.
 
 The Fourier codes of the peers' own adapters are part of their step, except in the cross-attends
 alone and in the ragged batch, where they are given the tokens ready-made. lucidrains' layers have
@@ -131,7 +133,8 @@ def _bars(results: Results, device: str) -> str:
     note = (
         "The roof is what the ratio would be if every matrix product that no exact rewriting "
         "takes away (projections of latents, their attention and MLPs, the decoder) ran at the "
-        "measured peak and all else took no time:"
+        "measured peak and all else took no time. For the latent layers it is the rate of linear "
+        "layers one after the other, whose weights come from memory (*layers* above):"
     )
     head = ["", "bar", "reached", "roof", "met"]
     lines = []

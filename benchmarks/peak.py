@@ -39,6 +39,37 @@ def matmul_rates(precision: str, device: str, side: int) -> list[float]:
     return rates
 
 
+def layer_rate(precision: str, device: str, side: int) -> float:
+    """Operations a second of the products of linear layers that follow each other.
+
+    Each of 32 layers multiplies a quarter as many rows as `side` by weights of half its width, and
+    makes the gradients of both: as in a training step, weights come from memory and not from the
+    cache, which no arrangement of the model's work can change.
+
+    Args:
+        precision, device, side: as for `matmul_rates`.
+    """
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    rows, width, layers = side // 4, side // 2, 32
+    options = {"device": device, "dtype": dtype}
+    weights = [torch.randn(width, width, **options) for _ in range(layers)]
+    slopes = [torch.zeros(width, width, **options) for _ in range(layers)]
+    x, gradient = torch.randn(rows, width, **options), torch.randn(rows, width, **options)
+    out = torch.empty_like(x)
+    times = []
+    for _ in range(3):
+        _wait(device)
+        start = time.perf_counter()
+        for weight in weights:
+            torch.mm(x, weight.T, out=out)
+        for weight, slope in zip(weights, slopes, strict=True):
+            torch.mm(gradient, weight, out=out)
+            torch.mm(gradient.T, x, out=slope)
+        _wait(device)
+        times.append(time.perf_counter() - start)
+    return 3 * layers * 2.0 * rows * width**2 / min(times)
+
+
 def _wait(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()

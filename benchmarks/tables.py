@@ -43,6 +43,7 @@ def comparison(name: str, found: dict[str, Any]) -> str:
         "its spread",
         "of the peak",
         "memory, MiB",
+        "resident, MiB",
     ]
     head += ["parameters", "distance"]
     rows, notes = [], []
@@ -61,6 +62,7 @@ def comparison(name: str, found: dict[str, Any]) -> str:
                 spread(times[-1]),
                 f"{utilisation(found, label, last):.0%}",
                 mebibytes(entry["memory"][last]),
+                mebibytes(entry["resident"][last]) if entry["resident"] else "–",
                 f"{entry['parameters']:,}",
                 f"{entry['distance']:.0e}" if "distance" in entry else "–",
             ]

@@ -38,8 +38,8 @@ _load_this_package()
 
 from benchmarks.configurations import Configuration  # noqa: E402
 from benchmarks.contestants import Contestant, NotApplicable, build  # noqa: E402
-from benchmarks.memory import highest, rise  # noqa: E402
-from benchmarks.peak import matmul_rates  # noqa: E402
+from benchmarks.memory import allocated, highest, rise  # noqa: E402
+from benchmarks.peak import layer_rate, matmul_rates  # noqa: E402
 
 FOLDERS = re.compile(r"(?<![\w.])(/[\w.+-]+)+/")  # results name no place of this machine
 SAMPLES = 64  # output values that are compared between contestants
@@ -102,16 +102,18 @@ class Bench:
     def memory(self, kind: str) -> dict[str, float]:
         """Bytes of a step beside parameters, inputs and gradients, all there beforehand.
 
-        And its seconds; and those of the first of its kind, which compiles what is compiled.
+        Of its tensors and, on a CPU, of the process; and its seconds; and those of the first of its
+        kind, which compiles what is compiled.
         """
         assert self.step is not None
         first = self._clocked(kind)
         for parameter in self.module.parameters():
             parameter.grad = torch.zeros_like(parameter) if kind == "train" else None
         seconds: list[float] = []
-        risen = rise(lambda: seconds.append(self._clocked(kind)), self.device)
-        return {
-            "rise": risen,
+        held = allocated(lambda: seconds.append(self._clocked(kind)), self.device)
+        risen = {} if self.device == "cuda" else {"rise": rise(lambda: self.step(kind))}
+        return risen | {
+            "allocated": held,
             "total": highest(self.device),
             "seconds": seconds[0],
             "first_seconds": first,
@@ -125,9 +127,12 @@ class Bench:
         self._wait()
         return time.perf_counter() - start
 
-    def peak(self, precision: str, side: int) -> dict[str, list[float]]:
-        """Operations a second of matrix products of several shapes."""
-        return {"rates": matmul_rates(precision, self.device, side)}
+    def peak(self, precision: str, side: int) -> dict[str, Any]:
+        """Operations a second of matrix products of several shapes, and of layers in a row."""
+        return {
+            "rates": matmul_rates(precision, self.device, side),
+            "layers": layer_rate(precision, self.device, side),
+        }
 
     def versions(self) -> dict[str, str]:
         from importlib.metadata import version

@@ -15,6 +15,7 @@ def measured(seconds, memory, **more):
         "distance": 1e-7,
         "seconds": {"forward": {**times, "median": seconds / 4}, "train": times},
         "memory": {"forward": memory // 2, "train": memory},
+        "resident": {"forward": memory, "train": 2 * memory},
         "total_memory": {"forward": memory, "train": 2 * memory},
         **more,
     }
@@ -27,7 +28,7 @@ def compared(name, contestants):
         "sizes": sizes.as_json(),
         "flops": {"forward": 1e9, "train": 3e9},
         "irreducible_flops": {"forward": 0.5e9, "train": 1.5e9},
-        "peaks": {"fp32": 1e10, "bf16": 4e10},
+        "peaks": {"fp32": 1e10, "bf16": 4e10, "fp32 layers": 9e9},
         "contestants": contestants,
     }
 

@@ -20,7 +20,13 @@ class FakeWorker:
             return {"error": "RuntimeError: no"}
         return {
             "build": {"parameters": 7, "first_seconds": 1.0, "output": list(self.output)},
-            "memory": {"rise": 3, "total": 5, "seconds": 0.25, "first_seconds": 2.0},
+            "memory": {
+                "allocated": 3,
+                "rise": 4,
+                "total": 5,
+                "seconds": 0.25,
+                "first_seconds": 2.0,
+            },
             "time": {"seconds": [0.25] * (arguments.get("iterations") or 1)},
         }[do]
 
@@ -63,6 +69,7 @@ def test_times_and_memory_reach_the_results():
     entry = found["contestants"]["ours"]
     assert entry["seconds"]["train"] == {"median": 0.25, "low": 0.25, "high": 0.25, "count": 6}
     assert entry["memory"] == {"train": 3}
+    assert entry["resident"] == {"train": 4}
     assert entry["total_memory"] == {"train": 5}
     assert entry["first_seconds"] == 3.0  # forward, and the first training step
     assert found["flops"]["train"] == CONFIGURATIONS["latents"].flops("train")

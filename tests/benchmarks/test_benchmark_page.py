@@ -26,7 +26,7 @@ def test_a_speedup_is_over_the_fastest_peer_and_bounded_by_the_peak(results):
 
 
 def test_half_precision_is_compared_with_the_fastest_peer_in_full_precision(results):
-    bar, value, roof = reached(results, ["text bytes", "bf16-mixed"])
+    bar, value, roof = reached(results, ["text bytes", ", bf16-mixed:"])
     assert value == pytest.approx(5.0)
     assert roof == pytest.approx(2.0 * 4e10 / 1.5e9)
     assert bar.is_met(value)
@@ -37,6 +37,19 @@ def test_memory_is_a_part_of_the_leanest_peers(results):
     assert value == pytest.approx(100 * 50 / 400)
     assert not bar.is_met(value)
     assert bar.is_met(100 / 16)
+
+
+def test_the_roof_of_the_latents_is_the_rate_of_layers_in_a_row(results):
+    bar, value, roof = reached(results, ["latent layers alone"])
+    assert (value, roof) == (pytest.approx(30), pytest.approx(90))
+    assert not bar.is_met(value)
+
+
+def test_a_compiled_step_is_compared_with_compiled_peers_as_well(results):
+    found = results["peers"]["configurations"]["bytes"]["contestants"]
+    found["ours+compile"], found["hf+compile"] = found["ours+bf16-mixed"], found["ours"]
+    assert reached(results, ["language model, compile:"])[1] == pytest.approx(1.0 / 0.4)
+    assert reached(results, ["language model: training step, times"])[1] == pytest.approx(2.0)
 
 
 def test_exponents_and_the_million_come_from_the_scaling_curves(results):
@@ -70,7 +83,7 @@ def test_a_spread_is_half_the_quartiles_distance():
 
 def test_a_table_has_a_row_a_contestant_and_a_line_for_those_left_out(results):
     text = comparison("latents", results["peers"]["configurations"]["latents"])
-    assert "| lucidrains | 500 | 2,000 | 10 % | 15% | 500 | 7 | 1e-07 |" in text
+    assert "| lucidrains | 500 | 2,000 | 10 % | 15% | 500 | 1,000 | 7 | 1e-07 |" in text
     assert "- krasserm: krasserm is left out: install it" in text
     assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --: |\n| 1 | 2 |"
 

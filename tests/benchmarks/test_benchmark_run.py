@@ -44,7 +44,7 @@ def test_a_run_writes_its_results_and_prints_a_table(tmp_path, monkeypatch, caps
     results = json.loads(file.read_text())
     found = results["configurations"]["latents"]["contestants"]["ours"]
     assert found["seconds"]["train"]["count"] == 1
-    assert results["machine"]["peaks"].keys() == {"fp32", "bf16"}
+    assert results["machine"]["peaks"].keys() == {"fp32", "bf16", "fp32 layers", "bf16 layers"}
     assert "| ours |" in capsys.readouterr().out
     assert str(tmp_path) not in file.read_text()
 
