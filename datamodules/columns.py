@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from datamodules.readers import Cell, Kind
+
+_AT_ONCE = 2**12  # cells that are Python objects while all are gone through
 
 
 class Column(Sequence[Cell]):
@@ -50,32 +52,69 @@ class Column(Sequence[Cell]):
 class Values(Column):
     """What lies in the table itself: texts, or the bytes of files. An empty text is absent.
 
+    Nothing is copied: of a table on the disk that is mapped into memory, a cell is read when it is
+    asked for.
+
     Args:
         values: n strings, byte strings or structs {bytes, path} (as Hugging Face stores files),
             null where absent; any sequence, or an Arrow array.
+        rows: (k,) positions of the cells in `values`; None = all, in order.
     """
 
-    def __init__(self, values: Sequence[object] | pa.Array | pa.ChunkedArray) -> None:
-        if isinstance(values, pa.ChunkedArray):
-            values = values.combine_chunks()
-        self.values = values if isinstance(values, pa.Array) else pa.array(values)
-        if pa.types.is_struct(self.values.type):
-            self.values = self.values.field("bytes")
-        if pa.types.is_null(self.values.type):
-            self.values = self.values.cast(pa.string())
+    def __init__(
+        self,
+        values: Sequence[object] | pa.Array | pa.ChunkedArray,
+        *,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        if not isinstance(values, pa.ChunkedArray):
+            values = pa.chunked_array(
+                [values if isinstance(values, pa.Array) else pa.array(values)]
+            )
+        if pa.types.is_struct(values.type):
+            values = pc.struct_field(values, "bytes")
+        if pa.types.is_null(values.type):
+            values = values.cast(pa.string())
+        self.values, self.rows = values, rows
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.values if self.rows is None else self.rows)
 
     def __getitem__(self, index: int) -> Cell:
-        return self.values[int(index)].as_py() or None
+        row = int(index if self.rows is None else self.rows[index])
+        return self.values[row].as_py() or None
+
+    def __iter__(self) -> Iterator[Cell]:
+        if self.rows is not None:
+            yield from super().__iter__()
+            return
+        for batch in pa.table([self.values], ["cells"]).to_batches(max_chunksize=_AT_ONCE):
+            for cell in batch[0].to_pylist():
+                yield cell or None
+
+    def array(self) -> pa.ChunkedArray:
+        """The cells in order; a copy of them where they are some."""
+        if self.rows is None:
+            return self.values
+        # Arrow's own `take` would first join all chunks.
+        chunks = self.values.chunks
+        starts = np.cumsum([0, *map(len, chunks)])
+        chunk = np.searchsorted(starts, self.rows, side="right") - 1
+        runs = np.split(np.arange(len(chunk)), np.flatnonzero(np.diff(chunk)) + 1)
+        parts = [(int(chunk[run[0]]), self.rows[run]) for run in runs if len(run)]
+        taken = [chunks[place].take(pa.array(rows - starts[place])) for place, rows in parts]
+        return pa.chunked_array(taken, self.values.type)
+
+    def num_bytes(self) -> np.ndarray:
+        """(n,) size of each cell, 0 where absent."""
+        sizes = pc.fill_null(pc.binary_length(self.values), 0).to_numpy()
+        return sizes if self.rows is None else sizes[self.rows]
 
     def absent(self) -> np.ndarray:
-        empty = pc.equal(pc.binary_length(self.values), 0)
-        return pc.fill_null(empty, True).to_numpy(zero_copy_only=False)
+        return self.num_bytes() == 0
 
     def take(self, indices: np.ndarray) -> Values:
-        return Values(self.values.take(pa.array(indices)))
+        return Values(self.values, rows=indices if self.rows is None else self.rows[indices])
 
 
 class Files(Column):
@@ -92,12 +131,12 @@ class Files(Column):
 
     def __init__(
         self,
-        paths: Sequence[str | None] | pa.Array | pa.ChunkedArray,
+        paths: Sequence[str | None] | pa.Array | pa.ChunkedArray | Values,
         *,
         root: Path,
         outside: bool = False,
     ) -> None:
-        self.paths = Values(paths)
+        self.paths = paths if isinstance(paths, Values) else Values(paths)
         self.root, self.outside = Path(root), outside
         self._real_root = os.path.realpath(root)
 
@@ -127,7 +166,7 @@ class Files(Column):
         """
         found: dict[int, str] = {}
         folders: dict[str, dict[str, bool]] = {}
-        for index, name in enumerate(self.paths.values.to_pylist()):
+        for index, name in enumerate(self.paths):
             if not name:
                 continue
             folder, _, file = name.rpartition("/")
@@ -144,11 +183,11 @@ class Files(Column):
         return found
 
     def take(self, indices: np.ndarray) -> Files:
-        return Files(self.paths.take(indices).values, root=self.root, outside=self.outside)
+        return Files(self.paths.take(indices), root=self.root, outside=self.outside)
 
     def without(self, indices: np.ndarray) -> Files:
         """The column with the cells at (k,) positions emptied."""
-        names = self.paths.values
+        names = self.paths.array()
         keep = np.ones(len(names), dtype=bool)
         keep[indices] = False
         kept = pc.if_else(pa.array(keep), names, pa.scalar(None, names.type))

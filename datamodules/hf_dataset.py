@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from datamodules.guess import SPLIT_NAMES
 from datamodules.manifest import ManifestDataModule
-from datamodules.table import is_list
+from datamodules.table import is_content, is_list
 
 
 class HFDatasetDataModule(ManifestDataModule):
@@ -86,8 +86,9 @@ def _label_names(dataset: Any) -> dict[str, list[str]]:
 def _plain(table: pa.Table, label_names: dict[str, list[str]]) -> pa.Table:
     """The table with labels by name, and with paths where files were saved as such alone."""
     for place, name in enumerate(table.column_names):
-        column = table[name].combine_chunks()
+        column = table[name]
         if name in label_names:
+            column = column.combine_chunks()
             names, labels = pa.array(label_names[name]), column
             if is_list(column.type):
                 labels = column.flatten()
@@ -96,7 +97,8 @@ def _plain(table: pa.Table, label_names: dict[str, list[str]]) -> pa.Table:
             if is_list(column.type):
                 labels = pa.ListArray.from_arrays(column.offsets, labels)
             table = table.set_column(place, name, labels)
-        elif pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
-            has_none = column.field("bytes").null_count == len(column)
-            table = table.set_column(place, name, column.field("path")) if has_none else table
+        elif is_content(column.type) and pa.types.is_struct(column.type):
+            has_none = pc.struct_field(column, "bytes").null_count == len(column)
+            if has_none:
+                table = table.set_column(place, name, pc.struct_field(column, "path"))
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ from datamodules.table import is_content, numbers, read_table, strings
 
 _MAX_CLASSES = 20  # that any number of rows may have; more must come twice on average
 TARGETS = {"class": "a class", "labels": "labels", "values": "values"}
+
+
+@dataclass
+class _Part:
+    """Some rows of the table: what is not a modality, splits where they are known, modalities."""
+
+    table: pa.Table
+    splits: np.ndarray | None
+    columns: dict[str, Column]
 
 
 class ManifestDataModule(RowsDataModule):
@@ -134,7 +144,8 @@ class ManifestDataModule(RowsDataModule):
             id=self.id,
             group=self.group,
         )
-        table, splits = self._labelled(table, splits)
+        if splits is not None:  # files say it
+            self.roles.split = None
         found = {name: self._column(name, table) for name in self.roles.columns}
         if not found:
             raise ValueError(
@@ -143,12 +154,9 @@ class ManifestDataModule(RowsDataModule):
                 f"{', '.join(table.column_names)}"
             )
         self.modalities = self._choose(self.modalities or found)
-        empty = np.all([found[name].absent() for name in self.modalities], axis=0)
-        if empty.any() and not empty.all():
-            self._note_left_out("have no input at all", table, empty)
-            kept = np.flatnonzero(~empty)
-            table, splits = self._keep(kept, table, splits)
-            found = {name: column.take(kept) for name, column in found.items()}
+        part = _Part(self._slim(table), splits, found)
+        part = self._with_input(self._with_target(self._with_split(part)))
+        table, splits, found = part.table, part.splits, part.columns
         labels, classes = self._labels(table)
         groups = None
         if self.group:
@@ -183,40 +191,53 @@ class ManifestDataModule(RowsDataModule):
             return table, None
         return table, np.repeat(list(tables), [part.num_rows for part in tables.values()])
 
-    def _labelled(
-        self, table: pa.Table, splits: np.ndarray | None
-    ) -> tuple[pa.Table, np.ndarray | None]:
-        """The rows that have a target and a split, and the splits as the column gives them."""
-        if splits is None and self.roles.split:
-            names = strings(table[self.roles.split]).to_pylist()
-            known = [SPLIT_NAMES.get(str(name).strip().lower()) for name in names]
-            if None in known:
-                row = known.index(None)
-                raise ValueError(
-                    f"{self._ids(table)[row]}: data.split={self.roles.split} says "
-                    f"{names[row]!r}, expected one of {', '.join(SPLIT_NAMES)}."
-                )
-            splits = np.array(known)
-        lacking = np.zeros(table.num_rows, dtype=bool)
+    def _slim(self, table: pa.Table) -> pa.Table:
+        """The table without what modalities alone are read from, which may be large."""
+        roles = self.roles
+        used = {*roles.target, roles.split, roles.id, self.group}
+        return table.select([name for name in table.column_names if name in used])
+
+    def _with_split(self, part: _Part) -> _Part:
+        """Splits as the column gives them, where no files do."""
+        if part.splits is not None or not self.roles.split:
+            return part
+        names = strings(part.table[self.roles.split]).to_pylist()
+        known = [SPLIT_NAMES.get(str(name).strip().lower()) for name in names]
+        if None in known:
+            row = known.index(None)
+            raise ValueError(
+                f"{self._ids(part.table)[row]}: data.split={self.roles.split} says "
+                f"{names[row]!r}, expected one of {', '.join(SPLIT_NAMES)}."
+            )
+        return replace(part, splits=np.array(known))
+
+    def _with_target(self, part: _Part) -> _Part:
+        """The rows that have a target."""
+        lacking = np.zeros(len(self._rows), dtype=bool)
         for name in self.roles.target:
-            lacking |= pc.is_null(table[name], nan_is_null=True).to_numpy()
+            lacking |= pc.is_null(part.table[name], nan_is_null=True).to_numpy()
         if lacking.all():
             raise ValueError(f"no row has a target in {', '.join(self.roles.target)}")
-        if lacking.any():
-            self._note_left_out("have no target", table, lacking)
-            table, splits = self._keep(np.flatnonzero(~lacking), table, splits)
-        return table, splits
+        return self._without(lacking, "have no target", part)
 
-    def _keep(
-        self, kept: np.ndarray, table: pa.Table, splits: np.ndarray | None
-    ) -> tuple[pa.Table, np.ndarray | None]:
-        self._rows = self._rows[kept]
-        return table.take(pa.array(kept)), None if splits is None else splits[kept]
+    def _with_input(self, part: _Part) -> _Part:
+        """The rows that have something to read; all, where none has, which is reported later."""
+        empty = np.all([part.columns[name].absent() for name in self.modalities], axis=0)
+        return part if empty.all() else self._without(empty, "have no input at all", part)
 
-    def _note_left_out(self, why: str, table: pa.Table, rows: np.ndarray) -> None:
-        first = self._ids(table)[int(rows.argmax())]
+    def _without(self, rows: np.ndarray, why: str, part: _Part) -> _Part:
+        if not rows.any():
+            return part
+        first = self._ids(part.table)[int(rows.argmax())]
         self.notes.append(
             f"warning: {int(rows.sum()):,} rows {why} and are left out, the first is {first}"
+        )
+        kept = np.flatnonzero(~rows)
+        self._rows = self._rows[kept]
+        return _Part(
+            part.table.take(pa.array(kept)),
+            None if part.splits is None else part.splits[kept],
+            {name: column.take(kept) for name, column in part.columns.items()},
         )
 
     def _column(self, name: str, table: pa.Table) -> Column:
@@ -309,7 +330,9 @@ def _names(column: pa.ChunkedArray) -> list[str]:
     if found is not None and pc.any(pc.match_substring(names, ".")).as_py():
         whole = pc.all(pc.equal(found, pc.round(found))).as_py()
         names = strings(found.cast(pa.int64())) if whole else names
-    return names.to_pylist()
+    coded = names.combine_chunks().dictionary_encode()
+    known = coded.dictionary.to_pylist()  # one string a class, not one a row
+    return [known[index] for index in coded.indices.to_pylist()]
 
 
 def _several(cell: Any, separator: str | None) -> list[str]:

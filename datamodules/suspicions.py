@@ -13,6 +13,7 @@ from datamodules.columns import Column, Files, Values
 from datamodules.splits import SPLITS
 
 _SHORT = 16  # bytes; shorter texts may well come twice
+_LARGE = 2**30  # bytes; more are not compared: they may not fit into memory
 _FEW = 20  # examples; fewer measure nothing
 
 
@@ -45,7 +46,7 @@ def suspicions(
         )
     lines = _repeated_names(ids)
     for name, column in columns.items():
-        lines += _leaks(name, column, splits)
+        lines += _leaks(name, column, splits, ids)
     lines += _straddlers(groups, splits)
     if (splits == "train").any() and (targets.ndim == 1 or not targets.is_floating_point()):
         lines += _absent_classes(targets, classes, splits) + _alike(classes)
@@ -70,30 +71,30 @@ def _repeated_names(ids: Sequence[str]) -> list[str]:
     ]
 
 
-def _leaks(name: str, column: Column, splits: np.ndarray) -> list[str]:
+def _leaks(name: str, column: Column, splits: np.ndarray, ids: Sequence[str]) -> list[str]:
     """Files and texts that training and another split share."""
-    if isinstance(column, Files):
-        values, what = column.paths.values, "a file"
-    elif isinstance(column, Values):
-        values, what = (
-            column.values,
-            "a text" if pa.types.is_string(column.values.type) else "a file",
-        )
-    else:
+    cells = column.paths if isinstance(column, Files) else column
+    if not isinstance(cells, Values):
         return []
-    codes = pc.fill_null(values.dictionary_encode().indices, -1).to_numpy(zero_copy_only=False)
-    if isinstance(column, Values):
-        short = pc.fill_null(pc.less(pc.binary_length(values), _SHORT), True)
-        codes = np.where(short.to_numpy(zero_copy_only=False), -1, codes)
-    known = np.unique(codes[(splits == "train") & (codes >= 0)])
+    sizes = cells.num_bytes()
+    if sizes.sum() > _LARGE:
+        return [f"hint: {name} is too much to be searched for what splits share"]
+    values = cells.array()
+    coded = values.combine_chunks().dictionary_encode()
+    codes = coded.indices.fill_null(0).to_numpy()
+    what = "a text" if cells is column and pa.types.is_string(values.type) else "a file"
+    told = sizes >= (_SHORT if cells is column else 1)
+    known = np.zeros(len(coded.dictionary) + 1, dtype=bool)
+    known[codes[told & (splits == "train")]] = True
     lines = []
     for split in SPLITS[1:]:
-        rows = np.flatnonzero((splits == split) & np.isin(codes, known))
+        rows = np.flatnonzero(told & (splits == split) & known[codes])
         if len(rows):
-            shown = str(values[int(rows[0])].as_py())[:60]
+            first = values[int(rows[0])].as_py()
+            shown = repr(first[:60]) if isinstance(first, str) else ids[int(rows[0])]
             lines.append(
                 f"warning: {len(rows):,} examples of {split} have {what} as {name} that train has "
-                f"too ({shown!r}): what is measured on them is memory"
+                f"too ({shown}): what is measured on them is memory"
             )
     return lines
 

@@ -100,3 +100,28 @@ def test_content_is_read_from_the_structs_that_hugging_face_stores():
 def test_emptied_cells_are_absent(root):
     column = Files(["a.png", "none.png", "sub/b.png"], root=root).without(np.array([1]))
     assert [cell and os.path.basename(cell) for cell in column] == ["a.png", None, "b.png"]
+
+
+def test_cells_of_more_than_two_gibibytes_are_taken_without_copying_them():
+    """As a dataset on the disk that is mapped into memory; here 34 times the same 64 MiB."""
+    block = pa.array([bytes([n]) * 2**20 for n in range(64)], pa.binary())
+    column = Values(pa.chunked_array([block] * 34))
+    assert column.num_bytes().sum() == 34 * 2**26
+    before = pa.total_allocated_bytes()
+    some = column.take(np.arange(1, 34 * 64, 2)).take(np.array([0, 5, 1087]))
+    assert not some.absent().any()
+    wanted = [b"\1\1", b"\x0b\x0b", b"\x3f\x3f"]
+    assert [cell[:2] for cell in some] == wanted
+    assert pa.total_allocated_bytes() - before < 2**20
+    assert [cell.as_py()[:2] for cell in some.array()] == wanted
+
+
+def test_cells_of_several_chunks_in_any_order_are_those_cells():
+    chunks = [["a", None], [], ["c", "d", "e"], ["f"]]
+    column = Values(pa.chunked_array(chunks, pa.string()))
+    assert list(column) == ["a", None, "c", "d", "e", "f"]
+    some = column.take(np.array([5, 3, 2, 0, 1, 5]))
+    assert list(some) == some.array().to_pylist() == ["f", "d", "c", "a", None, "f"]
+    assert some.absent().tolist() == [False, False, False, False, True, False]
+    assert list(some.take(np.array([4, 0]))) == [None, "f"]
+    assert some.take(np.array([], int)).array().to_pylist() == []

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +18,7 @@ from pyarrow import parquet
 from datamodules.manifest import ManifestDataModule
 from datamodules.readers import KINDS
 
+PROJECT = Path(__file__).parents[2]
 WORDS = ["a fine film", "a dull film", "no film at all"]
 
 
@@ -362,12 +366,63 @@ def test_leaks_between_splits_are_warned_of(make, table, rows):
     assert sum("train has too" in line for line in lines) == 2
 
 
+def test_leaks_of_files_in_the_table_name_a_row(make, table, rows, tmp_path, monkeypatch):
+    for n, row in enumerate(rows):
+        row["split"] = ["train", "val", "test"][n % 3]
+        row["photo"] = (tmp_path / rows[n]["photo"]).read_bytes()
+    rows[4]["photo"] = rows[0]["photo"]
+    path = table(rows, "my.parquet")
+    (line,) = [line for line in make(path).summary() if "train has too" in line]
+    assert line.startswith("warning: 1 examples of val have a file as image that train has too (my")
+    assert "(my.parquet:5)" in line
+    monkeypatch.setattr("datamodules.suspicions._LARGE", sum(len(row["photo"]) for row in rows) - 1)
+    lines = make(path).summary()
+    assert "hint: image is too much to be searched for what splits share" in lines
+    assert not any("train has too" in line for line in lines)
+
+
 def test_small_splits_and_classes_without_training_are_warned_of(make, table, rows):
     for n, row in enumerate(rows):
         row["split"] = "train" if row["label"] != "eel" else ["val", "test"][n // 3 % 2]
     lines = make(table(rows)).summary()
     assert "warning: no example of train is of eel, which cannot be learned" in lines
     assert "warning: val has 10 examples, too few to measure anything" in lines
+
+
+MILLION = """
+import resource, sys, time
+import torchvision.transforms.v2
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+config = OmegaConf.create({"data": OmegaConf.load("conf/data/manifest.yaml"), "seed": 0})
+del config.data["defaults"]
+config.data.modalities = None
+config.data.update({"path": sys.argv[1], "kinds": ["image", "text", "array"]})
+taken = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+data, before, start = instantiate(config.data), taken(), time.perf_counter()
+data.setup()
+print(f"{time.perf_counter() - start:.1f} {taken() - before:.2f}", *map(len, data.splits.values()))
+"""
+
+
+@pytest.mark.slow
+def test_a_million_rows_are_ready_within_seconds_and_little_memory(tmp_path, capsys):
+    """Prints how many."""
+    for n in range(1000):
+        picture(tmp_path / f"img/{n}.png", n % 256, (32, 32))
+    with (tmp_path / "my.csv").open("w") as file:
+        file.write("photo,caption,age,label\n")
+        for n in range(1_000_000):
+            file.write(f'img/{n % 1000}.png,"A sentence, number {n}",{n % 89},c{n % 7}\n')
+    command = [sys.executable, "-c", MILLION, str(tmp_path / "my.csv")]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    seconds, gibibytes, *splits = done.stdout.split()
+    with capsys.disabled():
+        print(f"\na million rows: {seconds} s, {gibibytes} GiB")
+    assert sum(map(int, splits)) == 1_000_000
+    assert float(seconds) < 60, "on a machine that has other work"
+    assert float(gibibytes) < 1
 
 
 def test_a_column_of_different_names_is_no_target(make, table, rows):
