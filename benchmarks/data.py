@@ -13,7 +13,6 @@ kept decoded, decoding them all. "Later" is any other epoch.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import tempfile
@@ -21,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,6 +35,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from benchmarks.run import command, write
+from benchmarks.tables import loading
 from datamodules.base import MultimodalDataModule
 from datamodules.collate import Collator
 from datamodules.fsdd import FSDDDataModule
@@ -141,7 +143,7 @@ def clips(root: Path) -> Case:
 
 
 def encode(text: str) -> Tensor:
-    return torch.tensor(list(text.encode("utf-8")[:256])) + 6
+    return torch.frombuffer(bytearray(text.encode("utf-8")[:256]), dtype=torch.uint8).long() + 6
 
 
 def texts(root: Path) -> Case:
@@ -283,16 +285,6 @@ def loaders(case: Case, workers: int, rounds: int) -> dict[str, float]:
     return {name: median(rates) for name, rates in found.items()}
 
 
-def table(title: str, rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines.insert(1, "|" + "---|" * len(rows[0]))
-    return "\n".join([f"\n**{title}**\n", *lines])
-
-
-def beside(value: float, other: float) -> str:
-    return f"{value:,.0f} ({value / other:.2f}×)"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -304,46 +296,39 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for the medians")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results: dict[str, Any] = {}
+    cases: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder)
-        make_files(made)
-        root = options.root or made
-        cases = [
-            images(root / "cifar10", size=32, crop=True),
-            clips(root / "fsdd"),
-            texts(root / "sst2"),
-            images(made / "photographs", size=64, crop=False),
-        ]
-        cases.insert(1, sharded(cases[0], made))
-        if options.only:
-            cases = [case for case in cases if any(part in case.name for part in options.only)]
-        for case in cases:
-            results[case.name] = {
-                "stages": stages(case, options.rounds),
-                "workers": {n: loaders(case, n, options.rounds) for n in options.workers},
-            }
-    names = ["read", "bare decoder", "decode", "transform", "collate", "all"]
-    rows = [["", *names]]
-    for case, found in results.items():
-        by = found["stages"]
-        cells = [f"{by[name]:,.0f}" if name in by else "" for name in names]
-        if "bare decoder" in by:
-            cells[2] = beside(by["decode"], by["bare decoder"])
-        rows.append([case, *cells])
-    print(table("Examples a second of each stage, one process (× the bare decoder)", rows))
-    rows = [["", "workers", "plain", "decoding", "kept", "plain, first", "kept, first"]]
-    for case, found in results.items():
-        for count, by in found["workers"].items():
-            later = [beside(by[name], by["plain"]) for name in ("decoding", "kept")]
-            first = f"{by['plain, first']:,.0f}"
-            kept = beside(by["kept, first"], by["plain, first"])
-            rows.append([case, str(count), f"{by['plain']:,.0f}", *later, first, kept])
-    print(table("Examples a second of loaders (× plain)", rows))
+        for case in _cases(options.root, Path(folder)):
+            if not options.only or any(part in case.name for part in options.only):
+                cases[case.name] = {
+                    "stages": stages(case, options.rounds),
+                    "workers": {str(n): loaders(case, n, options.rounds) for n in options.workers},
+                }
+    print("Examples a second", *loading(cases), sep="\n\n")
     if options.out:
-        versions = {"python": platform.python_version(), "torch": torch.__version__}
-        told = {"cores": os.cpu_count(), "rounds": options.rounds, "versions": versions}
-        options.out.write_text(json.dumps(told | {"results": results}, indent=2) + "\n")
+        machine = {
+            "device": "cpu",
+            "cores": os.cpu_count(),
+            "threads": 1,
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in ("torch", "torchvision", "soundfile")},
+        }
+        told = {"kind": "data", "command": command(), "machine": machine, "cases": cases}
+        write(options.out, told)
+
+
+def _cases(root: Path | None, made: Path) -> list[Case]:
+    """All kinds of data; what `root` does not have is made."""
+    make_files(made)
+    root = root or made
+    small = images(root / "cifar10", size=32, crop=True)
+    return [
+        small,
+        sharded(small, made),
+        clips(root / "fsdd"),
+        texts(root / "sst2"),
+        images(made / "photographs", size=64, crop=False),
+    ]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from benchmarks.contestants import LIBRARIES, PROJECT
 from benchmarks.plots import ablation_bars, scaling_curves
 from benchmarks.run import RESULTS
 from benchmarks.scaling import curve, exponent
-from benchmarks.tables import NAMES, comparison, mebibytes, milliseconds, table
+from benchmarks.tables import NAMES, comparison, loading, mebibytes, milliseconds, table
 
 INTRODUCTION = """# Performance
 
@@ -48,6 +48,15 @@ are as many, to half a per cent. All MLPs have the exact GELU, as the peers ship
 Without a word behind its name a contestant runs in fp32. *medium* has fp32 tensors and bf16
 products, *bf16-mixed* is autocast, *bf16-true* has parameters and inputs in bf16; *compile* is
 torch.compile of the whole model, *key=value* an option of this project's attention.
+"""
+
+LOADER = """### The loader
+
+Examples a second, on one thread a process. *Plain* is what one writes with torchvision, soundfile
+and a DataLoader: read, decode, the same transforms, pad. *Decoding* reads files every epoch, *kept*
+holds them decoded (`data.cache_gib`; texts are never kept, they are quick to encode). *First* is an
+epoch from nothing: the data set made, the workers started and, where they are kept, the examples of
+all three splits decoded. The others are later epochs. The command makes photographs and shards.
 """
 
 
@@ -94,6 +103,8 @@ def _device(results: Results, device: str, folder: Path) -> list[str]:
         parts += [_ablations(results["ablations"], device, folder)]
     if "training" in results:
         parts += [_training(results["training"])]
+    if "data" in results:
+        parts += [LOADER, *(f"{one}\n" for one in loading(results["data"]["cases"]))]
     return parts
 
 
@@ -104,7 +115,8 @@ def _machine(results: Results) -> str:
         for name, rate in result["machine"].get("peaks", {}).items():
             peaks[name] = max(rate, peaks.get(name, 0.0))
     versions = {k: v for r in results.values() for k, v in r["machine"]["versions"].items()}
-    lines = [f"- {described['cores']} cores, {described['threads']} threads"]
+    threads = max(result["machine"]["threads"] for result in results.values())
+    lines = [f"- {described['cores']} cores, {threads} threads"]
     if "accelerator" in described:
         lines = [f"- {described['accelerator']}"]
     if peaks:

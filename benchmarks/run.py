@@ -128,9 +128,9 @@ def command() -> str:
     """The command line that is running, as another would type it: places become FILE and DIR."""
     module, words = Path(sys.argv[0]).stem, []
     for word, before in zip(sys.argv[1:], sys.argv, strict=False):
-        if word in ("--json", "--log") or before in ("--json", "--log"):
+        if {word, before} & {"--json", "--log", "--out"}:
             continue
-        words.append("DIR" if before in ("--data-root", "--before") else word)
+        words.append("DIR" if before in ("--root", "--data-root", "--before") else word)
     return " ".join(["python -m", f"benchmarks.{module}", *words])
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 NAMES = {"forward": "forward", "train": "training step"}
+STAGES = ["read", "bare decoder", "decode", "transform", "collate", "all"]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -72,3 +73,36 @@ def comparison(name: str, found: dict[str, Any]) -> str:
     if notes:
         lines += ["", *(f"- {note}" for note in notes)]
     return "\n".join([*lines, ""])
+
+
+def loading(cases: Mapping[str, Any]) -> list[str]:
+    """Two tables of examples a second: of each stage, and of whole loaders.
+
+    Args:
+        cases: kind of data → {"stages": …, "workers": …}, as `benchmarks.data` finds them.
+    """
+    names = list(dict.fromkeys(name for found in cases.values() for name in found["stages"]))
+    names.sort(key=STAGES.index)
+    stages = []
+    for case, found in cases.items():
+        rates = found["stages"]
+        cells = [f"{rates[name]:,.0f}" if name in rates else "" for name in names]
+        if "bare decoder" in rates:
+            cells[names.index("decode")] = _beside(rates["decode"], rates["bare decoder"])
+        stages.append([case, *cells])
+    loaders = []
+    for case, found in cases.items():
+        for count, rates in found["workers"].items():
+            plain, first = rates["plain"], rates["plain, first"]
+            later = [_beside(rates[name], plain) for name in ("decoding", "kept")]
+            kept = _beside(rates["kept, first"], first)
+            loaders.append([case, count, f"{plain:,.0f}", *later, f"{first:,.0f}", kept])
+    head = ["workers", "plain", "decoding", "kept", "plain, first", "kept, first"]
+    return [
+        table(["a stage (× the bare decoder)", *names], stages),
+        table(["a loader (× plain)", *head], loaders),
+    ]
+
+
+def _beside(value: float, other: float) -> str:
+    return f"{value:,.0f} ({value / other:.2f} ×)"

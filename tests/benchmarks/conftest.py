@@ -70,6 +70,16 @@ def results():
         "ablations": {"configurations": {"latents": found["latents"]}},
         "training": {"jobs": {"default": {"auto": {**slow, "median": 300.0}, "dense": slow}}},
     }
+    loaders = {"plain": 50.0, "decoding": 100.0, "kept": 200.0}
+    loaders |= {"plain, first": 40.0, "kept, first": 30.0}
+    kinds["data"] = {
+        "cases": {
+            "clips": {
+                "stages": {"bare decoder": 100.0, "decode": 250.0, "all": 70.0},
+                "workers": {"0": loaders},
+            }
+        }
+    }
     return {
         kind: {"kind": kind, "command": f"python -m benchmarks.{kind}", "machine": machine, **rest}
         for kind, rest in kinds.items()
