@@ -10,6 +10,7 @@ from torch import Tensor
 
 from perceiver.attention.context import Context
 from perceiver.attention.heads import Heads
+from perceiver.attention.kernels.blocked import pays
 from perceiver.attention.kernels.structured import CHUNK_LINES
 from perceiver.types import Segment
 
@@ -132,10 +133,12 @@ def _dense(work: Work) -> float:
 
 def _sdpa(work: Work) -> float:
     product, score_product, score, channel, call = _SDPA[work.is_training, work.is_half]
-    # Heads are padded to one width.
+    # Heads are padded to one width, unless values are much wider.
+    unpadded = pays(work.queries, work.keys, work.widths, is_half=work.is_half)
+    width = sum(work.widths) if unpadded else 2 * max(work.widths)
     time = (
         product * work.batch * work.keys * work.channels * work.projected
-        + score_product * work.scores * 2 * max(work.widths)
+        + score_product * work.scores * width
         + score * work.scores
         + channel * work.batch * work.keys * work.channels
         + call

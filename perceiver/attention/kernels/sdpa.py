@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from perceiver.attention.kernels.blocked import blocked, pays
 from perceiver.attention.kernels.problem import Problem, Result
 
 
@@ -36,6 +38,19 @@ def _padded(x: Tensor, width: int) -> Tensor:
     return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))
 
 
+def _unpadded_pays(problem: Problem, query: Tensor, mask: Tensor | None) -> bool:
+    """Whether our own kernel takes less time, as torch's would pad heads to one width."""
+    widths = query.shape[-1], problem.value.shape[-1]
+    is_half = query.dtype.itemsize < 4 or torch.is_autocast_enabled("cpu")
+    return (
+        query.device.type == "cpu"
+        and problem.dropout == 0
+        and (mask is None or mask.dtype == torch.bool)
+        and pays(problem.num_queries, problem.num_keys, widths, is_half=is_half)
+        and not torch.compiler.is_exporting()  # exported programs should run without this package
+    )
+
+
 def sdpa(problem: Problem) -> Result:
     """Softmax attention without the (q, k) matrix; empty rows read zeros, as in `dense`."""
     folded = problem.score.fold(problem.query, problem.key)
@@ -49,16 +64,19 @@ def sdpa(problem: Problem) -> Result:
         # everything here, and what it reads is set to zero.
         empty = ~keep.any(-1, keepdim=True)
         keep = keep | empty
-    value_width = problem.value.shape[-1]
-    width = fused_width(folded.query.shape[-1], value_width, folded.query.device.type)
-    read = F.scaled_dot_product_attention(
-        _padded(folded.query, width),
-        _padded(folded.key, width),
-        _padded(problem.value, width),
-        attn_mask=_mask(problem, keep, folded.key_bias),
-        dropout_p=problem.dropout,
-        is_causal=is_causal,
-        scale=float(folded.scale),
-    )
-    read = read[..., :value_width]
+    mask, scale = _mask(problem, keep, folded.key_bias), float(folded.scale)
+    if not is_causal and _unpadded_pays(problem, folded.query, mask):
+        read = blocked(folded.query, folded.key, problem.value, keep=mask, scale=scale)
+    else:
+        value_width = problem.value.shape[-1]
+        width = fused_width(folded.query.shape[-1], value_width, folded.query.device.type)
+        read = F.scaled_dot_product_attention(
+            _padded(folded.query, width),
+            _padded(folded.key, width),
+            _padded(problem.value, width),
+            attn_mask=mask,
+            dropout_p=problem.dropout,
+            is_causal=is_causal,
+            scale=scale,
+        )[..., :value_width]
     return Result(read if empty is None else read.masked_fill(empty, 0.0))

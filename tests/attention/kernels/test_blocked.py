@@ -1,0 +1,78 @@
+"""Blocks of scores, one after the other, against all scores at once."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+import torch
+
+from perceiver.attention import Attention
+from perceiver.attention.kernels import blocked as module
+from perceiver.attention.kernels.blocked import blocked, pays
+
+SIZES = (2, 3, 5, 7)  # examples, heads, queries, keys
+
+
+def tensors():
+    b, h, q, k = SIZES
+    query, key = torch.randn(b, h, q, 2).double(), torch.randn(b, h, k, 2).double()
+    return [x.requires_grad_() for x in (query, key, torch.randn(b, h, k, 11).double())]
+
+
+def dense(query, key, value, keep, scale):
+    scores = scale * torch.einsum("bhqd,bhkd->bhqk", query, key)
+    if keep is not None:
+        scores = scores.masked_fill(~keep, -torch.inf)
+    return scores.softmax(-1) @ value
+
+
+@pytest.mark.parametrize("block", [1, 8, 15, 36, 100, 1000])
+@pytest.mark.parametrize("kept", [None, (2, 1, 1, 7), (1, 3, 5, 7), (2, 3, 5, 1), (1, 1, 5, 7)])
+def test_blocks_of_any_size_give_results_and_gradients_of_all_scores(block, kept, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", block)
+    torch.manual_seed(0)
+    keep = None if kept is None else torch.rand(kept) < 0.7
+    if keep is not None and kept[3] > 1:
+        keep[..., 3] = True
+    elif keep is not None:
+        keep[:] = True
+    given = tensors()
+    ours, expected = blocked(*given, keep=keep, scale=0.7), dense(*given, keep, 0.7)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    factor = torch.randn_like(expected)
+    grads = [torch.autograd.grad((out * factor).sum(), given) for out in (ours, expected)]
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+def test_the_operator_keeps_the_rules_of_its_kind():
+    torch.manual_seed(0)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(module._attend, (*tensors(), None, 0.7), test_utils=checks)
+
+
+@pytest.mark.parametrize(
+    ("widths", "is_half", "expected"),
+    [((32, 160), False, True), ((32, 160), True, False), ((32, 96), False, False)],
+)
+def test_it_is_for_wide_values_in_full_precision(widths, is_half, expected):
+    assert pays(256, 2048, widths, is_half=is_half) is expected
+    assert not pays(256, 256, widths, is_half=is_half)
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_sdpa_leaves_wide_values_to_it(is_compiled, monkeypatch):
+    called = []
+    monkeypatch.setattr(module, "LEAST_SCORES", 1)
+    sdpa = import_module("perceiver.attention.kernels.sdpa")
+    monkeypatch.setattr(sdpa, "blocked", lambda *a, **k: called.append(1) or blocked(*a, **k))
+    torch.manual_seed(0)
+    attention = Attention(6, 5, num_heads=2, qk_dim=4, v_dim=34, kernel="sdpa").double()
+    query, context = torch.randn(2, 3, 6).double(), torch.randn(2, 7, 5).double()
+    mask = torch.arange(7) < torch.tensor([[5], [0]])
+    run = torch.compile(attention, backend="aot_eager") if is_compiled else attention
+    ours = run(query, context, mask=mask).out
+    assert called
+    attention.kernel = "dense"
+    torch.testing.assert_close(ours, attention(query, context, mask=mask).out)
