@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from perceiver.attention.lean import cheap
 from perceiver.attention.normalisers.normaliser import widen
 from perceiver.types import Segment
 
@@ -74,7 +75,7 @@ class Context:
     def _join(self) -> Tensor:
         dense = [segment.dense() for segment in self.segments]
         tokens = torch.cat(dense, dim=1) if len(dense) > 1 else dense[0]
-        return tokens if self.norm is None else self.norm(tokens)
+        return tokens if self.norm is None else cheap(self.norm, tokens)
 
     def joined(self) -> Context:
         """The same as one segment without structure."""

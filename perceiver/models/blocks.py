@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from perceiver.attention.context import Context
 from perceiver.attention.init import lecun_linear
-from perceiver.models.lean import cheap, lean, pays
+from perceiver.attention.lean import cheap, lean, pays
 from perceiver.types import ByteArray
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

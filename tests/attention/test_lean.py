@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from perceiver.attention import Attention
+from perceiver.attention import lean as module
+from perceiver.attention.lean import cheap, lean, pays
 from perceiver.models import AttentionBlock
-from perceiver.models import lean as module
-from perceiver.models.lean import cheap, lean, pays
 
 
 def gradients(block, *inputs):
