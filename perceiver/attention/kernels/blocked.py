@@ -13,7 +13,7 @@ BLOCK = 1 << 20
 # Scores of a head from which the few calls that a block takes do not count.
 LEAST_SCORES = 1 << 18
 # How much wider than queries values must be.
-LEAST_RATIO = 4
+LEAST_RATIO = 3
 
 _Block = tuple[int, slice, slice]  # an example, heads, queries
 
