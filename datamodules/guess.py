@@ -116,6 +116,11 @@ def guess_roles(
             roles.ignored[name] = f"{kind}, which the model does not read"
         else:
             by_kind.setdefault(kind, []).append(name)
+    if "video" in by_kind and "audio" in kinds and "audio" not in by_kind:
+        name = by_kind["video"][0]
+        roles.hints.append(
+            f"hint: data.columns.video={name} data.columns.audio={name} would hear films as well"
+        )
     roles.columns = _spread({kind: by_kind[kind] for kind in KINDS if kind in by_kind})
     return roles
 

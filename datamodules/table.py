@@ -129,8 +129,8 @@ def _read_csv(
 ) -> pa.Table:
     from pyarrow import csv as arrow_csv
 
-    with path.open("rb") as file:
-        head = file.readline().removeprefix(BOM).decode("utf-8", errors="replace")
+    with path.open(encoding="utf-8-sig", errors="replace") as file:  # lines may end in \r alone
+        head = file.readline()
     delimiter = delimiter or max(_DELIMITERS, key=head.count)
     names = next(csv.reader([head], delimiter=delimiter, quoting=0 if quoted else 3), [])
     options = {
@@ -140,7 +140,7 @@ def _read_csv(
             newlines_in_values=quoted,
         ),
         "convert_options": arrow_csv.ConvertOptions(
-            column_types={name.strip("\r\n"): pa.string() for name in names},
+            column_types={name.strip("\n"): pa.string() for name in names},
             null_values=list(missing_cells),
             strings_can_be_null=True,
             quoted_strings_can_be_null=True,

@@ -142,7 +142,7 @@ def read_audio(
             f"Cannot read the audio {name}: there is no such file. Replace or remove it."
         ) from error
     except (soundfile.LibsndfileError, OSError, ValueError, TypeError) as error:
-        what = str(error) if num_bytes else "the file has zero bytes"
+        what = str(error).rstrip(".") if num_bytes else "the file has zero bytes"
         raise ValueError(f"Cannot read the audio {name}: {what}. Replace or remove it.") from error
     waveform = torch.from_numpy(frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1))
     if len(waveform) == 0:

@@ -157,7 +157,7 @@ def read_image(source: Path | bytes, options: ImageOptions, *, where: str = "") 
                 box = drafted and drafted[1]
             image = _convert(file, _MODES[options.channels])
     except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError) as error:
-        what = str(error) if _num_bytes(source) else "the file has zero bytes"
+        what = str(error).rstrip(".") if _num_bytes(source) else "the file has zero bytes"
         if isinstance(error, FileNotFoundError):
             what = "there is no such file"
         raise ValueError(f"Cannot read the image {name}: {what}. Replace or remove it.") from error

@@ -30,13 +30,25 @@ def read(tmp_path):
         b"\xef\xbb\xbfa,b\n1,x\n2,y\n",
         b"a,b\r\n1,x\r\n2,y\r\n",
         b"a,b\n1,x\n2,y",
+        b"a,b\r1,x\r2,y\r",
         b"a;b\n1;x\n2;y\n",
         b"a|b\n1|x\n2|y\n",
         b"a\tb\n1\tx\n2\ty\n",
         b'"a","b"\n"1","x"\n"2","y"\n',
         b"a,b\n1,x\n\n2,y\n\n",
     ],
-    ids=["plain", "BOM", "CRLF", "unended", "semicolons", "bars", "tabs", "quoted", "blank-lines"],
+    ids=[
+        "plain",
+        "BOM",
+        "CRLF",
+        "unended",
+        "CR",
+        "semicolons",
+        "bars",
+        "tabs",
+        "quoted",
+        "blank-lines",
+    ],
 )
 def test_marks_line_ends_and_delimiters_of_csv_do_not_matter(read, raw):
     assert read(raw) == [{"a": "1", "b": "x"}, {"a": "2", "b": "y"}]
