@@ -131,10 +131,13 @@ def test_a_table_of_films_is_seen_and_heard(make_data, root):
     data.setup()
     assert data.modalities == ["video"]
     assert data.inferred()["video"]["size"] == [32, 48]
+    hint = "hint: data.columns.video=film data.columns.audio=film would hear films as well"
+    assert hint in data.summary()
     columns = {"columns": {"video": "film", "audio": "film"}}
     data = make_data("manifest", kinds=["video", "audio"], cache_gib=0.0, **columns, **common)
     data.setup()
     assert data.inferred()["audio"]["max_seconds"] == 3.0
+    assert hint not in data.summary()
     inputs = next(e.inputs for e in map(data.splits["train"].__getitem__, range(4)) if e.target)
     assert frame_numbers(inputs["video"][:, :1]) == [1, 5, 9, 13, 16, 20, 24, 28]
     assert pitch(inputs["audio"][RATE + 200 : 2 * RATE - 200]) == pytest.approx(800, rel=0.03)
