@@ -226,6 +226,20 @@ def test_a_text_kept_whole_stays_as_it_is_and_none_becomes_empty():
         assert new_mask.any(1).all()
 
 
+def test_halves_that_round_alike_fill_a_text_neither_to_nothing_nor_beyond_its_width():
+    half, partner = torch.tensor([0.5, 0.5]), torch.tensor([1, 0])
+    mixed, mask, share = splice(torch.tensor([[10], [20]]), None, partner, half)
+    assert (mixed.tolist(), mask, share.tolist()) == ([[10], [20]], None, [1, 1])
+    values = torch.tensor([[10, 11, 12], [20, 21, 22]])
+    mixed, mask, share = splice(values, None, partner, half)
+    assert mixed.tolist() == [[10, 11, 22], [20, 21, 12]]
+    assert mask is None
+    assert share.tolist() == pytest.approx([2 / 3, 2 / 3])
+    assert splice(values, torch.ones(2, 3).bool(), partner, half)[1].all(), "kept, as it was given"
+    nothing = torch.zeros(2, 3, dtype=torch.bool)
+    assert not splice(torch.zeros_like(values), nothing, partner, half)[1].any()
+
+
 def test_partners_are_a_permutation_without_fixed_points_within_patterns():
     pattern = torch.tensor([[1, 0], [1, 1], [1, 0], [0, 1], [1, 1], [1, 0]]).bool()
     seen = set()
