@@ -141,6 +141,26 @@ class MultimodalDataModule(pl.LightningDataModule):
             )
         return steps
 
+    def use(
+        self,
+        *,
+        augment: Mapping[str, Transforms | None] | None = None,
+        transform: Mapping[str, Transforms | None] | None = None,
+        mix: Callable[[Batch], Batch] | None = None,
+    ) -> None:
+        """Takes these transforms in place of those given: some need what `setup` inferred.
+
+        Args:
+            augment: as the class has it.
+            transform: likewise.
+            mix: likewise.
+        """
+        self.augment, self.mix = self._steps("augment", augment), mix
+        self.transform = self._steps("transform", transform)
+        for split in self.splits.values():
+            split.augment = {n: found for n, found in self.steps(self.augment).items() if found}
+            split.transform = {n: found for n, found in self.steps(self.transform).items() if found}
+
     def steps(self, steps: Mapping[str, Transforms]) -> dict[str, Transforms]:
         """Those of `augment` or `transform` for each modality: its own, or those of its kind."""
         return {n: steps.get(n, steps.get(kind_of(n), ())) for n in self.modalities}

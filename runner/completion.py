@@ -14,6 +14,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
+from datamodules.base import MultimodalDataModule
 from datamodules.readers import kind_of
 from runner.launch import prepare_once_a_node
 
@@ -30,7 +31,11 @@ def build_data(config: DictConfig) -> pl.LightningDataModule:
     on what the data set's target is.
     """
     _ask_for_targets(config)
-    datamodule = instantiate(config.data)
+    # Transforms may refer to what is inferred: a crop to the size of the pictures.
+    late: list[str] = []
+    if issubclass(get_class(config.data._target_), MultimodalDataModule):
+        late = [n for n in ("augment", "transform", "mix") if config.data.get(n) is not None]
+    datamodule = instantiate(config.data, **dict.fromkeys(late))
     prepare_once_a_node(datamodule)
     datamodule.setup()
     for line in datamodule.summary():
@@ -44,6 +49,8 @@ def build_data(config: DictConfig) -> pl.LightningDataModule:
                 complete_adapters(config)
                 complete_task(config, datamodule)
                 limit_epochs(config, len(datamodule.splits["train"]))
+    if late:
+        datamodule.use(**{name: instantiate(config.data[name], _convert_="all") for name in late})
     return datamodule
 
 

@@ -141,6 +141,23 @@ def test_a_way_to_read_the_target_chooses_the_task(compose_run, rewrite):
         check_config(compose_run("data=manifest", *given, "task=multi_label"))
 
 
+def test_transforms_may_refer_to_what_is_inferred(compose_run, table_of_films):
+    given = ["data=manifest", f"data.path={table_of_films}", "data.columns.image=still"]
+    crop = "{_target_:datamodules.transforms.image.CentreCrop,size:'${data.image.size}'}"
+    changes = ["augment/image=flip_crop", "augment/mix=mixup", f"data.transform.image=[{crop}]"]
+    config = compose_run(*given, "data.target=label", *changes)
+    data = build_data(config)
+    assert list(config.data.augment.image[1].size) == [12, 16]
+    batch = next(iter(data.train_dataloader()))
+    assert batch.target.shape == (4, 3), "mixed"
+    assert list(data.splits["train"].augment["image"][1].size) == [12, 16]
+    assert list(data.splits["test"].transform["image"][0].size) == [12, 16]
+    config.data.augment.image = []
+    plain = build_data(config).splits["train"]
+    pairs = [(plain[0, n], data.splits["train"][0, n]) for n in range(9)]
+    assert any(not torch.equal(a.inputs["image"], b.inputs["image"]) for a, b in pairs)
+
+
 def test_broken_files_are_listed_in_the_run_folder_and_counted(run, table_of_films, tmp_path):
     (table_of_films.parent / "stills" / "3.png").write_bytes(b"")
     (table_of_films.parent / "clips" / "5.wav").unlink()
