@@ -169,6 +169,11 @@ class RowsDataModule(MultimodalDataModule):
             if self.broken is None:
                 index, reason = next(iter(problems.items()))
                 others = f" ({len(problems) - 1:,} more rows like it)" if len(problems) > 1 else ""
+                if len(problems) == np.count_nonzero(~column.absent()):
+                    raise ValueError(
+                        f"{ids[index]}: {reason}{others} None of the files can be read: point "
+                        "data.root at the folder that their paths are relative to."
+                    )
                 raise ValueError(
                     f"{ids[index]}: {reason}{others} data.on_error=skip goes on without them."
                 )

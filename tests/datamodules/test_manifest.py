@@ -443,6 +443,17 @@ def test_a_path_out_of_the_folder_is_refused_with_its_row(make, table, rows, tmp
         make(table(rows))
 
 
+def test_where_no_file_is_there_the_root_is_asked_for(make, table, rows, tmp_path):
+    path = table(rows)
+    (tmp_path / "photos").rename(tmp_path / "pictures")
+    with pytest.raises(ValueError, match=r"\(59 more rows like it\) None of the files.*data\.root"):
+        make(path)
+    (tmp_path / "pictures" / "7.png").rename(tmp_path / "photos.png")
+    rows[7]["photo"] = "photos.png"
+    with pytest.raises(ValueError, match=r"\(58 more rows like it\) data\.on_error=skip goes on"):
+        make(table(rows))
+
+
 def test_no_path_is_asked_for(make_data):
     with pytest.raises(InstantiationException, match=r"data=manifest needs data\.path=FILE"):
         make_data("manifest", kinds=[])
