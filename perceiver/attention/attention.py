@@ -199,8 +199,8 @@ class Attention(nn.Module):
             context: (b, k, key_dim), masked elements finite, zeros say; or segments of a byte array
                 that are joined only if the kernel needs it, with a mask of their own.
             mask: bool, True = may attend: (b, k) over keys, (b, q, k) over pairs, or (b, h, q, k);
-                or a pattern, such as `Lengths(lengths)`. A query that may attend to nothing reads
-                zeros.
+                or a pattern, such as `Lengths(lengths)`. The result of a query that may attend to
+                nothing is zero, and so is its gradient.
             need_weights: return the weights too; runs the dense kernel.
             step: index of the first query, when decoding step by step with `luong_local`.
 
@@ -241,6 +241,8 @@ class Attention(nn.Module):
             problem = self._problem(query, context, pattern, keep, gain, dropout, need_weights)
             result = _run(kernel, problem, pattern)
         out = self.heads.merge(result.read, query)
+        if result.empty is not None:  # biases come after what was read
+            out = out.masked_fill(result.empty.all(1), 0.0)
         if mask is not None:
             forbid_masked_nan(out, context, pattern if keep is None else keep)
         weights = None

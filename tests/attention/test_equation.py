@@ -180,7 +180,7 @@ def reference(chosen, weights, x, context, mask):
             scores = np.tensordot(weights["heads.score_mix"], scores, 1)
         if chosen["softcap"]:
             scores = chosen["softcap"] * np.tanh(scores / chosen["softcap"])
-        alphas = np.zeros_like(scores)
+        alphas, seeing = np.zeros_like(scores), set()
         for h in range(H):
             for i in range(queries):
                 p = i + real - queries
@@ -191,12 +191,13 @@ def reference(chosen, weights, x, context, mask):
                         scores[h, i, j] += weights["position.table"][bucket(j - p), h]
                 keep = [j for j in range(real) if mask[b, i, j] and kept(chosen["pattern"], p, j)]
                 if keep:
+                    seeing.add(i)
                     keep += range(real, real + extra)
                     row = normalised(chosen["normaliser"], scores[h, i, keep], real + extra)
                     alphas[h, i, keep] = row
         if chosen["talking"]:
             alphas = np.tensordot(weights["heads.weight_mix"], alphas, 1)
-        for i in range(queries):
+        for i in seeing:  # what sees nothing gives zeros
             read = []
             for h in range(H):
                 g = h // (H // chosen["groups"])

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from perceiver.attention.kernels.dense import dense
 from perceiver.attention.kernels.merge import merge, with_sink
-from perceiver.attention.kernels.problem import Problem, Result
+from perceiver.attention.kernels.problem import Problem, Result, unseeing
 from perceiver.attention.normalisers import Softmax, logsumexp, softmax
 
 # Numbers of scores (times their hidden width) that a chunk holds for one head of one example.
@@ -81,4 +81,5 @@ def _over_keys(problem: Problem, size: int) -> Result:
     sink = problem.normaliser.sink_logit()
     if sink is not None:
         read = with_sink(read, lse, sink)
-    return Result(read.to(problem.value.dtype), lse=lse)
+    empty = unseeing(lse) if problem.is_masked else None
+    return Result(read.to(problem.value.dtype), lse=lse, empty=empty)

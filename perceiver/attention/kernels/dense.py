@@ -10,8 +10,7 @@ from perceiver.attention.location import LocationAware
 from perceiver.attention.normalisers import Normalised, Softmax, logsumexp
 
 
-def _weights(problem: Problem, rows: slice) -> Normalised:
-    keep = problem.keep(rows)
+def _weights(problem: Problem, rows: slice, keep: Tensor | None) -> Normalised:
     if isinstance(problem.score, LocationAware):
         score, query = problem.score, problem.query[:, :, rows]
         return Normalised(score.in_sequence(query, problem.key, problem.normalise, keep))
@@ -24,13 +23,17 @@ def _weights(problem: Problem, rows: slice) -> Normalised:
 
 def dense(problem: Problem, rows: slice = ALL) -> Result:
     """Scores, weights and read, each spelled out, for all queries or some."""
-    normalised = _weights(problem, rows)
+    keep = problem.keep(rows)
+    normalised = _weights(problem, rows, keep)
     weights = problem.heads.mix_weights(normalised.weights)
     if problem.gain is not None:
         weights = weights * problem.gain[:, :, rows].to(weights.dtype)
     dropped = F.dropout(weights, problem.dropout, training=problem.dropout > 0)
     read = _read(problem, dropped, rows)
-    return Result(read, weights, *normalised[1:])
+    empty = None
+    if keep is not None:
+        empty = ~keep.any(-1, keepdim=True).expand(-1, -1, read.shape[2], -1)
+    return Result(read, weights, *normalised[1:], empty=empty)
 
 
 def _read(problem: Problem, weights: Tensor, rows: slice) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from perceiver.attention.kernels.merge import with_sink
-from perceiver.attention.kernels.problem import Problem, Result, softcapped
+from perceiver.attention.kernels.problem import Problem, Result, softcapped, unseeing
 from perceiver.attention.normalisers import Softmax
 from perceiver.attention.patterns import Pattern
 
@@ -117,4 +117,5 @@ def flex(problem: Problem) -> Result:
     )
     assert isinstance(problem.normaliser, Softmax)
     sink = problem.normaliser.sink_logit()
-    return Result(read if sink is None else with_sink(read, lse, sink), lse=lse)
+    empty = unseeing(lse) if problem.is_masked else None
+    return Result(read if sink is None else with_sink(read, lse, sink), lse=lse, empty=empty)

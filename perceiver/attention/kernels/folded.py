@@ -9,7 +9,7 @@ from torch import Tensor
 from perceiver.attention.context import Context, Scaled
 from perceiver.attention.heads import Heads
 from perceiver.attention.kernels.merge import merge, with_sink
-from perceiver.attention.kernels.problem import Result
+from perceiver.attention.kernels.problem import Result, unseeing
 from perceiver.attention.kernels.structured import attend
 from perceiver.attention.normalisers import Softmax
 from perceiver.attention.normalisers.normaliser import widen
@@ -68,7 +68,7 @@ def folded(
     sink = normaliser.sink_logit()
     if sink is not None:
         values = with_sink(values, lse, sink)
-    return Result(values, lse=lse)
+    return Result(values, lse=lse, empty=None if context.mask is None else unseeing(lse))
 
 
 def _segment(

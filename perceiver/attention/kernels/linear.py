@@ -43,8 +43,10 @@ def _linear(problem: Problem, is_causal: bool) -> Result:
         out, total = sums[..., :-1], sums[..., -1:]
     else:
         out, total = query @ (key.mT @ value), query @ key.sum(2)[..., None]
+    empty = total == 0
     # A query that sees nothing reads 0/1.
-    return Result((out / total.masked_fill(total == 0, 1.0)).to(problem.value.dtype))
+    read = (out / total.masked_fill(empty, 1.0)).to(problem.value.dtype)
+    return Result(read, empty=empty if problem.is_masked else None)
 
 
 def key_mask(mask: Bool[Tensor, "#b #h 1 #k"]) -> Bool[Tensor, "#b #h #k 1"]:

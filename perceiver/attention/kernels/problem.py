@@ -27,6 +27,7 @@ class Result(NamedTuple):
         read: (b, h, q, d) what each head reads.
         weights: (b, h, q, k), if they were formed.
         lse, log_prob, entropy: what the normaliser knows besides.
+        empty: (#b, #h, #q, 1) bool, True for queries that may attend to nothing; None = no query.
     """
 
     read: Tensor
@@ -34,6 +35,12 @@ class Result(NamedTuple):
     lse: Tensor | None = None
     log_prob: Tensor | None = None
     entropy: Tensor | None = None
+    empty: Tensor | None = None
+
+
+def unseeing(lse: Float[Tensor, "b h q"]) -> Bool[Tensor, "b h q 1"]:
+    """Which queries keep nothing, by the log-sum-exp of their scores."""
+    return lse.isneginf()[..., None]
 
 
 @no_type_check
@@ -87,6 +94,10 @@ class Problem:
     num_unpositioned: int = 0
     need_lse: bool = False
     is_causal: bool = False
+
+    @property
+    def is_masked(self) -> bool:
+        return self.mask is not None or self.predicate is not None
 
     @property
     def num_queries(self) -> int:

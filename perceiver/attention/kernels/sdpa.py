@@ -79,4 +79,4 @@ def sdpa(problem: Problem) -> Result:
             is_causal=is_causal,
             scale=scale,
         )[..., :value_width]
-    return Result(read if empty is None else read.masked_fill(empty, 0.0))
+    return Result(read if empty is None else read.masked_fill(empty, 0.0), empty=empty)
