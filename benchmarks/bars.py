@@ -202,7 +202,6 @@ def roofline(name: str, found: Mapping[str, Any]) -> str:
 def evaluate(bar: Bar, results: Results) -> tuple[float | None, float | None]:
     """(what was reached, the roof); None where it was not measured or there is none."""
     try:
-        value = bar.measure(results)
+        return bar.measure(results), bar.roof(results) if bar.roof else None
     except (KeyError, ValueError):
         return None, None
-    return value, bar.roof(results) if bar.roof else None

@@ -49,6 +49,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
     made.add_argument("--quick", action="store_true", help="tiny sizes, one round")
     made.add_argument("--json", type=Path, default=None, metavar="FILE", help="where results go")
+    made.add_argument("--add", action="store_true", help="to what that file holds already")
     made.add_argument("--log", type=Path, default=None, help="what the workers print")
     return made
 
@@ -98,6 +99,10 @@ def measure(
     """Compare contestants on configurations, printing a table after each, and write the results."""
     path = arguments.json or RESULTS / f"{kind}-{arguments.device}.json"
     results: dict[str, Any] = {"kind": kind, "command": command(), "configurations": {}}
+    if arguments.add and path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        results["command"] = "\n".join(dict.fromkeys([before["command"], results["command"]]))
+        results["configurations"] = before["configurations"]
     log = open(arguments.log, "w") if arguments.log else open(os.devnull, "w")  # noqa: SIM115
     side = 64 if arguments.quick else None
     options = {"device": arguments.device, "threads": arguments.threads, "peak_side": side}

@@ -49,6 +49,18 @@ def test_a_run_writes_its_results_and_prints_a_table(tmp_path, monkeypatch, caps
     assert str(tmp_path) not in file.read_text()
 
 
+def test_a_later_run_is_added_to_an_earlier_one_only_if_asked(tmp_path, monkeypatch):
+    file = tmp_path / "results.json"
+    words = ["run", "--quick", "--threads", "1", "--json", str(file), "--contestants", "ours"]
+    seen = []
+    for more in (["--only", "latents"], ["--only", "audio", "--add"], ["--only", "audio"]):
+        monkeypatch.setattr("sys.argv", [*words, *more])
+        run.main()
+        results = json.loads(file.read_text())
+        seen.append((set(results["configurations"]), len(results["command"].splitlines())))
+    assert seen == [({"latents"}, 1), ({"latents", "audio"}, 2), ({"audio"}, 1)]
+
+
 def test_a_wrong_contestant_is_refused_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["run", "--contestants", "theirs"])
     with pytest.raises(SystemExit):
