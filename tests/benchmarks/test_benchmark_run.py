@@ -49,6 +49,7 @@ def test_a_run_writes_its_results_and_prints_a_table(tmp_path, monkeypatch, caps
     assert str(tmp_path) not in file.read_text()
 
 
+@pytest.mark.slow
 def test_a_later_run_is_added_to_an_earlier_one_only_if_asked(tmp_path, monkeypatch):
     file = tmp_path / "results.json"
     words = ["run", "--quick", "--threads", "1", "--json", str(file), "--contestants", "ours"]
