@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 import hydra
@@ -20,6 +22,19 @@ def predict(config: DictConfig) -> None:
     run_prediction(config)
 
 
+def as_it_stands(word: str) -> str:
+    """An override `text=…` in quotes, so that what people write is not read as Hydra's grammar."""
+    name, separator, text = word.partition("=")
+    is_quoted = len(text) > 1 and text[0] in "'\"" and text[-1] == text[0]
+    if name != "text" or not separator or is_quoted or text == "null":
+        return word
+    # In quotes a backslash counts before a quote alone; to OmegaConf, ${ would be an interpolation.
+    text = text.replace("${", "\\${")
+    text = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
+    return f"{name}='{text}'"
+
+
 if __name__ == "__main__":
+    sys.argv[1:] = [as_it_stands(word) for word in sys.argv[1:]]
     with clear_errors(CONFIG_DIR, "predict"):
         predict()
