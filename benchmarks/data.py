@@ -214,11 +214,15 @@ def stages(case: Case, rounds: int) -> dict[str, float]:
     split = data.splits["train"]
     (name,) = split.modalities
     kind, count = split.kinds[name], min(len(split), 512)
-    cells = [split.source.cells(index)[name] for index in range(count)]
-    tensors = [decode(c, name=name, kind=kind, id="", broken=None) for c in cells]
+    cells = split.source.cells(range(count))[name]
+
+    def decoded(some: Sequence[Any]) -> list[Tensor | None]:
+        return decode(some, name=name, kind=kind, ids=[""] * len(some), broken=None)
+
+    tensors = decoded(cells)
     steps = split.augment.get(name, [])
     collator, keys = Collator(data.fields()), [(0, index) for index in range(count)]
-    examples = split.__getitems__(keys)
+    examples = [split.__getitems__(keys[i : i + BATCH]) for i in range(0, count, BATCH)]
 
     def transform(value: Tensor) -> None:
         for step in steps:
@@ -237,10 +241,10 @@ def stages(case: Case, rounds: int) -> dict[str, float]:
         work["read"] = lambda: each(Path.read_bytes, cells)
         if case.bare:
             work["bare decoder"] = lambda: each(case.bare, cells)
-    work["decode"] = lambda: each(partial(kind.decode, where=""), cells)
+    work["decode"] = lambda: batches(decoded, cells)
     if steps:
         work["transform"] = lambda: each(transform, tensors)
-    work["collate"] = lambda: batches(collator, examples)
+    work["collate"] = lambda: each(collator, examples)
     work["all"] = lambda: batches(lambda k: collator(split.__getitems__(k)), keys)
     found: dict[str, list[float]] = {stage: [] for stage in work}
     for _ in range(rounds):

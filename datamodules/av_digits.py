@@ -39,9 +39,9 @@ class PairSource(Source):
 
     def read(self, index: int, rng: np.random.Generator) -> dict[str, Cell]:
         choices = self.choices[self.scans.targets[index]]
-        recording = self.recordings.cells(int(choices[rng.integers(len(choices))]))
+        recording = self.recordings.cells([int(choices[rng.integers(len(choices))])])
         pixels = self.damage(self.scans.pixels[index], rng)
-        return {"image": torch.from_numpy(pixels)[None], "audio": recording["audio"]}
+        return {"image": torch.from_numpy(pixels)[None], "audio": recording["audio"][0]}
 
 
 class AVDigitsDataModule(MultimodalDataModule):

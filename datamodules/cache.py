@@ -76,17 +76,18 @@ class CachedSource(Source):
                     raise
         self.decoded = {name: Store.open(place / name) for name in self.kinds}
         for name, store in self.decoded.items():  # broken ones are few, and are to be reported
-            for index in np.flatnonzero(~store.held & ~self.missing[name]):
-                self._decode(name, int(index), self.source.cells(int(index)))
+            lost = np.flatnonzero(~store.held & ~self.missing[name]).tolist()
+            self._decode(name, lost, self.source.cells(lost)[name])
 
     def _fingerprint(self) -> str:
         """Of everything that the tensors depend on: options, names, sizes and times of files."""
         options = {name: [type(k).__name__, asdict(k)] for name, k in sorted(self.kinds.items())}
         digest = hashlib.sha256(json.dumps(options).encode())
-        for index in range(len(self)):
-            cells = self.source.cells(index)
-            for name in sorted(self.kinds):
-                digest.update(_identity(cells.get(name)))
+        for rows in _parts(len(self), _EXAMPLES):
+            cells = self.source.cells(rows)
+            for example in zip(*(cells[name] for name in sorted(self.kinds)), strict=True):
+                for cell in example:
+                    digest.update(_identity(cell))
         return digest.hexdigest()[:24]
 
     def _fill(self, folder: Path | None) -> None:
@@ -97,35 +98,29 @@ class CachedSource(Source):
         }
         size = sum(kind.decoded_bytes() for kind in self.kinds.values())
         step = max(1, min(_EXAMPLES, _BYTES // max(size, 1)))
-        parts = [range(first, min(first + step, count)) for first in range(0, count, step)]
         # Threads: decoders work outside Python's lock. Many rows each: small ones are quick.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for first in range(0, len(parts), _AHEAD):
-                ahead = parts[first : first + _AHEAD]
-                self.source.fetch(range(ahead[0].start, ahead[-1].stop))
-                for found in pool.map(self._tensors, ahead):
-                    for name, store in stores.items():
-                        store.put(found[name])
+            for ahead in _parts(count, step * _AHEAD):
+                cells = self.source.cells(ahead)
+                for name, store in stores.items():
+                    parts = [
+                        (name, ahead[p.start : p.stop], cells[name][p.start : p.stop])
+                        for p in _parts(len(ahead), step)
+                    ]
+                    for found in pool.map(self._decode, *zip(*parts, strict=True)):
+                        store.put(found)
         for store in stores.values():
             store.close()
         self.decoded = stores
 
-    def _tensors(self, rows: range) -> dict[str, list[Tensor | None]]:
-        """Modality → the tensors of some examples."""
-        found: dict[str, list[Tensor | None]] = {name: [] for name in self.kinds}
-        for index in rows:
-            cells = self.source.cells(index)
-            for name, tensors in found.items():
-                tensors.append(self._decode(name, index, cells))
-        return found
+    def _decode(self, name: str, rows: Sequence[int], cells: Sequence[Cell]) -> list[Tensor | None]:
+        ids = [self.ids[row] for row in rows]
+        return decode(cells, name=name, kind=self.kinds[name], ids=ids, broken=self.broken)
 
-    def _decode(self, name: str, index: int, cells: Mapping[str, Cell]) -> Tensor | None:
-        cell, id = cells.get(name), self.ids[index]
-        return decode(cell, name=name, kind=self.kinds[name], id=id, broken=self.broken)
-
-    def cells(self, index: int) -> dict[str, Cell]:
-        cells = self.source.cells(index) if len(self.decoded) < len(self.missing) else {}
-        return cells | {name: store.get(index) for name, store in self.decoded.items()}
+    def cells(self, indices: Sequence[int]) -> dict[str, list[Cell]]:
+        cells = self.source.cells(indices) if len(self.decoded) < len(self.missing) else {}
+        kept = {name: [s.get(index) for index in indices] for name, s in self.decoded.items()}
+        return cells | kept
 
     def absent(self, modality: str) -> np.ndarray:
         return self.missing[modality]
@@ -135,6 +130,11 @@ class CachedSource(Source):
         if store is None:
             return self.source.lengths(modality, kind)
         return None if store.has_one_shape else np.diff(store.starts)
+
+
+def _parts(count: int, step: int) -> list[range]:
+    """0 … count in parts of so many."""
+    return [range(first, min(first + step, count)) for first in range(0, count, step)]
 
 
 def decoded_bytes(sources: Sequence[Source], kinds: Mapping[str, Kind]) -> int:

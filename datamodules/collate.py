@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
-from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.randomness import torch_state_kept
 from datamodules.sending import send_by_value
@@ -32,6 +32,43 @@ class Example:
     target: int | Tensor
     id: str
     seed: int = 0
+
+
+@dataclass
+class Examples(Sequence[Example]):
+    """The examples of a batch, column by column: what is done to all at once costs each little.
+
+    Args:
+        inputs: modality → n tensors; None = the example lacks the modality.
+        target: (n,) class indices, or (n, k) 0/1 labels or real values.
+        ids: n names.
+        seed: of what is drawn for the batch.
+    """
+
+    inputs: dict[str, list[Tensor | None]]
+    target: Tensor
+    ids: list[str]
+    seed: int = 0
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> Examples:
+        """Those of a list."""
+        targets = [torch.as_tensor(example.target) for example in examples]
+        names = dict.fromkeys(name for example in examples for name in example.inputs)
+        return cls(
+            {name: [example.inputs.get(name) for example in examples] for name in names},
+            torch.stack(targets),
+            [example.id for example in examples],
+            examples[0].seed,
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Example:
+        inputs = {name: column[index] for name, column in self.inputs.items()}
+        target = self.target[index]
+        return Example(inputs, target if target.ndim else target.item(), self.ids[index], self.seed)
 
 
 @dataclass(frozen=True)
@@ -72,7 +109,7 @@ class Field:
 
 
 class Collator:
-    """Callable for DataLoader: list of examples → `Batch`.
+    """Callable for DataLoader: examples → `Batch`.
 
     Every modality of `fields` is in `inputs` whatever the examples hold. A modality has a mask only
     where some example that has it is padded, and is in `present` only where some example lacks it:
@@ -104,31 +141,34 @@ class Collator:
             ValueError: an example has no modality at all, has a shape other than the rest, or
                 holds NaN or infinity; the message names the example.
         """
-        batch = Batch(inputs={}, target=_targets(examples), ids=[e.id for e in examples])
-        here = []
+        if not isinstance(examples, Examples):
+            examples = Examples.of(examples)
+        batch = Batch(inputs={}, target=examples.target, ids=examples.ids)
+        nothing = [None] * len(examples)
         for name, field in self.fields.items():
-            rows = [example.inputs.get(name) for example in examples]
-            _check_shapes(name, field, rows, batch.ids)
-            here.append([row is not None for row in rows])
-            if not all(here[-1]):
-                batch.present[name] = torch.tensor(here[-1])
+            rows = examples.inputs.get(name, nothing)
+            shapes = [None if row is None else tuple(row.shape) for row in rows]
+            _check_shapes(name, field, shapes, batch.ids)
+            if None in shapes:
+                batch.present[name] = torch.tensor([shape is not None for shape in shapes])
             values, mask = _join(rows, field)
             if mask is not None:
                 batch.masks[name] = mask
             _check_finite(name, values, batch.ids)
             batch.inputs[name] = values
-        for id, *flags in zip(batch.ids, *here, strict=True):
-            if not any(flags) and not self.allow_empty:
+        if not self.allow_empty and len(batch.present) == len(self.fields):
+            here = batch.has_any(list(self.fields)).tolist()
+            if not all(here):
                 raise ValueError(
-                    f"Example {id} has none of the modalities {list(self.fields)}: "
-                    "remove it or give it at least one."
+                    f"Example {batch.ids[here.index(False)]} has none of the modalities "
+                    f"{list(self.fields)}: remove it or give it at least one."
                 )
         if self.mix is None:
             return batch
         if batch.target.dim() == 1:
             batch.target = one_hot(batch.target, self.num_classes).float()
         with torch_state_kept():
-            torch.default_generator.manual_seed(examples[0].seed)
+            torch.default_generator.manual_seed(examples.seed)
             return self.mix(batch)
 
 
@@ -140,12 +180,6 @@ def scale_pixels(pixels: Tensor) -> Tensor:
 def _round_up(length: int, multiple: int, limit: int | None) -> int:
     rounded = -(-max(length, 1) // multiple) * multiple
     return rounded if limit is None else max(length, min(rounded, limit), 1)
-
-
-def _targets(examples: Sequence[Example]) -> Tensor:
-    if isinstance(examples[0].target, Tensor):
-        return torch.stack([example.target for example in examples])
-    return torch.tensor([example.target for example in examples])
 
 
 def _join(rows: Sequence[Tensor | None], field: Field) -> tuple[Tensor, Tensor | None]:
@@ -180,14 +214,13 @@ def _pad_lengths(rows: Sequence[Tensor], field: Field) -> tuple[Tensor, Tensor |
     """Rows (length, *shape) → (b, longest, *shape), zeros at the end, and the mask (b, longest)."""
     lengths = [row.shape[0] for row in rows]
     longest = field.padded_length(max(lengths))
-    if longest > max(lengths):  # a row of padding alone sets the length
-        filler = rows[0].new_zeros((longest, *field.shape))
-        values = pad_sequence([*rows, filler], batch_first=True)[:-1]
-    else:
-        values = pad_sequence(list(rows), batch_first=True)
+    values = torch.zeros((len(rows), longest, *field.shape), dtype=rows[0].dtype)
+    # NumPy copies a short row in a fifth of torch's time.
+    for padded, row, length in zip(values.numpy(), rows, lengths, strict=True):
+        padded[:length] = row.numpy()
     if all(length in (0, longest) for length in lengths):
         return values, None
-    return values, torch.arange(longest) < torch.tensor(lengths)[:, None]
+    return values, torch.from_numpy(np.arange(longest) < np.array(lengths)[:, None])
 
 
 def _pad_sizes(rows: Sequence[Tensor], field: Field) -> tuple[Tensor, Tensor | None]:
@@ -204,13 +237,12 @@ def _pad_sizes(rows: Sequence[Tensor], field: Field) -> tuple[Tensor, Tensor | N
 
 
 def _check_shapes(
-    name: str, field: Field, rows: Sequence[Tensor | None], ids: Sequence[str]
+    name: str, field: Field, shapes: Sequence[tuple[int, ...] | None], ids: Sequence[str]
 ) -> None:
     first: tuple[str, tuple[int, ...]] | None = None
-    for row, id in zip(rows, ids, strict=True):
-        if row is None:
+    for size, id in zip(shapes, ids, strict=True):
+        if size is None:
             continue
-        size = tuple(row.shape)
         if field.is_ragged:
             if len(size) != 1 + len(field.shape) or size[0] == 0:
                 raise ValueError(

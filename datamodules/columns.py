@@ -33,8 +33,9 @@ class Column(Sequence[Cell]):
         """The cells at (k,) integer positions."""
         raise NotImplementedError
 
-    def fetch(self, indices: Sequence[int]) -> None:
-        """Told before cells are read, for what is better asked for at once."""
+    def cells(self, indices: Sequence[int]) -> list[Cell]:
+        """Some cells, for what is better asked for at once."""
+        return [self[index] for index in indices]
 
     def blocks(self) -> np.ndarray | None:
         """(n,) numbers; cells that share one lie together."""
@@ -83,6 +84,13 @@ class Values(Column):
     def __getitem__(self, index: int) -> Cell:
         row = int(index if self.rows is None else self.rows[index])
         return self.values[row].as_py() or None
+
+    def cells(self, indices: Sequence[int]) -> list[Cell]:
+        if self.values.num_chunks != 1:  # Arrow would join them all, each time
+            return super().cells(indices)
+        rows = np.asarray(indices, dtype=np.int64)
+        rows = rows if self.rows is None else self.rows[rows]
+        return [cell or None for cell in self.values.chunk(0).take(pa.array(rows)).to_pylist()]
 
     def __iter__(self) -> Iterator[Cell]:
         if self.rows is not None:
@@ -144,7 +152,12 @@ class Files(Column):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Path | None:
-        name = self.paths[index]
+        return self._path(self.paths[index])
+
+    def cells(self, indices: Sequence[int]) -> list[Cell]:
+        return [self._path(name) for name in self.paths.cells(indices)]
+
+    def _path(self, name: Cell) -> Path | None:
         if name is None:
             return None
         path = self.root / str(name)

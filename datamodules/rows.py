@@ -67,18 +67,14 @@ class RowsSource(Source):
         super().__init__(targets=targets, ids=ids)
         self.columns = dict(columns)
 
-    def cells(self, index: int) -> dict[str, Cell]:
-        return {name: column[index] for name, column in self.columns.items()}
+    def cells(self, indices: Sequence[int]) -> dict[str, list[Cell]]:
+        return {name: column.cells(indices) for name, column in self.columns.items()}
 
     def absent(self, modality: str) -> np.ndarray:
         return self.columns[modality].absent()
 
     def lengths(self, modality: str, kind: Kind | None) -> np.ndarray | None:
         return self.columns[modality].lengths(kind)
-
-    def fetch(self, indices: Sequence[int]) -> None:
-        for column in self.columns.values():
-            column.fetch(indices)
 
     def blocks(self) -> np.ndarray | None:
         return next(iter(self.columns.values())).blocks()

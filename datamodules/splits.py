@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.broken import BrokenExamples
-from datamodules.collate import Example
+from datamodules.collate import Example, Examples
 from datamodules.randomness import derive_seed, generator, torch_state_kept
 from datamodules.readers import Cell, Kind
 from datamodules.readers.audio import AudioOptions
@@ -43,8 +44,8 @@ class Source:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def cells(self, index: int) -> dict[str, Cell]:
-        """What one example has of each modality as it lies on the disk; None = absent."""
+    def cells(self, indices: Sequence[int]) -> dict[str, list[Cell]]:
+        """What some examples have of each modality as it lies on the disk; None = absent."""
         raise TypeError(f"{type(self).__name__} draws its examples, it has no cells.")
 
     def read(self, index: int, rng: np.random.Generator) -> dict[str, Cell]:
@@ -53,10 +54,7 @@ class Source:
         Images may be uint8, as library transforms like them best: the collator scales them to
         [-1, 1] after all transforms.
         """
-        return self.cells(index)
-
-    def fetch(self, indices: Sequence[int]) -> None:
-        """Told before the examples of a batch are read, for what is better asked for at once."""
+        raise TypeError(f"{type(self).__name__} has cells, it draws nothing.")
 
     def blocks(self) -> np.ndarray | None:
         """(n,) numbers; examples that share one lie together and are best read together."""
@@ -120,15 +118,12 @@ class Split(Dataset[Example]):
         self.training = training
         self.seed = seed
         self.kinds = dict(kinds or {})
-        self.augment = {name: steps for name, steps in (augment or {}).items() if steps}
-        self.transform = {name: steps for name, steps in (transform or {}).items() if steps}
+        self.augment = {name: augment[name] for name in modalities if (augment or {}).get(name)}
+        self.transform = dict(transform or {})
         self.broken = broken
-        # NumPy gives one number out of many in a tenth of torch's time.
-        self._classes = source.targets.numpy() if source.targets.ndim == 1 else None
+        self._drawn = type(source).read is not Source.read
         # A generator takes longer than a cell: it is made only for what draws from it.
-        self._draws = type(source).read is not Source.read or (
-            training and any(kind.draws for kind in self.kinds.values())
-        )
+        self._draws = self._drawn or (training and any(k.draws for k in self.kinds.values()))
 
     def __len__(self) -> int:
         return len(self.source)
@@ -136,61 +131,75 @@ class Split(Dataset[Example]):
     def __getitem__(self, key: tuple[int, int] | int) -> Example:
         return self.__getitems__([key])[0]
 
-    def __getitems__(self, keys: Sequence[tuple[int, int] | int]) -> list[Example]:
+    @torch.no_grad()
+    def __getitems__(self, keys: Sequence[tuple[int, int] | int]) -> Examples:
         """A batch at once, as DataLoader asks for it."""
         # Lightning's overfit_batches puts in a sampler of its own, of plain indices.
         pairs = [key if isinstance(key, tuple) else (0, key) for key in keys]
-        self.source.fetch([index for _, index in pairs])
         if not self.training:
-            return [self._example(0, index) for _, index in pairs]
-        with torch_state_kept() if self.augment else nullcontext():
-            examples = [self._example(epoch, index) for epoch, index in pairs]
-        examples[0].seed = derive_seed(self.seed, *pairs[0], 2)  # of what mixes the batch
-        return examples
-
-    def _example(self, epoch: int, index: int) -> Example:
-        drawn, inputs = self._readable(epoch, index)
-        id, here = self.source.ids[drawn], [n for n, v in inputs.items() if v is not None]
+            pairs = [(0, index) for _, index in pairs]
+        inputs = self._inputs(pairs)
+        rows = self._redraw(inputs, pairs) if self.training else [index for _, index in pairs]
+        ids = [self.source.ids[row] for row in rows]
         if self.training and self.augment:
-            torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index, 1))
-            for name in here:
-                if steps := self.augment.get(name):
-                    option = f"data.augment.{name}"
-                    inputs[name] = apply(steps, inputs[name], option=option, id=id)
-        for name in here:
+            with torch_state_kept():
+                self._augment(inputs, pairs, ids)
+        for name, column in inputs.items():
             steps, option = self.transform.get(name, ()), f"data.transform.{name}"
             kind = self.kinds.get(name)
-            inputs[name] = finish(inputs[name], steps, kind=kind, option=option, id=id)
-        return Example(inputs, self._target(drawn), id)
+            inputs[name] = finish(column, steps, kind=kind, option=option, ids=ids)
+        seed = derive_seed(self.seed, *pairs[0], 2) if self.training else 0  # of what mixes them
+        return Examples(inputs, self.source.targets[torch.tensor(rows)], ids, seed)
 
-    def _target(self, index: int) -> int | Tensor:
-        return self.source.targets[index] if self._classes is None else int(self._classes[index])
+    def _inputs(self, pairs: Sequence[tuple[int, int]]) -> dict[str, list[Tensor | None]]:
+        """Modality → the tensors of some examples."""
+        indices = [index for _, index in pairs]
+        rngs = [generator(self.seed, *pair) for pair in pairs] if self._draws else None
+        if rngs is not None and self._drawn:
+            read = [self.source.read(index, rng) for index, rng in zip(indices, rngs, strict=True)]
+            columns = {name: [cells.get(name) for cells in read] for name in self.modalities}
+        else:
+            found = self.source.cells(indices)
+            columns = {name: found[name] for name in self.modalities}
+        for row, column in np.argwhere(self.lacking[indices]).tolist():
+            columns[self.modalities[column]][row] = None
+        return decode_all(
+            columns,
+            kinds=self.kinds,
+            ids=[self.source.ids[index] for index in indices],
+            broken=self.broken,
+            rngs=rngs if self.training else None,
+        )
 
-    def _readable(self, epoch: int, index: int) -> tuple[int, dict[str, Tensor | None]]:
-        """The inputs of an example; in training of another where it has none that can be read."""
-        inputs = self._inputs(epoch, index)
-        if self.training and all(value is None for value in inputs.values()):
+    def _redraw(
+        self, inputs: dict[str, list[Tensor | None]], pairs: Sequence[tuple[int, int]]
+    ) -> list[int]:
+        """Puts others in the place of examples of which nothing could be read; which are there."""
+        rows = [index for _, index in pairs]
+        lacks = ({row for row, v in enumerate(column) if v is None} for column in inputs.values())
+        for place in set.intersection(*lacks):
+            epoch, index = pairs[place]
             rng = generator(self.seed, epoch, index, 0)
             for another in rng.integers(len(self), size=_MAX_REDRAWS).tolist():
-                index, inputs = another, self._inputs(epoch, another)
-                if any(value is not None for value in inputs.values()):
+                rows[place], found = another, self._inputs([(epoch, another)])
+                for name, (value,) in found.items():
+                    inputs[name][place] = value
+                if any(value is not None for (value,) in found.values()):
                     break
-        return index, inputs
+        return rows
 
-    def _inputs(self, epoch: int, index: int) -> dict[str, Tensor | None]:
-        rng = generator(self.seed, epoch, index) if self._draws else None
-        read = self.source.cells(index) if rng is None else self.source.read(index, rng)
-        cells: dict[str, Cell] = {
-            name: None if self.lacking[index, column] else read.get(name)
-            for column, name in enumerate(self.modalities)
-        }
-        return decode_all(
-            cells,
-            kinds=self.kinds,
-            id=self.source.ids[index],
-            broken=self.broken,
-            rng=rng if self.training else None,
-        )
+    def _augment(
+        self,
+        inputs: dict[str, list[Tensor | None]],
+        pairs: Sequence[tuple[int, int]],
+        ids: Sequence[str],
+    ) -> None:
+        for row, (pair, id) in enumerate(zip(pairs, ids, strict=True)):
+            torch.default_generator.manual_seed(derive_seed(self.seed, *pair, 1))
+            for name, steps in self.augment.items():
+                if (value := inputs[name][row]) is not None:
+                    option = f"data.augment.{name}"
+                    inputs[name][row] = apply(steps, value, option=option, id=id)
 
     def lengths(self) -> np.ndarray | None:
         """(n,) how long the examples are, each modality in units of its mean; None = not known."""
@@ -204,76 +213,89 @@ class Split(Dataset[Example]):
 
 
 def decode_all(
-    cells: Mapping[str, Cell],
+    cells: Mapping[str, Sequence[Cell]],
     *,
     kinds: Mapping[str, Kind],
-    id: str,
+    ids: Sequence[str],
     broken: BrokenExamples | None = None,
-    rng: np.random.Generator | None = None,
-) -> dict[str, Tensor | None]:
-    """The tensors of an example's cells; see `decode`.
+    rngs: Sequence[np.random.Generator] | None = None,
+) -> dict[str, list[Tensor | None]]:
+    """The tensors of the cells of some examples; see `decode`.
 
     Where a film is both a video and an audio modality, its sound is that of the span which the
     frames are taken from.
 
     Args:
-        cells: modality → cell.
-        kinds: modality → what decodes it.
-        id: of the example.
+        cells: modality → cells.
+        kinds: modality → what decodes them.
+        ids: of the examples.
         broken: where to report what cannot be decoded; None = raise.
-        rng: draws which part of a cell training takes; None = evaluation.
+        rngs: draw which part of an example's cells training takes; None = evaluation.
     """
-    inputs: dict[str, Tensor | None] = dict(cells)
-    for film, kind in kinds.items():
-        if isinstance(kind, VideoOptions) and kind.draws and is_film(inputs.get(film)):
-            for name, other in kinds.items():
-                if isinstance(other, AudioOptions) and inputs.get(name) == inputs[film]:
-                    with suppress(ValueError):  # each is reported below
-                        inputs[film], inputs[name] = read_clip(
-                            inputs[film], kind, audio=other, rng=rng
-                        )
-                    break
+    columns: dict[str, list[Cell]] = {name: list(column) for name, column in cells.items()}
+    films = [n for n, k in kinds.items() if isinstance(k, VideoOptions) and k.draws]
+    for film, row in product(films, range(len(ids))):
+        if not is_film(cell := columns[film][row]):
+            continue
+        for name, kind in kinds.items():
+            if isinstance(kind, AudioOptions) and columns[name][row] == cell:
+                rng = None if rngs is None else rngs[row]
+                with suppress(ValueError):  # each is reported below
+                    columns[film][row], columns[name][row] = read_clip(
+                        cell, kinds[film], audio=kind, rng=rng
+                    )
+                break
     return {
-        name: decode(cell, name=name, kind=kinds.get(name), id=id, broken=broken, rng=rng)
-        for name, cell in inputs.items()
+        name: decode(column, name=name, kind=kinds.get(name), ids=ids, broken=broken, rngs=rngs)
+        for name, column in columns.items()
     }
 
 
 def decode(
-    cell: Cell,
+    cells: Sequence[Cell],
     *,
     name: str,
     kind: Kind | None,
-    id: str,
+    ids: Sequence[str],
     broken: BrokenExamples | None,
-    rng: np.random.Generator | None = None,
-) -> Tensor | None:
-    """The tensor of a cell; None where it holds nothing, or is broken and was reported.
+    rngs: Sequence[np.random.Generator] | None = None,
+) -> list[Tensor | None]:
+    """The tensors of cells; None where one holds nothing, or is broken and was reported.
 
     Args:
-        cell: of an example; a tensor is taken as it is.
-        name: its modality.
-        kind: decodes it.
-        id: of the example.
+        cells: one modality of some examples; a tensor is taken as it is.
+        name: the modality.
+        kind: decodes them.
+        ids: of the examples.
         broken: where to report what cannot be decoded; None = raise.
-        rng: draws which part of the cell is taken, where its kind does so.
+        rngs: draw which part of a cell is taken, where its kind does so.
 
     Raises:
-        ValueError: the cell cannot be decoded, or too many cannot.
+        ValueError: a cell cannot be decoded, or too many cannot.
     """
-    if cell is None or isinstance(cell, Tensor):
-        return cell
-    if kind is None:
-        raise ValueError(f"data.{name} is not set: the {name} of example {id} cannot be decoded.")
-    try:
-        options = {"rng": rng} if kind.draws else {}
-        return kind.decode(cell, where=f"example {id}", **options)
-    except ValueError as error:
-        if broken is None:
-            raise
-        file = str(cell) if isinstance(cell, Path) else ""
-        broken.report(id, name, file=file, reason=str(error))
-        return None
+    if kind is not None and (rngs is None or not kind.draws):
+        with suppress(ValueError):  # one by one it is named
+            if (together := kind.decode_all(cells)) is not None:
+                return together
+    found: list[Tensor | None] = []
+    for row, cell in enumerate(cells):
+        if cell is None or isinstance(cell, Tensor):
+            found.append(cell)
+            continue
+        if kind is None:
+            raise ValueError(
+                f"data.{name} is not set: the {name} of example {ids[row]} cannot be decoded."
+            )
+        options = {"rng": None if rngs is None else rngs[row]} if kind.draws else {}
+        try:
+            found.append(kind.decode(cell, where=f"example {ids[row]}", **options))
+        except ValueError as error:
+            if broken is None:
+                raise
+            file = str(cell) if isinstance(cell, Path) else ""
+            broken.report(ids[row], name, file=file, reason=str(error))
+            found.append(None)
+    return found
 
 
 def draw_missing(

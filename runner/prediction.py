@@ -77,12 +77,16 @@ def read(given: Mapping[str, Any], datamodule: pl.LightningDataModule) -> dict[s
             cells[name] = Path(to_absolute_path(str(value)))
             if not cells[name].is_file():
                 raise FileNotFoundError(f"there is no {name} file {cells[name]}")
-    inputs = decode_all(cells, kinds=kinds, id="to predict")
+    ids = ["to predict"]
+    inputs = decode_all({name: [cell] for name, cell in cells.items()}, kinds=kinds, ids=ids)
     transform = datamodule.steps(datamodule.transform)
-    for name, value in inputs.items():
-        if value is not None:
-            option = f"data.transform.{name}"
-            inputs[name] = finish(
-                value, transform[name], kind=kinds[name], option=option, id="to predict"
-            )
-    return inputs
+    return {
+        name: finish(
+            column,
+            transform[name],
+            kind=kinds.get(name),
+            option=f"data.transform.{name}",
+            ids=ids,
+        )[0]
+        for name, column in inputs.items()
+    }

@@ -54,6 +54,14 @@ class Kind(ABC):
             ValueError: the cell cannot be decoded; the message names the file or the example.
         """
 
+    def decode_all(self, cells: Sequence[Cell]) -> list[Tensor | None] | None:
+        """The tensors of cells, any of them None, where that is faster all at once; or None.
+
+        Raises:
+            ValueError: a cell cannot be decoded; `decode` says which, and why.
+        """
+        return None
+
     @cached_property
     def longest(self) -> int | None:
         """The length that its tensors are cut to; None = they have one size, or any length."""

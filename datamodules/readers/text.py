@@ -99,6 +99,26 @@ class TextOptions(Kind):
             cell = decode_utf8(cell.removeprefix(BOM), where=where, errors=self.errors)
         return self.encode(cell, rng=rng)
 
+    def decode_all(self, cells: Sequence[Cell]) -> list[Tensor | None] | None:
+        """Of texts and their bytes; a tensor made by itself takes longer than its bytes."""
+        if self.tokenizer or not set(map(type, cells)) <= {str, bytes, type(None)}:
+            return None
+        raw = [
+            self._cut(decode_utf8(cell.removeprefix(BOM), where="", errors=self.errors))
+            if isinstance(cell, bytes)
+            else self._cut(cell or "")
+            for cell in cells
+        ]
+        rows = _byte_ids(b"".join(raw)).split(list(map(len, raw)))
+        return [row if text else None for row, text in zip(rows, raw, strict=True)]
+
+    def _cut(self, text: str) -> bytes:
+        """The first or last bytes of a text, so many as there may be tokens."""
+        # A character has at least a byte: what follows the cut need not be encoded.
+        if self.crop == "last":
+            return text[-self.max_length :].encode("utf-8")[-self.max_length :]
+        return text[: self.max_length].encode("utf-8")[: self.max_length]
+
     def length_of(self, cell: Cell) -> int:
         return min(_num_bytes(cell), self.max_length)
 
@@ -128,13 +148,7 @@ class TextOptions(Kind):
         if self.tokenizer:
             ids = torch.tensor(self._tokenizer.encode(text).ids, dtype=torch.int64)
         else:
-            # A character has at least a byte: what follows the cut need not be encoded.
-            if is_last:
-                text = text[-self.max_length :]
-            elif not is_random:
-                text = text[: self.max_length]
-            raw = np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
-            ids = torch.from_numpy(np.add(raw, NUM_SPECIALS, dtype=np.int64))
+            ids = _byte_ids(text.encode("utf-8") if is_random else self._cut(text))
         spare = ids.shape[0] - self.max_length
         if spare > 0:
             start = int(rng.integers(spare + 1)) if is_random else spare if is_last else 0
@@ -160,6 +174,10 @@ def decode_utf8(raw: bytes, *, where: str, errors: str = "raise") -> str:
             f"{where} is not UTF-8 (byte 0x{raw[error.start]:02x} at position {error.start}): "
             "repair it or set data.text.errors=replace."
         ) from error
+
+
+def _byte_ids(raw: bytes) -> Tensor:
+    return torch.from_numpy(np.add(np.frombuffer(raw, np.uint8), NUM_SPECIALS, dtype=np.int64))
 
 
 def _read_file(path: Path) -> bytes:

@@ -78,8 +78,10 @@ class MemberColumn(Column):
     def take(self, indices: np.ndarray) -> MemberColumn:
         return MemberColumn(self.members, self.name, self.rows[indices])
 
-    def fetch(self, indices: Sequence[int]) -> None:
-        self.members.fetch(self.rows[list(indices)].tolist())
+    def cells(self, indices: Sequence[int]) -> list[Cell]:
+        rows = self.rows[list(indices)].tolist()
+        self.members.fetch(rows)
+        return [self.members.cell(self.name, row) for row in rows]
 
     def blocks(self) -> np.ndarray:
         return self.members.index.shard[self.rows]

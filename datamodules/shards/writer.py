@@ -152,15 +152,15 @@ class SplitWriter:
     def _stored(self, row: int) -> dict[str, Stored]:
         source: Source = self.split.source
         if type(source).read is Source.read:
-            cells = source.cells(row)
+            cells = {name: column[0] for name, column in source.cells([row]).items()}
         else:
             cells = source.read(row, generator(self.split.seed, 0, row))
         found = {}
         for name in self.split.modalities:
             cell, kind = cells.get(name), self.split.kinds.get(name)
             if self.decoded:
-                id, broken = str(source.ids[row]), self.split.broken
-                cell = decode(cell, name=name, kind=kind, id=id, broken=broken)
+                ids, broken = [str(source.ids[row])], self.split.broken
+                (cell,) = decode([cell], name=name, kind=kind, ids=ids, broken=broken)
             if cell is not None:
                 found[name] = _store(cell, kind)
         return found

@@ -41,15 +41,36 @@ def apply(steps: Transforms, value: Tensor, *, option: str, id: str) -> Tensor:
     return value
 
 
-def finish(value: Tensor, steps: Transforms, *, kind: Kind | None, option: str, id: str) -> Tensor:
+def finish(
+    column: Sequence[Tensor | None],
+    steps: Transforms,
+    *,
+    kind: Kind | None,
+    option: str,
+    ids: Sequence[str],
+) -> list[Tensor | None]:
     """What training, evaluation and prediction all end with.
 
     The steps of `data.transform`; what is longer than the model takes is cut.
+
+    Args:
+        column: one modality of some examples.
+        steps: see `apply`.
+        kind: of the modality.
+        option: see `apply`.
+        ids: of the examples.
     """
-    value = apply(steps, value, option=option, id=id)
-    if kind is None or kind.longest is None or value.shape[0] <= kind.longest:
-        return value
-    return value[: kind.longest]
+    if steps:
+        column = [
+            None if value is None else apply(steps, value, option=option, id=id)
+            for value, id in zip(column, ids, strict=True)
+        ]
+    longest = kind.longest if kind is not None else None
+    if longest is None:
+        return list(column)
+    return [
+        value if value is None or value.shape[0] <= longest else value[:longest] for value in column
+    ]
 
 
 def _described(value: Tensor) -> str:

@@ -49,15 +49,16 @@ def test_cells_are_as_they_would_be_decoded_and_what_is_cheap_stays(source, resi
         "array": KINDS["array"](length=2, mean=[0.0] * 2, std=[1.0] * 2),
     }
     cached = CachedSource(source, kinds=kinds)
-    for index in range(11):
-        plain, kept = source.cells(index), cached.cells(index)
-        assert kept["text"] == plain["text"]
-        assert np.array_equal(kept["array"], plain["array"])
-        for name in ("image", "audio"):
-            if plain[name] is None:
-                assert kept[name] is None
+    plain, kept = source.cells(range(11)), cached.cells(range(11))
+    assert kept["text"] == plain["text"]
+    for found, expected in zip(kept["array"], plain["array"], strict=True):
+        assert np.array_equal(found, expected)
+    for name in ("image", "audio"):
+        for found, expected in zip(kept[name], plain[name], strict=True):
+            if expected is None:
+                assert found is None
             else:
-                assert torch.equal(kept[name], kinds[name].decode(plain[name], where=""))
+                assert torch.equal(found, kinds[name].decode(expected, where=""))
     assert cached.absent("image").tolist() == [n == 3 for n in range(11)]
     assert cached.lengths("audio", kinds["audio"]).tolist() == [
         0 if n == 7 else 101 + n for n in range(11)
@@ -107,9 +108,9 @@ def test_a_folder_keeps_tensors_for_the_next_run(pictures, tmp_path, resize):
     second = CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
     assert len(Counting.seen) == 4, "nothing is decoded again"
     for index in range(5):
-        cell = pictures().cells(index)["image"]
+        cell = pictures().cells([index])["image"][0]
         for source in (first, second, CachedSource(pictures(), kinds=kinds)):
-            found = source.cells(index)["image"]
+            found = source.cells([index])["image"][0]
             if cell is None:
                 assert found is None
             else:
@@ -129,7 +130,7 @@ def test_other_files_or_options_are_decoded_anew(pictures, tmp_path):
     CachedSource(pictures(), kinds={"image": replace(kind, channels=1)}, folder=folder)
     Image.fromarray(np.full((3, 5, 3), 7, np.uint8)).save(tmp_path / "1.png")
     changed = CachedSource(pictures(), kinds={"image": kind}, folder=folder)
-    assert (changed.cells(1)["image"] == 7).all()
+    assert (changed.cells([1])["image"][0] == 7).all()
     assert sum(path.is_dir() for path in folder.iterdir()) == 3
 
 

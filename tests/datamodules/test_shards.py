@@ -65,7 +65,12 @@ def shards(root, *, rank=0, world_size=1, **options):
     data = ShardsDataModule(
         root=root, **{"modalities": None, "batch_size": 3, "cache_gib": 0} | options
     )
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, overfit_batches=0)
+    data.trainer = SimpleNamespace(
+        global_rank=rank,
+        world_size=world_size,
+        overfit_batches=0,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )
     return data
 
 
