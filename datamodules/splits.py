@@ -21,7 +21,8 @@ from datamodules.readers.video import VideoOptions, is_film, read_clip
 from datamodules.transforms.apply import Transforms, apply, finish
 
 SPLITS = ("train", "val", "test")
-
+Pair = tuple[int, int]  # epoch, index
+Inputs = dict[str, list[Tensor | None]]  # modality → the tensors of some examples
 
 _MAX_REDRAWS = 10  # of a training example that turned out to be broken altogether
 
@@ -138,12 +139,14 @@ class Split(Dataset[Example]):
         pairs = [key if isinstance(key, tuple) else (0, key) for key in keys]
         if not self.training:
             pairs = [(0, index) for _, index in pairs]
-        inputs = self._inputs(pairs)
-        rows = self._redraw(inputs, pairs) if self.training else [index for _, index in pairs]
+        rows = [index for _, index in pairs]
         ids = [self.source.ids[row] for row in rows]
+        inputs = self._inputs(pairs, ids)
+        if self.training:
+            self._redraw(pairs, rows, ids, inputs)
         if self.training and self.augment:
             with torch_state_kept():
-                self._augment(inputs, pairs, ids)
+                self._augment(pairs, ids, inputs)
         for name, column in inputs.items():
             steps, option = self.transform.get(name, ()), f"data.transform.{name}"
             kind = self.kinds.get(name)
@@ -151,8 +154,8 @@ class Split(Dataset[Example]):
         seed = derive_seed(self.seed, *pairs[0], 2) if self.training else 0  # of what mixes them
         return Examples(inputs, self.source.targets[torch.tensor(rows)], ids, seed)
 
-    def _inputs(self, pairs: Sequence[tuple[int, int]]) -> dict[str, list[Tensor | None]]:
-        """Modality → the tensors of some examples."""
+    def _inputs(self, pairs: Sequence[Pair], ids: Sequence[str]) -> Inputs:
+        """The tensors of some examples."""
         indices = [index for _, index in pairs]
         rngs = [generator(self.seed, *pair) for pair in pairs] if self._draws else None
         if rngs is not None and self._drawn:
@@ -160,40 +163,34 @@ class Split(Dataset[Example]):
             columns = {name: [cells.get(name) for cells in read] for name in self.modalities}
         else:
             found = self.source.cells(indices)
-            columns = {name: found[name] for name in self.modalities}
+            columns = {name: list(found[name]) for name in self.modalities}
         for row, column in np.argwhere(self.lacking[indices]).tolist():
             columns[self.modalities[column]][row] = None
         return decode_all(
             columns,
             kinds=self.kinds,
-            ids=[self.source.ids[index] for index in indices],
+            ids=ids,
             broken=self.broken,
             rngs=rngs if self.training else None,
         )
 
     def _redraw(
-        self, inputs: dict[str, list[Tensor | None]], pairs: Sequence[tuple[int, int]]
-    ) -> list[int]:
-        """Puts others in the place of examples of which nothing could be read; which are there."""
-        rows = [index for _, index in pairs]
+        self, pairs: Sequence[Pair], rows: list[int], ids: list[str], inputs: Inputs
+    ) -> None:
+        """Puts others in the place of examples of which nothing could be read."""
         lacks = ({row for row, v in enumerate(column) if v is None} for column in inputs.values())
-        for place in set.intersection(*lacks):
+        for place in sorted(set.intersection(*lacks)):
             epoch, index = pairs[place]
             rng = generator(self.seed, epoch, index, 0)
             for another in rng.integers(len(self), size=_MAX_REDRAWS).tolist():
-                rows[place], found = another, self._inputs([(epoch, another)])
+                rows[place], ids[place] = another, self.source.ids[another]
+                found = self._inputs([(epoch, another)], [ids[place]])
                 for name, (value,) in found.items():
                     inputs[name][place] = value
                 if any(value is not None for (value,) in found.values()):
                     break
-        return rows
 
-    def _augment(
-        self,
-        inputs: dict[str, list[Tensor | None]],
-        pairs: Sequence[tuple[int, int]],
-        ids: Sequence[str],
-    ) -> None:
+    def _augment(self, pairs: Sequence[Pair], ids: Sequence[str], inputs: Inputs) -> None:
         for row, (pair, id) in enumerate(zip(pairs, ids, strict=True)):
             torch.default_generator.manual_seed(derive_seed(self.seed, *pair, 1))
             for name, steps in self.augment.items():
@@ -219,7 +216,7 @@ def decode_all(
     ids: Sequence[str],
     broken: BrokenExamples | None = None,
     rngs: Sequence[np.random.Generator] | None = None,
-) -> dict[str, list[Tensor | None]]:
+) -> Inputs:
     """The tensors of the cells of some examples; see `decode`.
 
     Where a film is both a video and an audio modality, its sound is that of the span which the

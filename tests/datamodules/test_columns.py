@@ -125,3 +125,21 @@ def test_cells_of_several_chunks_in_any_order_are_those_cells():
     assert some.absent().tolist() == [False, False, False, False, True, False]
     assert list(some.take(np.array([4, 0]))) == [None, "f"]
     assert some.take(np.array([], int)).array().to_pylist() == []
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+@pytest.mark.parametrize("some", [False, True])
+def test_several_cells_are_those_that_come_one_by_one(chunks, some):
+    texts = pa.chunked_array([pa.array(["a", None, "", "é", "b"])] * chunks)
+    column = Values(texts)
+    column = column.take(np.array([4, 3, 1, 0, 2])) if some else column
+    assert column.cells([3, 0, 3]) == [column[3], column[0], column[3]]
+    assert column.cells(range(1, 5)) == [column[index] for index in range(1, 5)]
+    assert column.cells([]) == []
+
+
+def test_several_files_are_refused_as_one_is(root):
+    column = Files(["a.png", None, "far.png"], root=root)
+    assert column.cells([1, 0]) == [None, root / "a.png"]
+    with pytest.raises(ValueError, match="lies outside"):
+        column.cells([0, 2])

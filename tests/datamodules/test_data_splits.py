@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from datamodules.broken import BrokenExamples
 from datamodules.randomness import check_range, derive_seed, torch_state_kept
 from datamodules.readers.text import TextOptions
-from datamodules.splits import Source, Split, draw_missing, hold_out
+from datamodules.splits import Source, Split, decode, draw_missing, hold_out
 
 
 class Draws(Source):
@@ -197,3 +198,28 @@ def test_examples_bring_a_seed_of_their_own_for_their_batch():
     assert len(set(seeds)) == 9
     assert train[1, 2].seed == split(training=True)[1, 2].seed
     assert test[0, 1].seed == 0
+
+
+def test_an_example_is_the_same_whoever_shares_its_batch():
+    augment = {"audio": [lambda wave: wave + torch.rand(1)], "text": [lambda ids: ids + 1]}
+    lacking = np.array([[True, False], [False, True], [False, False]])
+    data = split(training=True, augment=augment, lacking=lacking)
+    keys = [(5, 2), (3, 0), (5, 1), (3, 2)]
+    for key, example in zip(keys, data.__getitems__(keys), strict=True):
+        alone = data[key]
+        assert (example.id, example.target) == (alone.id, alone.target)
+        for name, value in alone.inputs.items():
+            assert (example.inputs[name] is None) == (value is None)
+            assert value is None or torch.equal(example.inputs[name], value)
+
+
+def test_one_broken_cell_is_named_and_the_others_are_read():
+    cells = ["elf", b"\xff", "a"]
+    kind = TextOptions(max_length=4)
+    common = {"name": "text", "kind": kind, "ids": ["p", "q", "r"]}
+    with pytest.raises(ValueError, match="example q is not UTF-8"):
+        decode(cells, broken=None, **common)
+    broken = BrokenExamples(budget=0.5, total=3)
+    found = decode(cells, broken=broken, **common)
+    assert [None if ids is None else len(ids) for ids in found] == [3, None, 1]
+    assert [row["id"] for row in broken.rows()] == ["q"]

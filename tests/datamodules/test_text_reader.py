@@ -28,6 +28,30 @@ def test_an_empty_text_is_absent():
     assert TextOptions(max_length=5).encode("") is None
 
 
+@pytest.mark.parametrize("crop", ["first", "last", "random"])
+@pytest.mark.parametrize("errors", ["raise", "replace"])
+def test_texts_decode_together_as_one_by_one(crop, errors):
+    kind = TextOptions(max_length=5, crop=crop, errors=errors)
+    cells = ["seventeen", "", None, "éééé", b"\xef\xbb\xbfelf", b"", "a"]
+    cells += [b"ab\xffcdef"] if errors == "replace" else []
+    together = kind.decode_all(cells)
+    for cell, found in zip(cells, together, strict=True):
+        expected = None if cell is None else kind.decode(cell, where="")
+        assert (found is None) == (expected is None)
+        assert found is None or torch.equal(found, expected)
+
+
+def test_bytes_that_are_text_only_beside_others_are_refused():
+    with pytest.raises(ValueError, match="not UTF-8"):
+        TextOptions(max_length=5).decode_all([b"a\xc3", b"\xa9b"])
+
+
+def test_files_and_ids_are_left_to_be_decoded_one_by_one(tmp_path):
+    kind = TextOptions(max_length=5)
+    assert kind.decode_all(["a", tmp_path / "b.txt"]) is None
+    assert kind.decode_all(["a", torch.ones(3)]) is None
+
+
 def test_bytes_that_are_not_utf8_are_refused_with_their_place():
     with pytest.raises(ValueError, match=r"a\.tsv, line 3 is not UTF-8 .*0xff at position 2"):
         decode_utf8(b"ab\xff", where="a.tsv, line 3")
