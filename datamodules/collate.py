@@ -187,6 +187,9 @@ def _round_up(length: int, multiple: int, limit: int | None) -> int:
 def _join(rows: Sequence[Tensor | None], field: Field) -> tuple[Tensor, Tensor | None]:
     """Rows as one tensor (b, …), zeros where there is nothing, and the mask if that is anywhere."""
     dtypes = {row.dtype for row in rows if row is not None} or {field.dtype}
+    if others := dtypes - {torch.uint8, field.dtype}:  # a transform's; NumPy knows not all
+        rows = [r.to(field.dtype) if r is not None and r.dtype in others else r for r in rows]
+        dtypes = dtypes - others | {field.dtype}
     if len(dtypes) > 1:  # a transform turned some pixels into numbers
         rows = [scale_pixels(r) if r is not None and r.dtype == torch.uint8 else r for r in rows]
     dtype = dtypes.pop() if len(dtypes) == 1 else field.dtype

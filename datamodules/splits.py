@@ -122,6 +122,7 @@ class Split(Dataset[Example]):
         self.augment = {name: augment[name] for name in modalities if (augment or {}).get(name)}
         self.transform = dict(transform or {})
         self.broken = broken
+        self._targets = source.targets.numpy()
         self._drawn = type(source).read is not Source.read
         # A generator takes longer than a cell: it is made only for what draws from it.
         self._draws = self._drawn or (training and any(k.draws for k in self.kinds.values()))
@@ -152,7 +153,7 @@ class Split(Dataset[Example]):
             kind = self.kinds.get(name)
             inputs[name] = finish(column, steps, kind=kind, option=option, ids=ids)
         seed = derive_seed(self.seed, *pairs[0], 2) if self.training else 0  # of what mixes them
-        return Examples(inputs, self.source.targets[torch.tensor(rows)], ids, seed)
+        return Examples(inputs, torch.from_numpy(self._targets[rows]), ids, seed)
 
     def _inputs(self, pairs: Sequence[Pair], ids: Sequence[str]) -> Inputs:
         """The tensors of some examples."""

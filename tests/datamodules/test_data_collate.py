@@ -181,3 +181,19 @@ def test_a_sum_that_overflows_is_no_infinity():
     large = torch.full((3,), 3e38)
     batch = Collator({"audio": FIELDS["audio"]})([example(audio=large)])
     assert batch.inputs["audio"].isfinite().all()
+
+
+@pytest.mark.parametrize("longest", [5, 2003])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_rows_of_any_length_and_type_are_padded_alike(longest, dtype):
+    rows = [torch.ones(n, 3, dtype=dtype) for n in (2, longest)]
+    field = Field((3,), is_ragged=True, pad_multiple=7)
+    batch = Collator({"array": field})([example(array=row) for row in [*rows, rows[0]]])
+    padded = field.padded_length(longest)
+    assert batch.inputs["array"].dtype == torch.float32
+    for values, mask, length in zip(
+        batch.inputs["array"], batch.masks["array"], (2, longest, 2), strict=True
+    ):
+        expected = torch.arange(padded) < length
+        assert torch.equal(mask, expected)
+        assert torch.equal(values, expected[:, None].expand(-1, 3).float())
