@@ -11,7 +11,7 @@ from torch import Tensor
 from perceiver.attention.context import Context
 from perceiver.attention.heads import Heads
 from perceiver.attention.kernels.blocked import pays
-from perceiver.attention.kernels.structured import CHUNK_LINES
+from perceiver.attention.kernels.structured_tokens import CHUNK_LINES
 from perceiver.types import Segment
 
 # Numbers that a form may hold beside its arguments before a leaner one is preferred: 1 GiB.

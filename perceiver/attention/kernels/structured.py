@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from types import ModuleType
 from typing import NamedTuple
@@ -13,12 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Scores that a chunk holds: 4 MiB in float32, what stays in a core's share of the cache.
-CHUNK_NUMBERS = 1 << 20
-# On other devices, 128 MiB: so large that launching kernels does not count.
-DEVICE_CHUNK_NUMBERS = 1 << 25
-# Lines of a grid that a chunk holds at most: each adds a column to the product of the scores.
-CHUNK_LINES = 8
+from perceiver.attention.kernels.structured_tokens import Chunk, Tokens
+
 # Scores that cannot pass this are exponentiated as they are: e⁶⁰ times ten million tokens still
 # is a float32. Only beyond it does a running maximum have to be subtracted.
 SAFE_SCORE = 60.0
@@ -80,134 +73,6 @@ def attend(
         None if query_columns is None else columns,
         lse,
     )
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Some examples and some of their tokens, whole lines of a grid."""
-
-    examples: slice
-    lines: slice
-    tokens: slice
-
-
-class _Tokens:
-    """The tokens chunk by chunk, and products of a chunk with queries.
-
-    A chunk is the matrix [content, tail], tail being ρ·code, or on a grid ρ in the column of the
-    token's own line: so one product gives the scores of content and lines.
-    """
-
-    def __init__(
-        self, content: Tensor, rho: Tensor | None, code: Tensor | None, lines: int, width: int
-    ) -> None:
-        self.content, self.rho, self.code = content, rho, code
-        self.batch, self.num_tokens, self.channels = content.shape
-        self.is_grid = width > 0
-        self.lines, self.width = (lines, width) if self.is_grid else (self.num_tokens, 1)
-        self.dtype = torch.float64 if content.dtype == torch.float64 else torch.float32
-        self._rooms: dict[str, Tensor] = {}
-
-    def chunks(self, rows: int) -> Iterator[_Chunk]:
-        is_cpu = self.content.device.type == "cpu"
-        numbers = CHUNK_NUMBERS if is_cpu else DEVICE_CHUNK_NUMBERS
-        line = max(1, rows * self.width)
-        lines = max(1, min(self.lines, numbers // line))
-        if self.is_grid:
-            lines = min(lines, CHUNK_LINES)
-        group = max(1, numbers // (line * lines))
-        for first in range(0, self.batch, group):
-            examples = slice(first, min(first + group, self.batch))
-            for start in range(0, self.lines, lines):
-                stop = min(start + lines, self.lines)
-                tokens = slice(start * self.width, stop * self.width)
-                yield _Chunk(examples, slice(start, stop), tokens)
-
-    def room(self, name: str, *shape: int) -> Tensor:
-        """Memory that every chunk uses again."""
-        numbers = math.prod(shape)
-        if name not in self._rooms or self._rooms[name].numel() < numbers:
-            self._rooms[name] = torch.zeros(numbers, dtype=self.dtype, device=self.content.device)
-        return self._rooms[name][:numbers].view(shape)
-
-    def rho_of(self, chunk: _Chunk) -> Tensor:
-        assert self.rho is not None
-        return self.rho[chunk.examples, chunk.tokens].to(self.dtype)
-
-    def rho_grid(self, chunk: _Chunk) -> Tensor:
-        """(b, lines, columns)."""
-        return self.rho_of(chunk).unflatten(1, (-1, self.width))
-
-    def load(self, chunk: _Chunk) -> Tensor:
-        """(b, tokens, channels + tail) of a chunk."""
-        content = self.content[chunk.examples, chunk.tokens]
-        b, m, k = content.shape
-        if not self.is_grid and self.code is None:
-            return content.to(self.dtype)
-        if self.is_grid:
-            lines = m // self.width
-            # Off its own line a token has zeros; a room starts with zeros and keeps them, so rooms
-            # of other layouts must not share it.
-            tokens = self.room(f"tokens {b} {lines}", b, m, k + lines)
-            own = tokens[..., k:].unflatten(1, (lines, self.width)).diagonal(dim1=1, dim2=3)
-            own.copy_(self.rho_grid(chunk).transpose(1, 2))
-        else:
-            assert self.code is not None
-            tokens = self.room("tokens", b, m, k + self.code.shape[1])
-            code = self.code[chunk.tokens].to(self.dtype)
-            torch.mul(self.rho_of(chunk)[..., None], code, out=tokens[..., k:])
-        tokens[..., :k] = content
-        return tokens
-
-    def queries(
-        self, name: str, query: Tensor, tail: Tensor | None, chunk: _Chunk
-    ) -> Float[Tensor, "b r kt"]:
-        """The queries of a chunk's channels: content, and its lines or the code."""
-        query = query[chunk.examples] if query.shape[0] > 1 else query
-        if tail is None:
-            return query.to(self.dtype).expand(_size(chunk.examples), -1, -1)
-        tail = tail[chunk.examples] if tail.shape[0] > 1 else tail
-        tail = tail[..., chunk.lines] if self.is_grid else tail
-        widths = query.shape[-1], tail.shape[-1]
-        joined = self.room(name, _size(chunk.examples), query.shape[1], sum(widths))
-        joined[..., : widths[0]] = query
-        joined[..., widths[0] :] = tail
-        return joined
-
-    def product(
-        self, name: str, tokens: Tensor, query: Tensor, columns: Tensor | None, chunk: _Chunk
-    ) -> Float[Tensor, "b r m"]:
-        """Queries times tokens, with a grid's column terms."""
-        out = self.room(name, query.shape[0], query.shape[1], tokens.shape[1])
-        torch.bmm(query, tokens.mT, out=out)
-        if columns is not None:
-            columns = columns[chunk.examples] if columns.shape[0] > 1 else columns
-            grid = out.unflatten(-1, (-1, self.width))
-            grid.addcmul_(columns.to(self.dtype)[:, :, None], self.rho_grid(chunk)[:, None])
-        return out
-
-    def add_columns(self, weights: Tensor, chunk: _Chunk, into: Tensor) -> None:
-        """Add the weights times ρ, summed over lines."""
-        rho, grid = self.rho_grid(chunk), weights.unflatten(-1, (-1, self.width))
-        for line in range(grid.shape[2]):
-            into[chunk.examples].addcmul_(grid[:, :, line], rho[:, None, line])
-
-    def add_read(
-        self, weights: Tensor, tokens: Tensor, chunk: _Chunk, content: Tensor, tail: Tensor
-    ) -> None:
-        """Add what weights read of content and tail."""
-        read = self.room("read", weights.shape[0], weights.shape[1], tokens.shape[2])
-        torch.bmm(weights, tokens, out=read)
-        content[chunk.examples] += read[..., : self.channels]
-        if tail.shape[-1]:
-            tail[chunk.examples][..., self.tail_slice(chunk)] += read[..., self.channels :]
-
-    def tail_slice(self, chunk: _Chunk) -> slice:
-        return chunk.lines if self.is_grid else slice(None)
-
-
-def _size(part: slice) -> int:
-    return part.stop - part.start
 
 
 def _is_safe(
@@ -277,7 +142,7 @@ def _attend(
         with torch.cuda.device_of(content):
             return kernels.forward(query, content, rho, code, query_tail, query_columns)
     b, rows = content.shape[0], query.shape[1]
-    tokens = _Tokens(content, rho, code, *_layout(query_tail, query_columns))
+    tokens = Tokens(content, rho, code, *_layout(query_tail, query_columns))
     read, tail, columns, lse = _empty_results(query, content, query_tail, query_columns)
     for total in (read, tail, columns):
         total.zero_()
@@ -368,7 +233,7 @@ def _attend_backward(
                 lse, offset, grad_read, grad_tail, grad_columns, for_tokens,
             )  # fmt: skip
     b, rows = content.shape[0], query.shape[1]
-    tokens = _Tokens(content, rho, code, *_layout(query_tail, query_columns))
+    tokens = Tokens(content, rho, code, *_layout(query_tail, query_columns))
     d_query, d_tail, d_columns, _ = _empty_results(query, content, query_tail, query_columns)
     for total in (d_query, d_tail, d_columns):
         total.zero_()
@@ -403,8 +268,8 @@ def _attend_backward(
 
 
 def _token_gradients(
-    tokens: _Tokens,
-    chunk: _Chunk,
+    tokens: Tokens,
+    chunk: Chunk,
     d_loaded: Tensor,
     d_scores: Tensor,
     weights: Tensor,

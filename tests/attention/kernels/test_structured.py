@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from perceiver.attention.kernels import structured
+from perceiver.attention.kernels import structured, structured_tokens
 from perceiver.attention.kernels.structured import attend
 
 B, R, K, LINES, COLUMNS, T = 3, 5, 4, 7, 11, 6
@@ -77,7 +77,7 @@ def gradients(partial, arguments, keep):
 @pytest.mark.parametrize("scale", [1.0, 50.0], ids=["small scores", "scores past e60"])
 @pytest.mark.parametrize("numbers", [1 << 20, 50], ids=["one chunk", "many chunks"])
 def test_attend_is_a_softmax_over_all_scores(kind, batch, scale, numbers, monkeypatch):
-    monkeypatch.setattr(structured, "CHUNK_NUMBERS", numbers)
+    monkeypatch.setattr(structured_tokens, "CHUNK_NUMBERS", numbers)
     arguments, keep = problem(kind, scale=scale, batch=batch)
     is_safe = structured._is_safe(*(arguments.get(name) for name in (
         "query", "content", "rho", "code", "query_tail", "query_columns")))  # fmt: skip
