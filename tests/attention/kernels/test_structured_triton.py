@@ -98,7 +98,7 @@ def device(monkeypatch):
     from perceiver.attention.kernels import structured_triton
 
     monkeypatch.setattr(structured, "_kernels", lambda *tokens: structured_triton)
-    monkeypatch.setattr(structured, "_Tokens", None)  # chunks would raise
+    monkeypatch.setattr(structured, "Tokens", None)  # chunks would raise
     return "cpu" if IS_INTERPRETED else "cuda"
 
 
