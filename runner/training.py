@@ -22,6 +22,7 @@ from runner.completion import build_data
 from runner.errors import keep_traceback
 from runner.launch import launches_of_this_job_alone
 from runner.loggers import build_callbacks, build_loggers
+from runner.memory import keep_freed_memory
 from runner.report import environment, print_summary, write_results
 
 
@@ -50,6 +51,7 @@ def run_training(config: DictConfig) -> float:
 
 def _run(config: DictConfig) -> float:
     quiet_lightning()
+    keep_freed_memory()
     check_config(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     datamodule = build_data(config)
