@@ -231,6 +231,21 @@ def test_hard_attention_is_argmax_outside_training(scores, keep, name):
     assert (module(scores, keep).weights == n.argmax(scores, keep)).all()
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("name", ["gumbel_st", "reinforce"])
+def test_drawn_keys_come_with_log_probability_and_entropy(scores, keep, name, is_training):
+    options = {"soft_probability": 0.0} if name == "reinforce" else {}
+    drawn = AXES["normaliser"][name](**options).train(is_training)(scores, keep)
+    log_prob, entropy = torch.zeros(2, 3, 5).double(), torch.zeros(2, 3, 5).double()
+    for index, row, kept in kept_rows(scores, keep):
+        if len(kept):
+            log_alpha = kept.log_softmax(0)
+            log_prob[index] = log_alpha[drawn.weights[index][row].argmax()]
+            entropy[index] = -(log_alpha.exp() * log_alpha).sum()
+    torch.testing.assert_close(drawn.log_prob, log_prob, rtol=0, atol=1e-12)
+    torch.testing.assert_close(drawn.entropy, entropy, rtol=0, atol=1e-12)
+
+
 def test_log_probabilities_and_entropies_have_their_closed_form_gradients(scores, keep):
     scores.requires_grad_()
     log_alpha, entropy = n.categorical(scores, keep)

@@ -94,6 +94,9 @@ class Argmax(Normaliser):
 class GumbelST(Normaliser):
     """See `gumbel_st`; argmax outside training.
 
+    The key that it reads is one drawn from softmax(s), whatever the temperature; its
+    log-probability and the entropy of that distribution come back too.
+
     Args:
         temperature: T; small is nearly hard and has gradients of high variance.
     """
@@ -107,9 +110,12 @@ class GumbelST(Normaliser):
         self.temperature = temperature
 
     def forward(self, scores: Tensor, keep: Tensor | None = None) -> Normalised:
-        if not self.training:
-            return Normalised(argmax(scores, keep))
-        return Normalised(gumbel_st(scores, keep, temperature=self.temperature))
+        if self.training:
+            weights = gumbel_st(scores, keep, temperature=self.temperature)
+        else:
+            weights = argmax(scores, keep)
+        log_alpha, entropy = categorical(scores, keep)
+        return Normalised(weights, log_prob=_of_key(log_alpha, weights), entropy=entropy)
 
 
 class Reinforce(Normaliser):
