@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceiver.attention.axes import build_member, build_pattern, check_all_options
+from perceiver.attention.checks import check_sizes
 from perceiver.attention.context import Context, as_context
 from perceiver.attention.kernels import (
     KERNELS,
@@ -29,7 +30,7 @@ from perceiver.attention.local import LuongLocal, sentence_lengths
 from perceiver.attention.location import LocationAware
 from perceiver.attention.masks import broadcast_mask, forbid_masked_nan, with_extra_keys
 from perceiver.attention.normalisers import Sum
-from perceiver.attention.patterns import Causal, Full, Pattern
+from perceiver.attention.patterns import Causal, Full, Lengths, Pattern
 
 
 class AttentionAux(NamedTuple):
@@ -38,8 +39,8 @@ class AttentionAux(NamedTuple):
     Args:
         lse: (b, h, q) log-sum-exp of the kept scores, from softmax when weights are asked for and
             from the kernels flex and chunked.
-        log_prob: (b, h, q) log-probability of the key that `reinforce` sampled.
-        entropy: (b, h, q) entropy of the distribution that it sampled from.
+        log_prob: (b, h, q) log-probability of the key that `gumbel_st` or `reinforce` reads.
+        entropy: (b, h, q) entropy of the distribution that it was drawn from.
         centre: (b, q) centre of the window of `luong_local`.
     """
 
@@ -117,7 +118,10 @@ class Attention(nn.Module):
         super().__init__()
         options = options or {}
         check_all_options(options)
-        key_dim = key_dim or query_dim
+        key_dim = query_dim if key_dim is None else key_dim
+        check_sizes(query_dim=query_dim, key_dim=key_dim, num_heads=num_heads)
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout={dropout} must lie in [0, 1]")
         if kernel not in KERNELS:
             raise ValueError(f"unknown kernel {kernel!r}: choose one of {', '.join(KERNELS)}")
         if softcap is not None and softcap <= 0:
@@ -285,7 +289,9 @@ class Attention(nn.Module):
         b, queries, keys = context.shape[0], query.shape[1], context.shape[1]
         h, device = self.heads.num_heads, query.device
         keep = None
-        if isinstance(mask, Tensor):
+        if isinstance(mask, Lengths):  # the same for all queries: every kernel takes such a mask
+            mask = mask.over_keys(keys, device)
+        if mask is not None and not isinstance(mask, Pattern):
             keep = broadcast_mask(mask, batch=b, heads=h, queries=queries, keys=keys)
         if not isinstance(self.pattern, LuongLocal):
             if not isinstance(mask, Pattern):

@@ -45,12 +45,21 @@ _SIZES = {
 
 def check_all_options(options: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises ValueError for options of an unknown member, or that a member does not have."""
+    if not isinstance(options, Mapping):
+        raise ValueError(
+            f"options={options!r} must name members with their options, as in "
+            "{'entmax': {'alpha': 1.3}}"
+        )
     known = {name for members in AXES.values() for name in members}
     for name, own in options.items():
         if name not in known:
             raise ValueError(
                 f"options are given for {name!r}, which is no member of any axis: "
                 f"{nearest(name, known)}choose one of {', '.join(sorted(known))}"
+            )
+        if own is not None and not isinstance(own, Mapping):
+            raise ValueError(
+                f"options.{name}={own!r} must name options with their values, or be null"
             )
         for axis, members in AXES.items():
             if name in members:

@@ -40,14 +40,12 @@ def choose(
     Raises:
         ValueError: for an unknown name, with the nearest known one.
     """
-    if not isinstance(choice, str):
-        return choice
-    if choice in known:
+    if isinstance(choice, str) and choice in known:
         return known[choice]
-    raise ValueError(
-        f"unknown {axis} {choice!r}: {nearest(choice, known)}choose one of "
-        f"{', '.join(sorted(known))}"
-    )
+    if callable(choice):
+        return choice
+    hint = nearest(choice, known) if isinstance(choice, str) else ""
+    raise ValueError(f"unknown {axis} {choice!r}: {hint}choose one of {', '.join(sorted(known))}")
 
 
 def options_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -104,4 +102,8 @@ def build(
             f"{axis}={choice} needs {', '.join(missing)}: set options.{choice}.{missing[0]}, or "
             "choose another"
         )
-    return factory(**given)
+    try:
+        return factory(**given)
+    except TypeError as error:  # an option of another type
+        own = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        raise ValueError(f"{axis}={choice} cannot be made of {own}: {error}") from error

@@ -226,8 +226,8 @@ class QKVHeads(Heads):
                     f"num_heads={num_heads} does not divide {name}={width}: "
                     f"set num_heads to one of {choices}, or another {name}"
                 )
-        groups = num_kv_heads or num_heads
-        if num_heads % groups:
+        groups = num_heads if num_kv_heads is None else num_kv_heads
+        if groups < 1 or num_heads % groups:
             raise ValueError(f"num_kv_heads={groups} does not divide num_heads={num_heads}")
         if not has_out_proj and v_dim != out_dim:
             raise ValueError(

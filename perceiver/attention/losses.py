@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.attention.attention import Attention, AttentionAux
+from perceiver.attention.checks import check_shape
 from perceiver.attention.normalisers import Reinforce
 
 
@@ -35,7 +36,12 @@ def reinforce_loss(
         baseline: b.
         reward_weight: λ_r.
         entropy_weight: λ_e.
+
+    Raises:
+        ValueError: for shapes that do not fit each other.
     """
+    check_shape("log_likelihood", log_likelihood, log_prob.shape[0])
+    check_shape("entropy", entropy, *log_prob.shape)
     advantage = (log_likelihood - baseline).detach()
     sampled = log_prob.flatten(1).sum(1)
     spread = entropy.flatten(1).sum(1)
@@ -132,6 +138,11 @@ class ReinforceLoss(nn.Module):
             log_likelihood: minus the loss of each example.
             choices: what `SampledChoices` found.
         """
+        if not choices:
+            raise ValueError(
+                "choices is empty: nothing in the model samples with normaliser=reinforce, "
+                "so there is no loss of choices"
+            )
         steps = [
             torch.cat([part.flatten(1) for part in parts if part is not None], 1)
             for parts in zip(*((aux.log_prob, aux.entropy) for aux in choices), strict=True)
@@ -158,5 +169,9 @@ def doubly_stochastic_penalty(
     Args:
         weights: α, steps t as queries and places i as keys.
         weight: λ.
+
+    Raises:
+        ValueError: for weights of another rank.
     """
+    check_shape("weights", weights, "b", "h", "q", "k")
     return weight * (1 - weights.sum(-2)).square().sum(-1).mean()

@@ -24,12 +24,13 @@ def broadcast_mask(
         keys: k.
 
     Raises:
-        TypeError: for a mask that is not boolean.
+        TypeError: for anything but a boolean tensor.
         ValueError: for a mask of other dimensions or sizes.
     """
-    if mask.dtype is not torch.bool:
+    if not isinstance(mask, Tensor) or mask.dtype is not torch.bool:
+        kind = mask.dtype if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
         raise TypeError(
-            f"mask is {mask.dtype}; give a boolean mask with True = may attend "
+            f"mask is {kind}; give a boolean tensor with True = may attend "
             "(a mask of another library may mean the opposite)"
         )
     views = {2: (slice(None), None, None), 3: (slice(None), None), 4: (slice(None),)}

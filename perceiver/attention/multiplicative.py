@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from perceiver.attention.memory.content import Memory, check_sizes
+from perceiver.attention.checks import check_shape, check_sizes, check_width
+from perceiver.attention.memory.content import Memory
 
 RULES = ("sum", "delta")
 
@@ -32,6 +33,8 @@ class Multiplicative(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_dim, x_dim, z_dim) * std)
 
     def forward(self, x: Float[Tensor, "*b j"], z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b i"]:
+        check_width("x", x, self.weight.shape[1])
+        check_width("z", z, self.weight.shape[2])
         return F.bilinear(x, z, self.weight)
 
 
@@ -69,8 +72,7 @@ class SigmaPi(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_dim, len(conjuncts)) * std)
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b j"]:
-        if x.shape[-1] != self.in_dim:
-            raise ValueError(f"x has width {x.shape[-1]}, the unit was made for {self.in_dim}")
+        check_width("x", x, self.in_dim)
         with_one = torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)
         return F.linear(with_one[..., self.conjuncts].prod(-1), self.weight)
 
@@ -79,6 +81,7 @@ def attention_module(
     scores: Float[Tensor, "*b i"], values: Float[Tensor, "*b i d"]
 ) -> Float[Tensor, "*b d"]:
     """s = Σ_i softmax(z)_i x_i: one input chosen among many, softly."""
+    check_shape("values", values, *scores.shape, "d")
     return (scores.softmax(-1)[..., None, :] @ values).squeeze(-2)
 
 
@@ -105,6 +108,8 @@ class HyperLinear(nn.Module):
         nn.init.normal_(self.to_weight.bias, std=1 / math.sqrt(2 * in_dim))
 
     def forward(self, x: Float[Tensor, "*b j"], z: Float[Tensor, "*b k"]) -> Float[Tensor, "*b i"]:
+        check_width("x", x, self.in_dim)
+        check_width("z", z, self.to_weight.in_features)
         weight = self.to_weight(z).unflatten(-1, (self.out_dim, self.in_dim))
         y = (weight @ x[..., None]).squeeze(-1)
         return y if self.to_bias is None else y + self.to_bias(z)
@@ -126,10 +131,16 @@ def fast_weight_step(
     2021, eq. 24): what was stored under the key is replaced; keys should have unit length.
 
     Raises:
-        ValueError: for another rule.
+        ValueError: for another rule, or vectors of widths that do not fit the weights.
     """
     if rule not in RULES:
         raise ValueError(f"rule={rule!r} must be one of {', '.join(RULES)}")
+    for name, vector, width in (
+        ("key", key, weights.shape[-1]),
+        ("value", value, weights.shape[-2]),
+        ("query", query, weights.shape[-1]),
+    ):
+        check_width(name, vector, width)
     if rule == "delta":
         value = value - (weights @ key[..., None]).squeeze(-1)
     weights = weights + (rate[..., None] * value)[..., None] * key[..., None, :]
@@ -162,7 +173,7 @@ class FastWeights(Memory):
         self, control_dim: int, *, key_dim: int = 16, value_dim: int = 16, rule: str = "delta"
     ) -> None:
         super().__init__()
-        check_sizes(key_dim=key_dim, value_dim=value_dim)
+        check_sizes(control_dim=control_dim, key_dim=key_dim, value_dim=value_dim)
         if rule not in RULES:
             raise ValueError(f"rule={rule!r} must be one of {', '.join(RULES)}")
         self.key_dim, self.read_dim, self.rule = key_dim, value_dim, rule
@@ -177,6 +188,7 @@ class FastWeights(Memory):
         self, control: Float[Tensor, "b c"], state: FastWeightState
     ) -> tuple[Float[Tensor, "b v"], None, FastWeightState]:
         """One step; there are no weightings over rows to return."""
+        check_shape("control", control, state.weights.shape[0], self.to_interface.in_features)
         key, value, query, rate = self.to_interface(control).split(self._sizes, dim=-1)
         words, weights = fast_weight_step(
             state.weights,

@@ -12,7 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perceiver.attention.attention import Attention
+from perceiver.attention.checks import check_shape
 from perceiver.attention.location import LocationAware, LocationState
+from perceiver.attention.masks import broadcast_mask, forbid_masked_nan
 
 
 class DotAttention(Attention):
@@ -237,11 +239,23 @@ class LocationAwareAttention(Attention):
             context: annotations.
             state: what the last step returned; None = the first step.
             mask: True = may attend.
+
+        Raises:
+            ValueError: for tensors of other shapes, or NaN in masked elements (on a CPU).
+            TypeError: for a mask that is not boolean.
         """
         assert isinstance(self.score, LocationAware)
-        keep = None if mask is None else mask[:, None, None]
+        batch, keys = context.shape[:2]
+        check_shape("query", query, batch, self.query_dim)
+        check_shape("context", context, batch, "length", self.key_dim)
+        keep = None
+        if mask is not None:
+            keep = broadcast_mask(mask, batch=batch, heads=1, queries=1, keys=keys)
         key = context[:, None]
         state = self.score.start(key, keep) if state is None else state
         scores = self.score.step(query[:, None, None], key, state)
         weights = self.normaliser(scores, keep).weights
-        return (weights @ key)[:, 0, 0], weights[:, 0, 0], state.after(weights)
+        read = (weights @ key)[:, 0]
+        if keep is not None:
+            forbid_masked_nan(read, context, keep)
+        return read[:, 0], weights[:, 0, 0], state.after(weights)

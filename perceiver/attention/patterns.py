@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from perceiver.attention.checks import check_shape, check_sizes
 from perceiver.attention.grids import check_grid, coordinates, require_grid, rim_size
 
 # Predicates are not type-checked in tests: FlexAttention counts their arguments and traces them.
@@ -157,6 +158,9 @@ class Block(Pattern):
 
     is_sparse = True
 
+    def __post_init__(self) -> None:
+        check_sizes(size=self.size)
+
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
     ) -> Predicate:
@@ -175,6 +179,9 @@ class Dilated(Pattern):
     dilation: int = 2
 
     is_sparse = True
+
+    def __post_init__(self) -> None:
+        check_sizes(dilation=self.dilation)
 
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
@@ -199,6 +206,9 @@ class Neighbourhood(Pattern):
     size: int
 
     is_sparse = True
+
+    def __post_init__(self) -> None:
+        check_sizes(size=self.size)
 
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
@@ -279,6 +289,8 @@ class Segments(Pattern):
     ) -> Predicate:
         queries = self.queries.to(device)
         keys = queries if self.keys is None else self.keys.to(device)
+        check_shape("the segments of queries", queries, "b", num_queries)
+        check_shape("the segments of keys", keys, queries.shape[0], num_keys)
         return lambda b, h, i, j: queries[b, i] == keys[b, j]
 
 
@@ -296,7 +308,15 @@ class Lengths(Pattern):
         self, num_queries: int, num_keys: int, device: torch.device | None = None
     ) -> Predicate:
         lengths = self.lengths.to(device)
+        check_shape("lengths", lengths, "b")
         return lambda b, h, i, j: j < lengths[b]
+
+    def over_keys(
+        self, num_keys: int, device: torch.device | None = None
+    ) -> Bool[Tensor, "b {num_keys}"]:
+        """The mask over so many keys."""
+        check_shape("lengths", self.lengths, "b")
+        return torch.arange(num_keys, device=device) < self.lengths.to(device)[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,6 +333,9 @@ class BlockSparse(Pattern):
     size: int
 
     is_sparse = True
+
+    def __post_init__(self) -> None:
+        check_sizes(size=self.size)
 
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None

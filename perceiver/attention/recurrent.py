@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from perceiver.attention.attention import Attention, AttentionAux, AttentionOutput
+from perceiver.attention.checks import check_shape, check_width
 from perceiver.attention.init import lecun_linear
 
 
@@ -50,7 +51,7 @@ class LuongStep(nn.Module):
 
     def __init__(self, attention: Attention, *, state_dim: int, context_dim: int) -> None:
         super().__init__()
-        self.attention = attention
+        self.attention, self.state_dim, self.context_dim = attention, state_dim, context_dim
         self.to_state = lecun_linear(context_dim + state_dim, state_dim, bias=False)
 
     def forward(
@@ -62,7 +63,9 @@ class LuongStep(nn.Module):
         step: int = 0,
     ) -> Step:
         """Step `step` of decoding, from the decoder's state h_t and the encoder's states."""
+        check_width("state", state, self.state_dim)
         context, read = _attend(self.attention, state, annotations, mask, step)
+        check_width("what attention read", context, self.context_dim)
         attentional = self.to_state(torch.cat([context, state], -1)).tanh()
         return Step(attentional, context, read.weights, read.aux)
 
@@ -85,6 +88,7 @@ class BahdanauStep(nn.Module):
     ) -> None:
         super().__init__()
         self.attention = attention
+        self.input_dim, self.state_dim, self.context_dim = input_dim, state_dim, context_dim
         self.from_input = lecun_linear(input_dim, 3 * state_dim)
         self.gates_from_state = lecun_linear(state_dim, 2 * state_dim, bias=False)
         self.from_reset_state = lecun_linear(state_dim, state_dim, bias=False)
@@ -93,6 +97,7 @@ class BahdanauStep(nn.Module):
 
     def start(self, annotations: Float[Tensor, "b k c"]) -> Float[Tensor, "b n"]:
         """s_0 = tanh(W_s ←h_1), from the backward half of the first annotation."""
+        check_shape("annotations", annotations, "batch", "length", 2 * self.to_start.in_features)
         return self.to_start(annotations[:, 0, annotations.shape[-1] // 2 :]).tanh()
 
     def forward(
@@ -103,7 +108,10 @@ class BahdanauStep(nn.Module):
         mask: Bool[Tensor, "b k"] | None = None,
     ) -> Step:
         """From s_{i−1} and the embedding of y_{i−1} to s_i."""
+        check_shape("embedding", embedding, state.shape[0], self.input_dim)
+        check_width("state", state, self.state_dim)
         context, read = _attend(self.attention, state, annotations, mask)
+        check_width("what attention read", context, self.context_dim)
         fed = self.from_input(embedding) + self.from_context(context)
         for_reset, for_update, for_state = fed.chunk(3, -1)
         reset, update = (
@@ -130,6 +138,7 @@ class TutorialStep(nn.Module):
     ) -> None:
         super().__init__()
         self.attention = attention
+        self.input_dim, self.state_dim, self.context_dim = input_dim, state_dim, context_dim
         self.combine = lecun_linear(input_dim + context_dim, state_dim)
         self.gru = nn.GRUCell(state_dim, state_dim)
 
@@ -141,7 +150,10 @@ class TutorialStep(nn.Module):
         mask: Bool[Tensor, "b k"] | None = None,
     ) -> Step:
         """The next state; words are log_softmax of a linear layer on it."""
+        check_shape("embedding", embedding, state.shape[0], self.input_dim)
+        check_width("state", state, self.state_dim)
         query = torch.cat([embedding, state], -1)
         context, read = _attend(self.attention, query, annotations, mask)
+        check_width("what attention read", context, self.context_dim)
         fed = self.combine(torch.cat([embedding, context], -1)).relu()
         return Step(self.gru(fed, state), context, read.weights, read.aux)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from perceiver.attention.checks import check_shape, check_sizes
 from perceiver.attention.init import lecun_linear
 
 
@@ -37,6 +38,7 @@ class AttentionStem(nn.Module):
         embedding_dim: int = 16,
     ) -> None:
         super().__init__()
+        check_sizes(num_heads=num_heads, num_mixtures=num_mixtures)
         if out_dim % num_heads or size % 2 == 0:
             raise ValueError(
                 f"num_heads={num_heads} must divide out_dim={out_dim}, and size={size} be odd"
@@ -64,6 +66,8 @@ class AttentionStem(nn.Module):
 
     def forward(self, image: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c2"]:
         """The picture (batch, height, width, channels) after one layer of attention."""
+        in_dim = self.to_query.in_features
+        check_shape("image", image, "batch", "height", "width", in_dim)
         heads = (self.num_heads, -1)
         query = self.to_query(image).unflatten(-1, heads)
         key = self._windows(self.to_key(image)).unflatten(-2, heads)

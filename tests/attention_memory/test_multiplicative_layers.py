@@ -154,5 +154,5 @@ def test_bad_options_get_one_sentence(draw):
         FastWeights(5, rule="hebb")
     with pytest.raises(ValueError, match="rule='hebb' must be one of sum, delta"):
         fast_weight_step(draw(1, 2, 3), draw(1, 3), draw(1, 2), draw(1, 3), draw(1), rule="hebb")
-    with pytest.raises(ValueError, match="width 4, the unit was made for 5"):
+    with pytest.raises(ValueError, match=r"x has shape \(2, 4\); its last dimension must be 5"):
         SigmaPi(5, 1, conjuncts=[(0, 1)])(torch.zeros(2, 4))

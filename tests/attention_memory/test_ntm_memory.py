@@ -220,5 +220,5 @@ def test_bad_options_get_one_sentence():
     with pytest.raises(ValueError, match="controller='gru' must be lstm or feed_forward"):
         NTMCell(3, controller="gru")
     cell = NTMCell(3, 5, num_rows=7)
-    with pytest.raises(ValueError, match="input_dim=3, this one has 2"):
+    with pytest.raises(ValueError, match=r"x has shape \(1, 2\); expected \(1, 3\)"):
         cell.step(torch.zeros(1, 2), cell.initial(1, torch.zeros(1)))

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from perceiver.attention.memory.content import Memory, Weightings, check_sizes
+from perceiver.attention.checks import check_shape, check_sizes
+from perceiver.attention.memory.content import Memory, Weightings
 from perceiver.attention.memory.dnc import DNCMemory
 from perceiver.attention.memory.ntm import NTMMemory
 
@@ -92,13 +93,9 @@ class MemoryCell(nn.Module):
         """One step: (output, where the heads looked, the next state).
 
         Raises:
-            ValueError: for an input of another width.
+            ValueError: for an input of another shape.
         """
-        if x.shape[-1] != self.input_dim:
-            raise ValueError(
-                f"the cell was made for inputs of width input_dim={self.input_dim}, "
-                f"this one has {x.shape[-1]}"
-            )
+        check_shape("x", x, state.read.shape[0], self.input_dim)
         seen = torch.cat([x, state.read], dim=-1)
         carried: tuple[Tensor, ...] = ()
         if isinstance(self.controller, nn.LSTMCell):

@@ -92,10 +92,3 @@ def write(
 def oneplus(x: Tensor) -> Tensor:
     """1 + log(1 + eˣ): at least 1 (Graves et al. 2016, Methods)."""
     return 1 + F.softplus(x)
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raises ValueError for a size below 1, naming it."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name}={size} must be at least 1")

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from perceiver.attention.checks import check_shape, check_sizes
 from perceiver.attention.memory.content import (
     Memory,
     Weightings,
-    check_sizes,
     content_weights,
     oneplus,
     read,
@@ -111,7 +111,9 @@ class DNCMemory(Memory):
         self, control_dim: int, *, num_rows: int = 16, row_dim: int = 16, num_reads: int = 1
     ) -> None:
         super().__init__()
-        check_sizes(num_rows=num_rows, row_dim=row_dim, num_reads=num_reads)
+        check_sizes(
+            control_dim=control_dim, num_rows=num_rows, row_dim=row_dim, num_reads=num_reads
+        )
         self.num_rows, self.row_dim, self.num_reads = num_rows, row_dim, num_reads
         self.read_dim = num_reads * row_dim
         # The interface vector: read keys and strengths, write key and strength, erase and write
@@ -136,6 +138,7 @@ class DNCMemory(Memory):
     def step(
         self, control: Float[Tensor, "b c"], state: DNCState
     ) -> tuple[Float[Tensor, "b read_dim"], Weightings, DNCState]:
+        check_shape("control", control, state.memory.shape[0], self.to_interface.in_features)
         (
             read_keys,
             read_strengths,

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from perceiver.attention.checks import check_shape, check_sizes
 from perceiver.attention.memory.content import (
     Memory,
     Weightings,
-    check_sizes,
     content_weights,
     oneplus,
     read,
@@ -123,7 +123,13 @@ class NTMMemory(Memory):
         memory_init: float = 1e-6,
     ) -> None:
         super().__init__()
-        check_sizes(num_rows=num_rows, row_dim=row_dim, num_reads=num_reads, num_writes=num_writes)
+        check_sizes(
+            control_dim=control_dim,
+            num_rows=num_rows,
+            row_dim=row_dim,
+            num_reads=num_reads,
+            num_writes=num_writes,
+        )
         if max_shift < 0 or 2 * max_shift + 1 > num_rows:
             raise ValueError(
                 f"max_shift={max_shift} must be at least 0 and reach over fewer rows than "
@@ -167,6 +173,7 @@ class NTMMemory(Memory):
     def step(
         self, control: Float[Tensor, "b c"], state: NTMState
     ) -> tuple[Float[Tensor, "b read_dim"], Weightings, NTMState]:
+        check_shape("control", control, state.memory.shape[0], self.to_heads.in_features)
         weights = address(state.memory, state.weights, self.addressing(control))
         reading, writing = weights.split([self.num_reads, self.num_writes], dim=1)
         vectors = self.to_writes(control).unflatten(-1, (self.num_writes, 2, self.row_dim))

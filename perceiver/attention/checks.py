@@ -1,0 +1,36 @@
+"""Checks of what callers hand in: one sentence that names both values."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raises ValueError for a size below 1, naming it."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}={size} must be at least 1")
+
+
+def check_shape(name: str, tensor: Tensor, *expected: int | str) -> None:
+    """Raises ValueError for a tensor of another rank or size.
+
+    Args:
+        name: what the caller calls it.
+        tensor: what was given.
+        expected: its dimensions; a string names one that may have any size.
+    """
+    shape = tuple(tensor.shape)
+    fits = len(shape) == len(expected) and all(
+        isinstance(want, str) or size == want for size, want in zip(shape, expected, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} has shape {shape}; expected ({', '.join(map(str, expected))})")
+
+
+def check_width(name: str, tensor: Tensor, width: int) -> None:
+    """Raises ValueError for a tensor whose last dimension has another size."""
+    if tensor.shape[-1:] != (width,):
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}; its last dimension must be {width}"
+        )

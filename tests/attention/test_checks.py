@@ -1,0 +1,200 @@
+"""Bad input: one sentence that names what is wrong, from every public entrance."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from perceiver.attention import (
+    Attention,
+    AttentionStem,
+    BahdanauAttention,
+    BahdanauStep,
+    LocationAwareAttention,
+    LuongAttention,
+    LuongStep,
+    MultiHeadAttention,
+    ReinforceLoss,
+    TutorialAttention,
+    TutorialStep,
+)
+from perceiver.attention.checks import check_shape, check_width
+from perceiver.attention.memory import DNCMemory, NTMMemory
+from perceiver.attention.multiplicative import FastWeights, HyperLinear, Multiplicative
+from perceiver.attention.patterns import Block, BlockSparse, Dilated, Lengths, Neighbourhood
+
+draw = torch.randn
+
+
+def test_a_shape_is_compared_with_what_was_expected():
+    check_shape("x", draw(2, 3), "batch", 3)
+    for wrong in (draw(2, 4), draw(3), draw(1, 2, 3)):
+        with pytest.raises(ValueError, match=r"x has shape .*; expected \(batch, 3\)"):
+            check_shape("x", wrong, "batch", 3)
+    check_width("x", draw(2, 3), 3)
+    for wrong in (draw(2, 4), torch.tensor(1.0)):
+        with pytest.raises(ValueError, match="its last dimension must be 3"):
+            check_width("x", wrong, 3)
+
+
+def bahdanau_step():
+    return BahdanauStep(BahdanauAttention(4, 6, 5), input_dim=3, state_dim=4, context_dim=6)
+
+
+def tutorial_step():
+    attention = TutorialAttention(7, 6, max_len=9)
+    return TutorialStep(attention, input_dim=3, state_dim=4, context_dim=6)
+
+
+STEPS = {
+    "embedding has shape (2, 4); expected (2, 3)": lambda: bahdanau_step()(
+        draw(2, 4), draw(2, 4), draw(2, 7, 6)
+    ),
+    "state has shape (2, 5); its last dimension must be 4": lambda: bahdanau_step()(
+        draw(2, 3), draw(2, 5), draw(2, 7, 6)
+    ),
+    "annotations has shape (2, 7, 8); expected (batch, length, 6)": lambda: bahdanau_step().start(
+        draw(2, 7, 8)
+    ),
+    "embedding has shape (2, 4); expected (2, 3)  ": lambda: tutorial_step()(
+        draw(2, 4), draw(2, 3), draw(2, 7, 6)
+    ),
+    "what attention read has shape (2, 5); its last dimension must be 4": lambda: LuongStep(
+        LuongAttention(6, 5), state_dim=6, context_dim=4
+    )(draw(2, 6), draw(2, 7, 5)),
+    "image has shape (2, 3, 8, 8); expected (batch, height, width, 3)": lambda: AttentionStem(
+        in_dim=3, out_dim=4
+    )(draw(2, 3, 8, 8)),
+    "query has shape (2, 7); expected (2, 8)": lambda: LocationAwareAttention(8, 6).step(
+        draw(2, 7), draw(2, 7, 6)
+    ),
+    "context has shape (2, 7, 8); expected (2, length, 6)": lambda: LocationAwareAttention(
+        8, 6
+    ).step(draw(2, 8), draw(2, 7, 8)),
+    "context holds NaN": lambda: LocationAwareAttention(8, 6).step(
+        draw(2, 8), torch.full((2, 7, 6), float("nan")), mask=torch.zeros(2, 7, dtype=torch.bool)
+    ),
+    "x has shape (2, 4); its last dimension must be 3": lambda: Multiplicative(3, 4, 5)(
+        draw(2, 4), draw(2, 4)
+    ),
+    "z has shape (2, 4); its last dimension must be 5": lambda: HyperLinear(3, 4, 5)(
+        draw(2, 3), draw(2, 4)
+    ),
+    "choices is empty": lambda: ReinforceLoss()(draw(4), []),
+}
+
+
+@pytest.mark.parametrize("sentence", STEPS)
+def test_tensors_of_other_widths_are_named(sentence):
+    with pytest.raises(ValueError, match="^" + re.escape(sentence.strip())):
+        STEPS[sentence]()
+
+
+@pytest.mark.parametrize("memory", [NTMMemory, DNCMemory, FastWeights])
+def test_a_memory_names_a_control_vector_of_another_shape(memory):
+    made = memory(4)
+    state = made.initial(2, torch.zeros(1))
+    for wrong in ((2, 5), (3, 4)):
+        with pytest.raises(ValueError, match=r"control has shape .*; expected \(2, 4\)"):
+            made.step(draw(*wrong), state)
+    with pytest.raises(ValueError, match="control_dim=0 must be at least 1"):
+        memory(0)
+
+
+def test_sizes_that_make_no_attention_are_named():
+    with pytest.raises(ValueError, match=r"dropout=1.5 must lie in \[0, 1\]"):
+        Attention(8, dropout=1.5)
+    with pytest.raises(ValueError, match="num_heads=0 must be at least 1"):
+        Attention(8, num_heads=0)
+    with pytest.raises(ValueError, match="key_dim=-2 must be at least 1"):
+        Attention(8, -2)
+
+
+def test_no_groups_of_keys_are_refused():
+    for groups in (0, -2):
+        with pytest.raises(ValueError, match=f"num_kv_heads={groups} does not divide num_heads=4"):
+            MultiHeadAttention(8, num_heads=4, num_kv_heads=groups)
+
+
+def test_patterns_need_positive_sizes():
+    for make in (Block, Neighbourhood):
+        with pytest.raises(ValueError, match="size=0 must be at least 1"):
+            make(0)
+    with pytest.raises(ValueError, match="dilation=0 must be at least 1"):
+        Dilated(2, 0)
+    with pytest.raises(ValueError, match="size=0 must be at least 1"):
+        BlockSparse([[1]], 0)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "chunked", "dense"])
+def test_lengths_are_a_mask_over_keys_for_every_kernel(kernel):
+    attention = Attention(8, 6, score="feature_dot", normaliser="sum", kernel=kernel).double()
+    query, context = draw(2, 5, 8).double(), draw(2, 7, 6).double()
+    lengths = torch.tensor([7, 3])
+    mask = torch.arange(7) < lengths[:, None]
+    expected = attention(query, context, mask=mask).out
+    out = attention(query, context, mask=Lengths(lengths)).out
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match=r"mask has shape \(3, 7\), which does not fit batch=2"):
+        attention(query, context, mask=Lengths(torch.tensor([1, 2, 3])))
+
+
+# Runs without the type checks that tests add to annotations, as a user's program does.
+UNTYPED = """
+import torch
+from perceiver.attention import Attention, doubly_stochastic_penalty, reinforce_loss
+from perceiver.attention.multiplicative import fast_weight_step
+from perceiver.attention.patterns import Segments
+
+draw = torch.randn
+attention, query, context = Attention(8, 6), draw(2, 5, 8), draw(2, 7, 6)
+CALLS = [
+    lambda: Attention(8, normaliser=None),
+    lambda: Attention(8, heads=3),
+    lambda: Attention(8, options=[1]),
+    lambda: Attention(8, options={"entmax": 3}),
+    lambda: Attention(8, normaliser="entmax", options={"entmax": {"alpha": "x"}}),
+    lambda: attention(query, context, mask=[[True] * 7] * 2),
+    lambda: attention(query, context, mask=torch.ones(2, 7).numpy()),
+    lambda: attention(query, context, mask=Segments(torch.zeros(2, 5))),
+    lambda: reinforce_loss(draw(4, 1), draw(4, 1, 1), draw(4, 1, 1)),
+    lambda: reinforce_loss(draw(4), draw(3, 1, 1), draw(3, 1, 1)),
+    lambda: doubly_stochastic_penalty(draw(7)),
+    lambda: fast_weight_step(draw(2, 3, 4), draw(2, 1), draw(2, 3), draw(2, 4), draw(2)),
+]
+for call in CALLS:
+    try:
+        print("no error", call())
+    except (TypeError, ValueError) as error:
+        print(type(error).__name__, error)
+"""
+SENTENCES = [
+    "ValueError unknown normaliser None: choose one of argmax, ",
+    "ValueError unknown heads 3: choose one of differential, ",
+    "ValueError options=[1] must name members",
+    "ValueError options.entmax=3 must name options",
+    "ValueError normaliser=entmax cannot be made of alpha='x': ",
+    "TypeError mask is a list; give a boolean tensor",
+    "TypeError mask is a ndarray; give a boolean tensor",
+    "ValueError the segments of keys has shape (2, 5); expected (2, 7)",
+    "ValueError log_likelihood has shape (4, 1); expected (4)",
+    "ValueError log_likelihood has shape (4,); expected (3)",
+    "ValueError weights has shape (7,); expected (b, h, q, k)",
+    "ValueError key has shape (2, 1); its last dimension must be 4",
+]
+
+
+@pytest.mark.slow
+def test_what_annotations_forbid_is_named_where_nobody_checks_them():
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", UNTYPED], cwd=root, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for line, sentence in zip(done.stdout.splitlines(), SENTENCES, strict=True):
+        assert line.startswith(sentence)
