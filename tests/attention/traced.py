@@ -46,7 +46,9 @@ def compiles(name: str) -> None:
         out = run(*given)
         grads.append((out, *torch.autograd.grad(out.square().sum(), given[:2], allow_unused=True)))
     for ours, expected in zip(*grads, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=2e-5, atol=2e-5)
+        # Relative to the largest: weights that are not normalised give numbers that cancel.
+        largest = 1.0 if expected is None else max(1.0, expected.detach().abs().max().item())
+        torch.testing.assert_close(ours, expected, rtol=2e-5, atol=2e-5 * largest)
     if name in RANDOM:
         choices = SampledChoices(module.train())
         with choices as found:
