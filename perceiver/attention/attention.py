@@ -218,6 +218,13 @@ class Attention(nn.Module):
                 raise ValueError("a context of segments brings its own mask: leave mask= out")
             mask = context.mask
         self._check_shapes(query, context)
+        if isinstance(context, Tensor) and context.shape[1] == 0:
+            # No keys at all are like one that nobody may attend to.
+            b, _, width = context.shape
+            none = torch.zeros(b, 1, dtype=torch.bool, device=context.device)
+            one = context.new_zeros(b, 1, width)
+            read = self.forward(query, one, mask=none, need_weights=need_weights)
+            return read._replace(weights=read.weights[..., :0] if need_weights else None)
         pattern, keep, gain, centre = self._resolve_pattern(query, context, mask, step)
         dropout = self.dropout if self.training else 0.0
         sizes = (context.shape[0], self.heads.num_heads, query.shape[1], context.shape[1])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from perceiver.attention import Attention
+from perceiver.attention import AXES, Attention
 from perceiver.attention.masks import broadcast_mask
 from perceiver.attention.normalisers import Entmax
 from perceiver.attention.patterns import Lengths, Window
@@ -193,3 +193,19 @@ def test_no_parameter_is_a_scalar():
     variants.append(Attention(8, score="cosine", options={"cosine": {"scale": "learned"}}))
     for attention in variants:
         assert all(parameter.dim() > 0 for parameter in attention.parameters())
+
+
+@pytest.mark.parametrize("normaliser", AXES["normaliser"])
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_without_any_keys_the_result_is_zero(normaliser, need_weights):
+    score = "feature_dot" if normaliser == "sum" else "dot"
+    attention = Attention(8, 6, num_heads=2, score=score, normaliser=normaliser)
+    torch.nn.init.ones_(attention.heads.to_out.bias)
+    query = torch.randn(2, 5, 8, requires_grad=True)
+    result = attention(query, torch.randn(2, 0, 6), need_weights=need_weights)
+    assert (result.out == 0).all()
+    result.out.sum().backward()
+    assert query.grad is None or (query.grad == 0).all()
+    if need_weights:
+        assert result.weights.shape == (2, 2, 5, 0)
+    assert attention(query[:, :0], torch.randn(2, 0, 6)).out.shape == (2, 0, 8)
