@@ -224,7 +224,8 @@ class Attention(nn.Module):
             none = torch.zeros(b, 1, dtype=torch.bool, device=context.device)
             one = context.new_zeros(b, 1, width)
             read = self.forward(query, one, mask=none, need_weights=need_weights)
-            return read._replace(weights=read.weights[..., :0] if need_weights else None)
+            weights = None if read.weights is None else read.weights[..., :0]
+            return read._replace(weights=weights)
         pattern, keep, gain, centre = self._resolve_pattern(query, context, mask, step)
         dropout = self.dropout if self.training else 0.0
         sizes = (context.shape[0], self.heads.num_heads, query.shape[1], context.shape[1])
