@@ -28,7 +28,12 @@ from perceiver.attention.kernels import (
 )
 from perceiver.attention.local import LuongLocal, sentence_lengths
 from perceiver.attention.location import LocationAware
-from perceiver.attention.masks import broadcast_mask, forbid_masked_nan, with_extra_keys
+from perceiver.attention.masks import (
+    broadcast_bias,
+    broadcast_mask,
+    forbid_masked_nan,
+    with_extra_keys,
+)
 from perceiver.attention.normalisers import Sum
 from perceiver.attention.patterns import Causal, Full, Lengths, Pattern
 
@@ -193,6 +198,7 @@ class Attention(nn.Module):
         context: Tensor | Context | None = None,
         *,
         mask: Tensor | Pattern | None = None,
+        bias: Tensor | None = None,
         need_weights: bool = False,
         step: int = 0,
     ) -> AttentionOutput:
@@ -205,12 +211,14 @@ class Attention(nn.Module):
             mask: bool, True = may attend: (b, k) over keys, (b, q, k) over pairs, or (b, h, q, k);
                 or a pattern, such as `Lengths(lengths)`. The result of a query that may attend to
                 nothing is zero, and so is its gradient.
+            bias: real numbers that are added to the scores, after any softcap; broadcasts to
+                (b, h, q, k).
             need_weights: return the weights too; runs the dense kernel.
             step: index of the first query, when decoding step by step with `luong_local`.
 
         Raises:
             ValueError: for tensors of other ranks or sizes, or NaN in masked elements (on a CPU).
-            TypeError: for a mask that is not boolean.
+            TypeError: for a mask that is not boolean, or a bias that is.
         """
         context = query if context is None else context
         if isinstance(context, Context):
@@ -229,6 +237,9 @@ class Attention(nn.Module):
         pattern, keep, gain, centre = self._resolve_pattern(query, context, mask, step)
         dropout = self.dropout if self.training else 0.0
         sizes = (context.shape[0], self.heads.num_heads, query.shape[1], context.shape[1])
+        bias = None if bias is None else broadcast_bias(bias, sizes)
+        if bias is not None and isinstance(self.score, LocationAware):
+            raise ValueError("score=location_aware is computed query by query: it takes no bias")
         request = Request(
             score=self.score,
             position=self.position,
@@ -236,6 +247,7 @@ class Attention(nn.Module):
             normaliser=self.normaliser,
             heads=self.heads,
             mask=keep,
+            has_bias=bias is not None,
             softcap=self.softcap,
             dropout=dropout,
             need_weights=need_weights,
@@ -250,7 +262,9 @@ class Attention(nn.Module):
         if kernel in ("folded", "separable"):
             result = self._fold(query, context, keep, is_joined=kernel == "folded")
         else:
-            problem = self._problem(query, context, pattern, keep, gain, dropout, need_weights)
+            problem = self._problem(
+                query, context, pattern, keep, bias, gain, dropout, need_weights
+            )
             result = _run(kernel, problem, pattern)
         out = self.heads.merge(result.read, query)
         if result.empty is not None:  # biases come after what was read
@@ -317,6 +331,7 @@ class Attention(nn.Module):
         context: Tensor | Context,
         pattern: Pattern,
         keep: Tensor | None,
+        bias: Tensor | None,
         gain: Tensor | None,
         dropout: float,
         need_lse: bool,
@@ -356,6 +371,7 @@ class Attention(nn.Module):
             heads=self.heads,
             mask=keep,
             predicate=predicate,
+            given_bias=bias,
             gain=gain,
             softcap=self.softcap,
             dropout=dropout,

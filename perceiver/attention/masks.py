@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perceiver.attention.context import Context
@@ -44,6 +44,29 @@ def broadcast_mask(
             f"heads={heads}, queries={queries}, keys={keys}"
         )
     return wide.expand(-1, -1, -1, keys)
+
+
+def broadcast_bias(bias: Tensor, sizes: tuple[int, int, int, int]) -> Float[Tensor, "#b #h #q #k"]:
+    """A bias on the scores, of up to 4 dimensions, as one that broadcasts to (b, h, q, k).
+
+    Raises:
+        TypeError: for anything but a tensor of real numbers.
+        ValueError: for a bias that does not broadcast so.
+    """
+    if not isinstance(bias, Tensor) or not bias.is_floating_point():
+        kind = bias.dtype if isinstance(bias, Tensor) else f"a {type(bias).__name__}"
+        raise TypeError(
+            f"bias is {kind}; give a tensor of real numbers that are added to the scores "
+            "(which keys a query may attend to is mask=)"
+        )
+    wide = bias[(None,) * (4 - bias.dim())]
+    fits = zip(wide.shape, sizes, strict=False)
+    if wide.dim() > 4 or any(size not in (1, want) for size, want in fits):
+        raise ValueError(
+            f"bias has shape {tuple(bias.shape)}, which does not broadcast to "
+            f"(batch, heads, queries, keys) = {sizes}"
+        )
+    return wide
 
 
 def with_extra_keys(

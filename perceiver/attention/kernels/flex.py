@@ -93,7 +93,7 @@ def flex(problem: Problem) -> Result:
     bias, softcap = problem.bias(), problem.softcap
     key_bias, query_bias = folded.key_bias, folded.query_bias
     if bias is not None:
-        bias = bias.expand(*query.shape[:2], -1, -1)
+        bias = bias.expand(*query.shape[:3], problem.num_keys)
 
     # Not type-checked in tests, as it is traced.
     @no_type_check

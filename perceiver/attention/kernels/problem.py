@@ -68,6 +68,7 @@ class Problem:
         score, position, normaliser, heads: the axes.
         mask: bool (#b, #h, #q, #k), or None.
         predicate: the pattern as a predicate of indices, or None for all keys.
+        given_bias: what the caller adds to the scores (#b, #h, #q, #k) of the context's keys.
         gain: factor on the weights (#b, #h, q, k), or None.
         softcap: c, or None.
         dropout: probability of dropping a weight.
@@ -87,6 +88,7 @@ class Problem:
     heads: Heads
     mask: Bool[Tensor, "#b #h #q #k"] | None = None
     predicate: Predicate | None = None
+    given_bias: Float[Tensor, "#b #h #q #k3"] | None = None
     gain: Float[Tensor, "#b #h q k"] | None = None
     softcap: float | None = None
     dropout: float = 0.0
@@ -133,8 +135,27 @@ class Problem:
             return None
         return parts[0] if len(parts) == 1 else parts[0] & parts[1]
 
-    def bias(self, rows: slice = ALL, columns: slice = ALL) -> Float[Tensor, "#b #h q k"] | None:
-        """What positions add to the scores of some queries and keys."""
+    @property
+    def has_bias(self) -> bool:
+        return self.position.has_bias or self.given_bias is not None
+
+    def bias(self, rows: slice = ALL, columns: slice = ALL) -> Float[Tensor, "#b #h #q #k"] | None:
+        """What positions and the caller add to the scores of some queries and keys."""
+        biases = [self._position_bias(rows, columns), self._given_bias(rows, columns)]
+        parts = [bias for bias in biases if bias is not None]
+        return sum(parts[1:], parts[0]) if parts else None
+
+    def _given_bias(self, rows: slice, columns: slice) -> Tensor | None:
+        given = self.given_bias
+        if given is None:
+            return None
+        if self.num_extra:
+            given = F.pad(
+                given.expand(-1, -1, -1, self.num_keys - self.num_extra), (0, self.num_extra)
+            )
+        return sliced(given, rows, columns)
+
+    def _position_bias(self, rows: slice, columns: slice) -> Tensor | None:
         if not self.position.has_bias:
             return None
         positioned = self.columns[: self.num_keys - self.num_unpositioned][columns]

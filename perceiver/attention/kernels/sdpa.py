@@ -55,7 +55,7 @@ def sdpa(problem: Problem) -> Result:
     """Softmax attention without the (q, k) matrix; empty rows read zeros, as in `dense`."""
     folded = problem.score.fold(problem.query, problem.key)
     assert folded is not None, "select_kernel admits foldable scores only"
-    is_plain = problem.mask is None and folded.key_bias is None and not problem.position.has_bias
+    is_plain = problem.mask is None and folded.key_bias is None and not problem.has_bias
     # torch's own causal mask takes no memory; it refuses a mask or a bias beside it.
     is_causal = problem.is_causal and is_plain
     keep, empty = None if is_causal else problem.keep(), None

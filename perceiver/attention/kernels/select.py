@@ -46,6 +46,7 @@ class Request:
         dtype: of the queries.
         pairs: q · k.
         query, context: what comes in, for the forms that project neither keys nor values.
+        has_bias: whether the caller adds something to the scores.
     """
 
     score: Score
@@ -63,6 +64,7 @@ class Request:
     pairs: int = 0
     query: Tensor | None = None
     context: Tensor | Context | None = None
+    has_bias: bool = False
 
 
 def _name(part: object) -> str:
@@ -127,6 +129,8 @@ def _linear(request: Request) -> str:
         return f"pattern: {_name(request.pattern)} is neither full nor causal"
     if request.mask is not None and request.mask.shape[2] != 1:
         return "mask: it differs from query to query, and keys are summed once for all"
+    if request.has_bias:
+        return "bias: there are no scores to add it to"
     if request.heads.mixes or request.heads.extra_keys:
         return "heads: talking heads and registers need scores"
     if request.softcap is not None:
@@ -147,7 +151,7 @@ def _skipping_pays(request: Request) -> bool:
         and isinstance(request.pattern, Pattern)
         and request.pattern.is_sparse
         and request.pairs >= MANY_PAIRS
-        and not request.position.has_bias
+        and not (request.position.has_bias or request.has_bias)
         and request.heads.query_width >= LEAST_FLEX_WIDTH
         and request.heads.value_width >= LEAST_FLEX_WIDTH
         and not torch.compiler.is_compiling()
@@ -170,6 +174,8 @@ def _folded(request: Request) -> str:
         return f"heads: what {_name(request.heads)} makes keys of is not linear in the context"
     if request.mask is not None and request.mask.shape[1:3] != (1, 1):
         return "mask: it differs from query to query, and tokens are masked for all at once"
+    if request.has_bias:
+        return "bias: tokens are scored for all queries and heads at once"
     if request.softcap is not None:
         return "score: a softcap bends the scores"
     if request.dropout > 0:

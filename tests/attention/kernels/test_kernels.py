@@ -186,6 +186,58 @@ def test_kernels_agree_in_every_precision(kernel, dtype, inputs, small_chunks):
 
 
 @pytest.mark.parametrize("kernel", ["dense", "sdpa", "chunked", "flex"])
+@pytest.mark.parametrize("fixed", ["bh", "b", "bq", "hk", ""])
+@pytest.mark.parametrize("name", ["plain", "alibi", "registers"])
+def test_a_bias_is_added_to_the_scores(kernel, fixed, name, inputs, small_chunks):
+    x, context, mask = inputs
+    sizes = {"b": 2, "h": 2, "q": x.shape[1], "k": context.shape[1]}
+    bias = torch.randn([1 if axis in fixed else n for axis, n in sizes.items()]).double()
+    attention = build(name)
+    with torch.no_grad():
+        plain = attention(x, context, mask=mask, need_weights=True).weights
+        # e to the bias as a factor; registers have the rest of a row that sees anything.
+        rest = (1 - plain.sum(-1, keepdim=True)) * mask.any(-1)[:, None, :, None]
+        scaled = plain * bias.exp()
+        total = scaled.sum(-1, keepdim=True) + rest
+        expected = scaled / total.where(total > 0, 1.0)
+        seen = attention(x, context, mask=mask, bias=bias, need_weights=True)
+        close(seen.weights, expected)
+        attention.kernel = kernel
+        close(attention(x, context, mask=mask, bias=bias).out, seen.out)
+
+
+def test_gradients_reach_a_bias(inputs):
+    x, context, mask = inputs
+    attention, bias = build("plain"), torch.randn(x.shape[1], context.shape[1]).double()
+    found = []
+    for kernel in ("dense", "sdpa", "chunked"):
+        attention.kernel = kernel
+        given = bias.clone().requires_grad_()
+        attention(x, context, mask=mask, bias=given).out.square().sum().backward()
+        found.append(given.grad)
+    assert found[0].any()
+    close(found[1], found[0])
+    close(found[2], found[0])
+
+
+@pytest.mark.parametrize("kernel", ["linear", "folded"])
+def test_a_kernel_without_scores_takes_no_bias(kernel, inputs):
+    x, context, _ = inputs
+    attention = build("linear" if kernel == "linear" else "plain")
+    attention.kernel = kernel
+    with pytest.raises(ValueError, match=f"kernel={kernel} refuses this attention; bias"):
+        attention(x, context, bias=torch.zeros(context.shape[1]))
+
+
+def test_a_bias_of_another_kind_or_size_is_refused(inputs):
+    x, context, mask = inputs
+    with pytest.raises(TypeError, match=r"bias is torch\.bool.*mask="):
+        build("plain")(x, context, bias=mask)
+    with pytest.raises(ValueError, match=r"bias has shape \(4, 99\), which does not broadcast"):
+        build("plain")(x, context, bias=torch.zeros(4, 99))
+
+
+@pytest.mark.parametrize("kernel", ["dense", "sdpa", "chunked", "flex"])
 def test_an_empty_row_gives_zeros_and_has_no_gradient(kernel, inputs, small_chunks):
     x, context, mask = inputs
     attention = build("t5")
