@@ -91,8 +91,14 @@ class Bench:
             yield
 
     def time(self, kind: str, iterations: int) -> dict[str, list[float]]:
-        """Seconds of each of some steps, gradients discarded before each."""
+        """Seconds of each of some steps, gradients discarded before each.
+
+        The first is not counted: while others had their turn, memory of this process may have been
+        taken back, and has to come again.
+        """
         assert self.step is not None
+        self.module.zero_grad(set_to_none=True)
+        self.step(kind)
         seconds = []
         for _ in range(iterations):
             self.module.zero_grad(set_to_none=True)
