@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from perceiver.attention.init import lecun_linear
 from perceiver.attention.normalisers.normaliser import widen
+from perceiver.attention.norms import RMSNorm
 
 QK_NORMS = ("none", "rms", "layer", "l2")
 
@@ -145,25 +146,6 @@ class Identity(Heads):
 
     def merge(self, read: Tensor, query: Tensor) -> Tensor:
         return read[:, 0] if self.to_out is None else self.to_out(read[:, 0])
-
-
-class RMSNorm(nn.Module):
-    """x / √(mean x² + eps) · weight, in float32 at least.
-
-    Args:
-        dim: channels, each with a weight that starts at 1.
-        eps: added to the mean square.
-    """
-
-    def __init__(self, dim: int, *, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(dim))
-
-    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        wide = widen(x)
-        unit = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (unit * self.weight.to(unit.dtype)).to(x.dtype)
 
 
 class QKVHeads(Heads):

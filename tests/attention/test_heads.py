@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from perceiver.attention import Attention, DifferentialAttention, MultiHeadAttention
-from perceiver.attention.heads import QKVHeads, RMSNorm
+from perceiver.attention.heads import QKVHeads
+from perceiver.attention.norms import RMSNorm
 
 
 def assert_equal(ours, expected):
