@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from datamodules.samplers import EpochBatches, EpochSampler
+from datamodules.sending import Lending
 from perceiver.types import Batch
 
 
@@ -34,6 +35,9 @@ class ResumableLoader(DataLoader[Batch]):
     batch_sampler: EpochBatches
 
     def __init__(self, dataset: Any, **options: Any) -> None:
+        workers, prefetch = options.get("num_workers", 0), options.get("prefetch_factor") or 2
+        if workers:  # as many as one has read ahead, and two that are in use
+            options["worker_init_fn"] = Lending(prefetch + 2)
         super().__init__(dataset, **options)
         self._epoch, self._given = 0, 0
         self._resume: tuple[int, int] | None = None
