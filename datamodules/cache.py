@@ -11,24 +11,27 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from filelock import FileLock
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor
 
 from datamodules.broken import BrokenExamples
 from datamodules.readers import Cell, Kind
 from datamodules.splits import Source, decode
+from datamodules.stores import Memory, Store, StoreWriter
 
 _EXAMPLES, _BYTES = 64, 2**22  # at most, that one thread decodes in a row
 _AHEAD = 16  # parts that are decoded ahead of being put away
 
 
 class CachedSource(Source):
-    """A source of cells, decoded when it is made; what costs little to decode stays as it is.
+    """A source of cells that decodes each once; what costs little to decode stays as it is.
 
-    A modality is one tensor, not one an example: worker processes then share the memory.
+    In memory an example is kept when it is first asked for, in whichever process: workers share
+    the memory. A folder is filled when the source is made.
 
     Args:
         source: gives the cells.
@@ -54,15 +57,16 @@ class CachedSource(Source):
         self.kinds = {name: kind for name, kind in kinds.items() if kind.is_costly}
         self.missing = {name: source.absent(name) for name in kinds}
         self.broken = broken
-        self.decoded: dict[str, Store] = {}
+        self.is_filled = folder is not None
+        self.kept: Mapping[str, Memory | Store]
         if folder is None:
-            self._fill(None)
+            self.kept = {name: Memory(len(self), kind) for name, kind in self.kinds.items()}
         else:
-            self._find(folder)
-        self.missing |= {name: ~store.held for name, store in self.decoded.items()}
+            self.kept = stores = self._find(folder)
+            self.missing |= {name: ~store.held for name, store in stores.items()}
 
-    def _find(self, folder: Path) -> None:
-        """Opens the stores of these very cells, after filling them where they are not there."""
+    def _find(self, folder: Path) -> dict[str, Store]:
+        """The stores of these very cells, filled before where they are not there."""
         folder.mkdir(parents=True, exist_ok=True)
         place = folder / self._fingerprint()
         with FileLock(place.with_suffix(".lock")):  # one process decodes, the others wait
@@ -74,10 +78,11 @@ class CachedSource(Source):
                 except BaseException:
                     shutil.rmtree(part, ignore_errors=True)
                     raise
-        self.decoded = {name: Store.open(place / name) for name in self.kinds}
-        for name, store in self.decoded.items():  # broken ones are few, and are to be reported
+        stores = {name: Store(place / name) for name in self.kinds}
+        for name, store in stores.items():  # broken ones are few, and are to be reported
             lost = np.flatnonzero(~store.held & ~self.missing[name]).tolist()
             self._decode(name, lost, self.source.cells(lost)[name])
+        return stores
 
     def _fingerprint(self) -> str:
         """Of everything that the tensors depend on: options, names, sizes and times of files."""
@@ -90,16 +95,18 @@ class CachedSource(Source):
                     digest.update(_identity(cell))
         return digest.hexdigest()[:24]
 
-    def _fill(self, folder: Path | None) -> None:
+    def _fill(self, folder: Path) -> None:
         count = len(self)
         stores = {
-            name: Store(count, kind.field().has_one_shape, folder and folder / name)
+            name: StoreWriter(folder / name, count, has_one_shape=kind.field().has_one_shape)
             for name, kind in self.kinds.items()
         }
         size = sum(kind.decoded_bytes() for kind in self.kinds.values())
         step = max(1, min(_EXAMPLES, _BYTES // max(size, 1)))
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         # Threads: decoders work outside Python's lock. Many rows each: small ones are quick.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(*columns, transient=True) as bar:
+            task = bar.add_task(f"Decoding to {folder.parent}", total=count)
             for ahead in _parts(count, step * _AHEAD):
                 cells = self.source.cells(ahead)
                 for name, store in stores.items():
@@ -109,27 +116,41 @@ class CachedSource(Source):
                     ]
                     for found in pool.map(self._decode, *zip(*parts, strict=True)):
                         store.put(found)
+                bar.update(task, completed=ahead.stop)
         for store in stores.values():
             store.close()
-        self.decoded = stores
 
     def _decode(self, name: str, rows: Sequence[int], cells: Sequence[Cell]) -> list[Tensor | None]:
         ids = [self.ids[row] for row in rows]
         return decode(cells, name=name, kind=self.kinds[name], ids=ids, broken=self.broken)
 
     def cells(self, indices: Sequence[int]) -> dict[str, list[Cell]]:
-        cells = self.source.cells(indices) if len(self.decoded) < len(self.missing) else {}
-        kept = {name: [s.get(index) for index in indices] for name, s in self.decoded.items()}
+        # In this order: what is not new is there, whatever other processes put there meanwhile.
+        new = {n: s.new(indices) for n, s in self.kept.items() if isinstance(s, Memory)}
+        kept: dict[str, list[Any]] = {name: s.get(indices) for name, s in self.kept.items()}
+        rows: Sequence[int] = range(len(indices))
+        if len(kept) == len(self.missing):  # nothing else is asked for
+            rows = sorted(set().union(*new.values()))
+        cells = self.source.cells([indices[row] for row in rows]) if rows else {}
+        for name, places in new.items():
+            if places:
+                given = dict(zip(rows, cells[name], strict=True))
+                here = [indices[row] for row in places]
+                found = self._decode(name, here, [given[row] for row in places])
+                self.kept[name].put(here, found)
+                for row, tensor in zip(places, found, strict=True):
+                    kept[name][row] = tensor
         return cells | kept
 
     def absent(self, modality: str) -> np.ndarray:
         return self.missing[modality]
 
+    def blocks(self) -> np.ndarray | None:
+        return None if self.is_filled else self.source.blocks()
+
     def lengths(self, modality: str, kind: Kind | None) -> np.ndarray | None:
-        store = self.decoded.get(modality)
-        if store is None:
-            return self.source.lengths(modality, kind)
-        return None if store.has_one_shape else np.diff(store.starts)
+        store = self.kept.get(modality)
+        return store.lengths() if isinstance(store, Store) else self.source.lengths(modality, kind)
 
 
 def _parts(count: int, step: int) -> list[range]:
@@ -155,88 +176,3 @@ def _identity(cell: Cell) -> bytes:
     if isinstance(cell, bytes):
         return hashlib.sha256(cell).digest()
     return b"-" if cell is None else hashlib.sha256(np.asarray(cell).tobytes()).digest()
-
-
-class Store:
-    """Tensors end to end, of one type; any of them may be missing.
-
-    Args:
-        count: how many.
-        has_one_shape: whether all have the same.
-        folder: to write them to; None = keep them in memory.
-    """
-
-    def __init__(self, count: int, has_one_shape: bool, folder: Path | None = None) -> None:
-        self.has_one_shape = has_one_shape
-        self.held = np.zeros(count, dtype=bool)
-        self.starts = np.zeros(count + 1, dtype=np.int64)
-        self.shapes: np.ndarray | None = None  # (count, axes)
-        self.values: Tensor | None = None
-        self.folder = folder
-        self._count, self._parts = 0, list[Tensor]()
-        if folder is not None:
-            folder.mkdir()
-            self._file = (folder / "values.bin").open("wb")
-
-    def put(self, tensors: Sequence[Tensor | None]) -> None:
-        """Adds the next ones."""
-        first, self._count = self._count, self._count + len(tensors)
-        rows = slice(first, self._count)
-        self.held[rows] = [tensor is not None for tensor in tensors]
-        sizes = [0 if tensor is None else tensor.numel() for tensor in tensors]
-        self.starts[first + 1 : self._count + 1] = self.starts[first] + np.cumsum(sizes)
-        here = [tensor for tensor in tensors if tensor is not None]
-        if not here:
-            return
-        if self.shapes is None:
-            self.shapes = np.zeros((len(self.held), here[0].ndim), dtype=np.int64)
-            self.dtype = here[0].dtype
-            if self.has_one_shape and self.folder is None:  # never twice in memory
-                self.values = torch.empty(len(self.held) * here[0].numel(), dtype=self.dtype)
-        self.shapes[rows][self.held[rows]] = [tensor.shape for tensor in here]
-        joined = torch.cat([tensor.flatten() for tensor in here])
-        if self.folder is not None:
-            self._file.write(joined.numpy())
-        elif self.values is not None:
-            self.values[self.starts[first] : self.starts[self._count]] = joined
-        else:
-            self._parts.append(joined)
-
-    def close(self) -> None:
-        """No more will come."""
-        if self.folder is not None:
-            self._file.close()
-            if self.shapes is not None:
-                np.save(self.folder / "shapes.npy", self.shapes)
-                np.save(self.folder / "held.npy", self.held)
-                np.save(self.folder / "starts.npy", self.starts)
-            told = {
-                "count": len(self.held),
-                "has_one_shape": self.has_one_shape,
-                "dtype": None if self.shapes is None else str(self.dtype).removeprefix("torch."),
-            }
-            (self.folder / "store.json").write_text(json.dumps(told), encoding="utf-8")
-        elif self._parts:
-            self.values, self._parts = torch.cat(self._parts), []
-
-    @classmethod
-    def open(cls, folder: Path) -> Store:
-        """What was closed there; its values are read from the disk as they are asked for."""
-        told = json.loads((folder / "store.json").read_text(encoding="utf-8"))
-        store = cls(told["count"], told["has_one_shape"])
-        if told["dtype"] is not None:
-            store.shapes, store.held, store.starts = (
-                np.load(folder / f"{name}.npy", allow_pickle=False)
-                for name in ("shapes", "held", "starts")
-            )
-            path, size = folder / "values.bin", int(store.starts[-1])
-            dtype = getattr(torch, told["dtype"])
-            store.values = torch.from_file(str(path), shared=False, size=size, dtype=dtype)
-        return store
-
-    def get(self, index: int) -> Tensor | None:
-        """The tensor, which shares the store's memory; None where there is none."""
-        if self.values is None or self.shapes is None or not self.held[index]:
-            return None
-        values = self.values[self.starts[index] : self.starts[index + 1]]
-        return values if self.shapes.shape[1] == 1 else values.view(self.shapes[index].tolist())

@@ -84,8 +84,8 @@ class RowsDataModule(MultimodalDataModule):
     """Base of layouts of files: a subclass says what it `offers` and implements `rows`.
 
     Args:
-        cache_gib: keep pictures and sound decoded in memory if they take less than this, in GiB,
-            and training does not take other parts of them every time.
+        cache_gib: keep pictures and sound decoded in memory, from when they are first read, if they
+            take less than this, in GiB, and training does not take other parts of them every time.
         cache_dir: folder to keep them in where they take more; this and later runs then decode
             nothing. None = decode them every time.
         **common: options of `MultimodalDataModule`, which refuses unknown ones.

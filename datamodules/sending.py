@@ -78,7 +78,7 @@ class _Lender:
             kept = sum(buffer.nbytes for n, buffer in enumerate(self.buffers) if n not in free[:1])
             if kept + size > _KEPT or (not free and len(self.buffers) == self.count):
                 return None
-            # Somewhat larger, as the next may be; what is never written takes no memory.
+            # A quarter larger, as the next may be.
             buffer = torch.zeros(0, dtype=torch.uint8).set_(
                 torch.UntypedStorage._new_shared(size + size // 4)
             )

@@ -1,5 +1,6 @@
 """CachedSource: what is kept decoded is what would be decoded each time."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -49,16 +50,21 @@ def test_cells_are_as_they_would_be_decoded_and_what_is_cheap_stays(source, resi
         "array": KINDS["array"](length=2, mean=[0.0] * 2, std=[1.0] * 2),
     }
     cached = CachedSource(source, kinds=kinds)
-    plain, kept = source.cells(range(11)), cached.cells(range(11))
+    cached.cells([8, 3, 5])
+    plain, new, kept = source.cells(range(11)), cached.cells(range(11)), cached.cells(range(11))
     assert kept["text"] == plain["text"]
     for found, expected in zip(kept["array"], plain["array"], strict=True):
         assert np.array_equal(found, expected)
     for name in ("image", "audio"):
-        for found, expected in zip(kept[name], plain[name], strict=True):
+        for first, found, expected in zip(new[name], kept[name], plain[name], strict=True):
             if expected is None:
+                assert first is None
                 assert found is None
             else:
-                assert torch.equal(found, kinds[name].decode(expected, where=""))
+                decoded = kinds[name].decode(expected, where="")
+                assert found.dtype == decoded.dtype
+                assert torch.equal(found, decoded)
+                assert torch.equal(first, decoded)
     assert cached.absent("image").tolist() == [n == 3 for n in range(11)]
     assert cached.lengths("audio", kinds["audio"]).tolist() == [
         0 if n == 7 else 101 + n for n in range(11)
@@ -97,6 +103,78 @@ def pictures(tmp_path):
         return RowsSource({"image": files}, targets=[0] * 5, ids=[f"row {n}" for n in range(5)])
 
     return make
+
+
+def test_in_memory_each_is_decoded_when_it_is_first_asked_for(pictures):
+    Counting.seen.clear()
+    source = CachedSource(
+        pictures(), kinds={"image": Counting(channels=3, size=(3, 5), resize=True)}
+    )
+    assert not Counting.seen
+    for indices in ([4, 1], [1, 2, 3], [2, 4, 3], range(5)):
+        source.cells(indices)
+    assert Counting.seen == [f"example row {n}" for n in (4, 1, 3, 0)]
+
+
+class SaysNothing(Counting):
+    """Finds nothing in any cell, as in the sound of a silent film."""
+
+    def decode(self, cell, *, where):
+        super().decode(cell, where=where)
+
+
+def test_cells_that_turn_out_to_hold_nothing_are_not_looked_into_again(pictures):
+    Counting.seen.clear()
+    source = CachedSource(
+        pictures(), kinds={"image": SaysNothing(channels=3, size=(3, 5), resize=True)}
+    )
+    for _ in range(2):
+        assert source.cells([0, 3])["image"] == [None, None]
+    assert len(Counting.seen) == 2
+
+
+class Larger(Counting):
+    """Gives more than it said that it would."""
+
+    def decode(self, cell, *, where):
+        return super().decode(cell, where=where).repeat(1, 1, 2)
+
+
+def test_what_there_is_no_room_for_is_decoded_each_time(pictures):
+    Counting.seen.clear()
+    source = CachedSource(pictures(), kinds={"image": Larger(channels=3, size=(3, 5), resize=True)})
+    shapes = [source.cells([1, 2])["image"][0].shape for _ in range(2)]
+    assert shapes == [(3, 3, 10)] * 2
+    assert len(Counting.seen) == 2
+
+
+@pytest.mark.parametrize(
+    "context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)], ids=str
+)
+def test_workers_share_what_any_of_them_decoded(make_data, photographs, tmp_path, context):
+    root = tmp_path / "pictures"
+    shutil.copytree(photographs, root)
+    options = {"root": str(root), "modalities": ["image"], "batch_size": 3}
+    options["image"] = {"size": [32, 32]}
+    plain = list(make_data("image_folder", **options, cache_gib=0.0).train_dataloader())
+    loader = make_data("image_folder", **options, num_workers=2).train_dataloader()
+    loader.multiprocessing_context = context
+    pixels = by_name(plain)
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        found = by_name(loader)
+        assert found.keys() == pixels.keys()
+        assert all(torch.equal(found[id], pixels[id]) for id in pixels)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def by_name(batches):
+    """The picture of each id."""
+    return {
+        id: pixels.clone()
+        for batch in batches
+        for id, pixels in zip(batch.ids, batch.inputs["image"], strict=True)
+    }
 
 
 @pytest.mark.parametrize("resize", [True, "fit"])

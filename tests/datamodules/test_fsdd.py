@@ -66,8 +66,9 @@ def test_absent_recordings_name_the_command(make_data, tmp_path):
 def test_a_recording_that_is_cut_short_is_named(make_data, recordings):
     path = recordings / "3_ann_5.wav"
     path.write_bytes(path.read_bytes()[:-3])
+    data = make_data("fsdd", modalities=["audio"])
     with pytest.raises(ValueError, match=r"3_ann_5\.wav: it is cut short"):
-        make_data("fsdd", modalities=["audio"]).setup()
+        [list(loader) for loader in (data.train_dataloader(), data.val_dataloader())]
 
 
 def test_a_recording_with_another_name_is_refused(make_data, recordings):

@@ -69,13 +69,13 @@ def test_pictures_are_scaled_if_asked(make, root):
 
 def test_a_picture_of_another_size_is_named(make, root):
     with pytest.raises(ValueError, match=r"0\.png is 5×7 .*\[3,3\]"):
-        make(image={"size": [3, 3], "resize": False}).setup()
+        list(make(image={"size": [3, 3], "resize": False}).train_dataloader())
 
 
 def test_a_picture_of_zero_bytes_is_named(make, root):
     (root / "train" / "dog" / "3.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"dog/3\.png: the file has zero bytes"):
-        make().setup()
+        list(make().train_dataloader())
 
 
 def test_a_class_that_train_does_not_have_is_named(make, root):
