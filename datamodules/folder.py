@@ -23,23 +23,37 @@ class ClassFolderDataModule(RowsDataModule):
         root: folder of train/, test/ and, optionally, val/; or of the classes themselves.
         val_share: part of the files for validation where there is no val/, equal for every class.
         test_share: likewise for the test where there is no train/.
+        outside: allow symbolic links that lead out of the root.
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
     def __init__(
-        self, *, root: str, val_share: float = 0.1, test_share: float = 0.2, **common: Any
+        self,
+        *,
+        root: str,
+        val_share: float = 0.1,
+        test_share: float = 0.2,
+        outside: bool = False,
+        **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.root = Path(root)
+        self.root, self.outside = Path(root), outside
         self.val_share, self.test_share = val_share, test_share
 
     def rows(self) -> Rows:
         """Raises FileNotFoundError without such folders, ValueError on a new class."""
-        return class_folder_rows(self.root, kind=self.offers[0], modalities=self.modalities)
+        return class_folder_rows(
+            self.root, kind=self.offers[0], modalities=self.modalities, outside=self.outside
+        )
 
 
 def class_folder_rows(
-    root: Path, *, kind: str, modalities: Sequence[str], classes: Sequence[str] | None = None
+    root: Path,
+    *,
+    kind: str,
+    modalities: Sequence[str],
+    classes: Sequence[str] | None = None,
+    outside: bool = True,
 ) -> Rows:
     """The files of a kind in folders named after their class.
 
@@ -48,6 +62,7 @@ def class_folder_rows(
         kind: of the files.
         modalities: that are read from each file.
         classes: names of folders; others are passed over. None = all of train.
+        outside: allow symbolic links that lead out of the root.
 
     Raises:
         FileNotFoundError: the folders are not there.
@@ -65,7 +80,7 @@ def class_folder_rows(
     files, known = list_class_folders(root, parts, kind=kind, classes=classes)
     names = [name for name, _, _ in files]
     return Rows(
-        dict.fromkeys(modalities, Files(names, root=root, outside=True)),
+        dict.fromkeys(modalities, Files(names, root=root, outside=outside)),
         labels=[label for _, label, _ in files],
         ids=names,
         splits=[split for _, _, split in files],

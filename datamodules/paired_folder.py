@@ -23,16 +23,23 @@ class PairedFolderDataModule(RowsDataModule):
         root: of the folders.
         val_share: part of the examples for validation where there is no val/.
         test_share: likewise for the test where there is no train/.
+        outside: allow symbolic links that lead out of the root.
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
     offers = ("image", "audio", "text")
 
     def __init__(
-        self, *, root: str, val_share: float = 0.1, test_share: float = 0.2, **common: Any
+        self,
+        *,
+        root: str,
+        val_share: float = 0.1,
+        test_share: float = 0.2,
+        outside: bool = False,
+        **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.root = Path(root)
+        self.root, self.outside = Path(root), outside
         self.val_share, self.test_share = val_share, test_share
 
     def rows(self) -> Rows:
@@ -59,11 +66,9 @@ class PairedFolderDataModule(RowsDataModule):
                 f"each class of {' and '.join(self.modalities)} files of the same names; there are "
                 f"{', '.join(class_folders(self.root)) or 'no folders'}."
             )
+        files = {m: [examples[name].get(m) for name in names] for m in self.modalities}
         return Rows(
-            {
-                modality: Files([examples[name].get(modality) for name in names], root=self.root)
-                for modality in self.modalities
-            },
+            {m: Files(found, root=self.root, outside=self.outside) for m, found in files.items()},
             labels=[name.split("/")[depth] for name in names],
             ids=names,
             splits=[name.split("/")[0] for name in names] if given else None,

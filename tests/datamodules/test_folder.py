@@ -66,3 +66,27 @@ def test_a_test_without_train_names_what_is_not_there(make_data, tmp_path):
     write_wav(tmp_path / "audio" / "test" / "low" / "0.wav", 0.13, 300)
     with pytest.raises(FileNotFoundError, match=r"audio/train is not a folder: data\.root="):
         make_data("audio_folder", modalities=["audio"]).setup()
+
+
+@pytest.mark.parametrize("link", ["high/far.wav", "far"])
+def test_links_that_leave_the_root_are_refused_or_passed_over(recordings, tmp_path, link):
+    recordings()
+    write_wav(tmp_path / "elsewhere" / "far.wav", 0.13, 300)
+    root = tmp_path / "audio_folder"
+    target = tmp_path / "elsewhere"
+    (root / link).symlink_to(target / "far.wav" if link.endswith("wav") else target)
+    name = r"high/far\.wav" if link.endswith("wav") else r"far/far\.wav"
+    refused = rf"{name}: The file .*{name} lies outside data\.root=.*data\.outside=true"
+    with pytest.raises(ValueError, match=refused):
+        recordings()
+    skipping = recordings(on_error="skip", error_budget=0.2)
+    assert [row["id"] for row in skipping.broken.rows()] == [name.replace("\\", "")]
+    allowed = recordings(outside=True)
+    assert sum(map(len, allowed.splits.values())) == 15
+
+
+def test_links_inside_the_root_are_followed(recordings, tmp_path):
+    recordings()
+    root = tmp_path / "audio_folder"
+    (root / "high" / "near.wav").symlink_to(root / "high" / "3.wav")
+    assert sum(map(len, recordings().splits.values())) == 15
