@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -82,6 +84,8 @@ def _leaks(name: str, column: Column, splits: np.ndarray, ids: Sequence[str]) ->
     values = cells.array()
     coded = values.combine_chunks().dictionary_encode()
     codes = coded.indices.fill_null(0).to_numpy()
+    if isinstance(column, Files):
+        codes = _same_files(coded.dictionary, column.root)[codes]
     what = "a text" if cells is column and pa.types.is_string(values.type) else "a file"
     told = sizes >= (_SHORT if cells is column else 1)
     known = np.zeros(len(coded.dictionary) + 1, dtype=bool)
@@ -97,6 +101,19 @@ def _leaks(name: str, column: Column, splits: np.ndarray, ids: Sequence[str]) ->
                 f"too ({shown}): what is measured on them is memory"
             )
     return lines
+
+
+def _same_files(names: pa.Array, root: Path) -> np.ndarray:
+    """(n + 1,) numbers of n paths, equal where they name one file: a.jpg, ./a.jpg, /root/a.jpg."""
+    odd = pc.match_substring_regex(names, r"^/|(^|/)\.\.?/|//").to_numpy(zero_copy_only=False)
+    numbers = np.arange(len(names) + 1)
+    if odd.any():
+        plain, above = names.to_pylist(), os.path.join(os.path.abspath(root), "")
+        for index in np.flatnonzero(odd):
+            path = os.path.normpath(os.path.join(above, plain[index]))
+            plain[index] = path.removeprefix(above)
+        numbers[:-1] = pa.array(plain).dictionary_encode().indices.to_numpy()
+    return numbers
 
 
 def _straddlers(groups: Sequence[Hashable] | None, splits: np.ndarray) -> list[str]:

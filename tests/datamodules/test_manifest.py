@@ -352,11 +352,14 @@ def test_options_that_are_given_are_not_inferred(make, table, rows):
     assert data.kinds["text"].max_length == 5
 
 
-def test_leaks_between_splits_are_warned_of(make, table, rows):
+@pytest.mark.parametrize("spelled", ["{}", "./{}", "sub/../{}", ".//{}", "{root}/{}"])
+def test_leaks_between_splits_are_warned_of(make, table, rows, tmp_path, spelled):
     for n, row in enumerate(rows):
         row["split"] = ["train", "val", "test"][n % 3]
     rows[4]["photo"], rows[5]["remark"] = rows[0]["photo"], rows[3]["remark"]
-    lines = make(table(rows)).summary()
+    rows[4]["photo"] = spelled.format(rows[0]["photo"], root=tmp_path)
+    (tmp_path / "sub").mkdir()
+    lines = make(table(rows), outside=".." in spelled).summary()
     assert any(
         "1 examples of val have a file as image that train has too" in line for line in lines
     )
