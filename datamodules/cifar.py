@@ -9,7 +9,7 @@ import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from datamodules.columns import Tensors
-from datamodules.download import PublishedDataModule
+from datamodules.download import PublishedDataModule, download, unpack
 from datamodules.folder import class_folder_rows
 from datamodules.readers.image import refuse_other_shape
 from datamodules.rows import Rows
@@ -41,7 +41,10 @@ class CIFAR10DataModule(PublishedDataModule):
         return self.root if any(place.is_dir() for place in places) else None
 
     def fetch(self) -> None:
-        self.library(str(self.root), download=True)
+        library = self.library
+        path = self.root / library.filename
+        unpack(download(library.url, path, checksum=f"md5:{library.tgz_md5}"), self.root)
+        path.unlink()
 
     def rows(self) -> Rows:
         """Raises ValueError where the original files are not as published."""

@@ -6,6 +6,7 @@ import hashlib
 import tarfile
 import zipfile
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, ClassVar
 from urllib.error import HTTPError, URLError
@@ -72,11 +73,11 @@ def first_folder(root: Path, names: tuple[str, ...], *, holding: str) -> Path | 
     return next((root / name for name in names if (root / name / holding).exists()), None)
 
 
-def download(url: str, path: Path, *, checksum: str | None) -> Path:
+def download(url: str | Sequence[str], path: Path, *, checksum: str | None) -> Path:
     """Fetches a file, going on where an earlier attempt ended.
 
     Args:
-        url: of the file.
+        url: of the file, or several, of which the next is tried where one fails.
         path: where it goes; one that is there with the right checksum is not fetched again.
         checksum: "md5:…" or "sha256:…" in hex; None = its publisher guarantees none.
 
@@ -86,6 +87,16 @@ def download(url: str, path: Path, *, checksum: str | None) -> Path:
     Raises:
         OSError: the file cannot be fetched, or what came has another checksum.
     """
+    errors = []
+    for one in [url] if isinstance(url, str) else url:
+        try:
+            return _download(one, path, checksum)
+        except OSError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _download(url: str, path: Path, checksum: str | None) -> Path:
     part = path.with_name(path.name + ".part")
     if path.is_file() and _matches(path, checksum):
         return path
@@ -107,8 +118,9 @@ def download(url: str, path: Path, *, checksum: str | None) -> Path:
         if error.code != 416:  # there is nothing after `start`: the part is whole
             raise OSError(f"Cannot fetch {url}: {error}. Try again.") from error
     except OSError as error:
+        reason = getattr(error, "reason", error)
         raise OSError(
-            f"Cannot fetch {url}: {error}. The same command goes on where this one ended."
+            f"Cannot fetch {url}: {reason}. The same command goes on where this one ended."
         ) from error
     if not _matches(part, checksum):
         part.unlink()

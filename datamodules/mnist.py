@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +12,7 @@ from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from datamodules.columns import Tensors
-from datamodules.download import PublishedDataModule, first_folder
+from datamodules.download import PublishedDataModule, download, first_folder
 from datamodules.readers.image import refuse_other_shape
 from datamodules.rows import Rows
 
@@ -18,7 +20,7 @@ _PARTS = {"train": "train", "test": "t10k"}
 
 
 class MNISTDataModule(PublishedDataModule):
-    """70,000 digits (LeCun, Cortes, Burges); torchvision fetches and checks them.
+    """70,000 digits (LeCun, Cortes, Burges); torchvision knows where they are.
 
     Args:
         val_share: part of the 60,000 training pictures for validation, equal for every class.
@@ -38,7 +40,15 @@ class MNISTDataModule(PublishedDataModule):
         return first_folder(self.root, places, holding="t10k-labels-idx1-ubyte")
 
     def fetch(self) -> None:
-        self.library(str(self.root), download=True)
+        folder = self.root / self.library.__name__ / "raw"
+        for name, checksum in self.library.resources:
+            urls = [mirror + name for mirror in self.library.mirrors]
+            archive = download(urls, folder / name, checksum=f"md5:{checksum}")
+            part = folder / "unpacked.part"
+            with gzip.open(archive) as packed, part.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+            part.replace(archive.with_suffix(""))
+            archive.unlink()
 
     def rows(self) -> Rows:
         """Raises ValueError for a file that is none of the format, or cut short."""

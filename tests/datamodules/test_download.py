@@ -71,6 +71,13 @@ def test_an_absent_server_is_one_sentence(tmp_path):
         download("http://127.0.0.1:9/x", tmp_path / "x", checksum=None)
 
 
+def test_where_one_address_fails_the_next_is_tried(server, tmp_path):
+    absent = "http://127.0.0.1:9/x"
+    assert download([absent, server.url], tmp_path / "x", checksum=None).read_bytes() == CONTENT
+    with pytest.raises(OSError, match=r"127\.0\.0\.1:9/x: .*Connection refused\. The same"):
+        download([absent, absent], tmp_path / "y", checksum=None)
+
+
 def write_archive(path, names, link=None):
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as file:

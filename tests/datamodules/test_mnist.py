@@ -1,8 +1,11 @@
 """data=mnist and data=fashion_mnist: IDX files, wherever torchvision or a person puts them."""
 
+import gzip
+import hashlib
+
 import pytest
 import torch
-from torchvision.datasets import MNIST
+from torchvision.datasets import CIFAR10, MNIST
 
 from tests.tiny import mnist
 
@@ -40,6 +43,33 @@ def test_absent_files_name_the_command(make_data, tmp_path):
         make_data("mnist", modalities=["image"]).setup()
 
 
+def test_files_that_are_fetched_are_unpacked(make_data, tmp_path, monkeypatch):
+    mnist(tmp_path / "published", ".")
+    resources = []
+    for path in sorted((tmp_path / "published").iterdir()):
+        packed = path.with_name(f"{path.name}.gz")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        resources.append((packed.name, hashlib.md5(packed.read_bytes()).hexdigest()))
+    monkeypatch.setattr(MNIST, "resources", resources)
+    monkeypatch.setattr(MNIST, "mirrors", [f"{(tmp_path / 'published').as_uri()}/"])
+    data = make_data("mnist", modalities=["image"], download=True)
+    data.prepare_data()
+    data.setup()
+    assert len(data.splits["test"]) == 20
+    assert len(list((tmp_path / "mnist/MNIST/raw").iterdir())) == 4
+    monkeypatch.setattr(MNIST, "mirrors", [])
+    data.prepare_data()  # they are there
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_without_a_network_one_sentence_says_what_cannot_be_fetched(make_data, monkeypatch, name):
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/", "http://127.0.0.1:9/other/"])
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar.tar.gz")
+    with pytest.raises(OSError, match=r"Cannot fetch http://127\.0\.0\.1:9/\w.*") as refused:
+        make_data(name, modalities=["image"], download=True).prepare_data()
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("kept", [0, 3, 500])
 def test_a_file_that_is_cut_short_is_named(make_data, tiny_layout, kept):
     root, _ = tiny_layout("mnist")
@@ -63,20 +93,3 @@ def test_another_size_than_the_files_have_is_refused(make_data, tiny_layout):
     tiny_layout("mnist")
     with pytest.raises(ValueError, match=r"1 channels and \[28, 28\] pixels.*\[32, 32\]"):
         make_data("mnist", modalities=["image"], image={"size": [32, 32]}).setup()
-
-
-def test_download_asks_the_library_once_for_the_root(make_data, tmp_path, monkeypatch):
-    calls = []
-
-    class Library(MNIST):
-        def download(self):
-            calls.append(self.root)
-            mnist(tmp_path / "mnist", "Library/raw")
-
-    monkeypatch.setattr("datamodules.mnist.MNISTDataModule.library", Library)
-    data = make_data("mnist", modalities=["image"], download=True)
-    data.prepare_data()
-    data.prepare_data()
-    assert calls == [str(tmp_path / "mnist")]
-    make_data("mnist", modalities=["image"], root="elsewhere").prepare_data()
-    assert len(calls) == 1
