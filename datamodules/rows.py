@@ -191,6 +191,9 @@ def assign_splits(
         targets: classes ("a class") are held out in equal shares.
         shares: split → part of train to hold out; where both are, each is a part of the whole.
         split_seed: of the choice.
+
+    Raises:
+        ValueError: there are too few examples for a split that is to be made.
     """
     splits = np.full(len(rows.ids), "train", dtype="<U5")
     if rows.splits is not None:
@@ -209,6 +212,11 @@ def assign_splits(
         else:
             groups = [rows.groups[index] for index in train]
             held_out = hold_out_groups(groups, chosen, share, rng=rng)
+        if not held_out.any():
+            raise ValueError(
+                f"{len(splits):,} examples are too few to make a {name} split of: with three of a "
+                "class, train, val and test have one each; add examples, or give the splits."
+            )
         splits[train[held_out]] = name
     return splits
 

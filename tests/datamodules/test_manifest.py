@@ -352,6 +352,14 @@ def test_options_that_are_given_are_not_inferred(make, table, rows):
     assert data.kinds["text"].max_length == 5
 
 
+def test_too_few_rows_to_make_splits_of_are_refused(make, table, rows):
+    rows = [row | {"label": n % 2} for n, row in enumerate(rows)]
+    with pytest.raises(ValueError, match="4 examples are too few to make a val split"):
+        make(table(rows[:4]))
+    splits = make(table(rows[:6])).splits
+    assert [len(splits[name]) for name in ("train", "val", "test")] == [2, 2, 2]
+
+
 @pytest.mark.parametrize("spelled", ["{}", "./{}", "sub/../{}", ".//{}", "{root}/{}"])
 def test_leaks_between_splits_are_warned_of(make, table, rows, tmp_path, spelled):
     for n, row in enumerate(rows):
