@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -267,23 +268,28 @@ def encode_labels(rows: Rows, splits: np.ndarray, targets: str) -> tuple[list[st
     if rows.classes is not None:
         classes = [str(name) for name in rows.classes]
     else:
-        known = (labels[i] for i in np.flatnonzero(splits == "train"))
-        classes = sorted_labels(set().union(*known) if several else set(known))
+        train = compress(labels, (splits == "train").tolist())
+        classes = sorted_labels(set().union(*train) if several else set(train))
     indices = {name: index for index, name in enumerate(classes)}
-    encoded = np.zeros((len(labels), len(classes)) if several else len(labels), dtype=np.int64)
+    distinct = set().union(*labels) if several else set(labels)
+    known = {name: indices.get(str(name)) for name in distinct}  # one string a class, not one a row
+    if None in known.values():
+        row, name = next(
+            (row, name)
+            for row, label in enumerate(labels)
+            for name in (label if several else (label,))
+            if known[name] is None
+        )
+        shown = classes if len(classes) <= 20 else [*classes[:20], "…"]
+        raise ValueError(
+            f"{rows.ids[row]}: unknown label {str(name)!r}, the classes are {shown}: "
+            "repair the label or list it in data.classes."
+        )
+    if not several:
+        return classes, torch.tensor([known[label] for label in labels], dtype=torch.int64)
+    encoded = np.zeros((len(labels), len(classes)), dtype=np.int64)
     for row, label in enumerate(labels):
-        for name in label if several else (label,):
-            index = indices.get(str(name))
-            if index is None:
-                shown = classes if len(classes) <= 20 else [*classes[:20], "…"]
-                raise ValueError(
-                    f"{rows.ids[row]}: unknown label {str(name)!r}, the classes are {shown}: "
-                    "repair the label or list it in data.classes."
-                )
-            if several:
-                encoded[row, index] = 1
-            else:
-                encoded[row] = index
+        encoded[row, [known[name] for name in label]] = 1
     return classes, torch.from_numpy(encoded)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from datamodules.columns import Values
 from datamodules.readers.text import BOM, decode_utf8
 from datamodules.rows import Rows, RowsDataModule
@@ -40,17 +42,20 @@ class TextTSVDataModule(RowsDataModule):
 
     def rows(self) -> Rows:
         """Raises FileNotFoundError without a file, ValueError naming file and line of a bad row."""
-        rows = []
-        for split, names in _FILES.items():
+        texts, labels, ids, counts = list[str](), list[str](), list[str](), list[int]()
+        for names in _FILES.values():
             path = self._find(names)
             found = read_rows(path, header=self.header, errors=self.given["text"]["errors"])
-            rows += [(text, label, f"{path.name}:{line}", split) for line, text, label in found]
-        texts, labels, ids, splits = zip(*rows, strict=True) if rows else ((), (), (), ())
+            name = path.name
+            texts += [text for _, text, _ in found]
+            labels += [label for _, _, label in found]
+            ids += [f"{name}:{line}" for line, _, _ in found]
+            counts.append(len(found))
         return Rows(
-            {"text": Values(list(texts))},
+            {"text": Values(texts)},
             labels=labels,
             ids=ids,
-            splits=splits,
+            splits=np.repeat(list(_FILES), counts),
             classes=self.classes,
         )
 
@@ -73,18 +78,25 @@ def read_rows(path: Path, *, header: bool, errors: str) -> list[tuple[int, str, 
     Raises:
         ValueError: a row has not two columns, or is not UTF-8.
     """
-    lines = path.read_bytes().removeprefix(BOM).split(b"\n")
+    raw = path.read_bytes().removeprefix(BOM)
+    try:  # all at once, which takes a third of the time
+        lines = decode_utf8(raw, where=str(path), errors=errors).split("\n")
+    except ValueError:
+        lines = [
+            decode_utf8(line, where=f"{path}, line {number}", errors=errors)
+            for number, line in enumerate(raw.split(b"\n"), start=1)
+        ]
     if not lines[-1]:
         lines.pop()
-    rows = []
-    for number, raw in enumerate(lines, start=1):
-        if header and number == 1:
-            continue
-        where = f"{path}, line {number}"
-        columns = decode_utf8(raw.removesuffix(b"\r"), where=where, errors=errors).split("\t")
+    rows = [
+        (number, *line.removesuffix("\r").split("\t"))
+        for number, line in enumerate(lines, start=1)
+        if number > header
+    ]
+    for number, *columns in rows:
         if len(columns) != 2:
             raise ValueError(
-                f"{where} has {len(columns)} columns, expected 2: a text, a tab and a label."
+                f"{path}, line {number} has {len(columns)} columns, expected 2: a text, a tab and "
+                "a label."
             )
-        rows.append((number, *columns))
     return rows
