@@ -6,8 +6,8 @@
 
 Everything takes turns in one run, on one thread a process; medians are compared. "Plain" is what
 one writes with torchvision or soundfile and a DataLoader: read, decode, the same transforms, pad.
-"First" is an epoch from nothing: making the data set, starting the workers, and, where examples are
-kept decoded, decoding them all. "Later" is any other epoch.
+"First" is an epoch from nothing: making the data set, starting the workers, decoding all examples.
+"Later" is any other epoch.
 """
 
 from __future__ import annotations

@@ -54,9 +54,9 @@ LOADER = """### The loader
 
 Examples a second, on one thread a process. *Plain* is what one writes with torchvision, soundfile
 and a DataLoader: read, decode, the same transforms, pad. *Decoding* reads files every epoch, *kept*
-holds them decoded (`data.cache_gib`; texts are never kept, they are quick to encode). *First* is an
-epoch from nothing: the data set made, the workers started and, where they are kept, the examples of
-all three splits decoded. The others are later epochs. The command makes photographs and shards.
+keeps them decoded (`data.cache_gib`; texts are never kept, they are quick to encode). *First* is an
+epoch from nothing, the data set made, the workers started, all examples decoded; the others are
+later epochs. The command makes photographs and shards.
 """
 
 
