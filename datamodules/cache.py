@@ -103,10 +103,11 @@ class CachedSource(Source):
         }
         size = sum(kind.decoded_bytes() for kind in self.kinds.values())
         step = max(1, min(_EXAMPLES, _BYTES // max(size, 1)))
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        print(f"Decoding {count:,} examples to {folder.parent} …")
         # Threads: decoders work outside Python's lock. Many rows each: small ones are quick.
         with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(*columns, transient=True) as bar:
-            task = bar.add_task(f"Decoding to {folder.parent}", total=count)
+            task = bar.add_task("", total=count)
             for ahead in _parts(count, step * _AHEAD):
                 cells = self.source.cells(ahead)
                 for name, store in stores.items():

@@ -30,6 +30,9 @@ class Memory:
     Args:
         count: examples.
         kind: says how large they are, decoded.
+
+    Raises:
+        ValueError: there is not so much memory.
     """
 
     def __init__(self, count: int, kind: Kind) -> None:
@@ -90,7 +93,14 @@ class Memory:
 
 def _shared(size: int) -> Tensor:
     """Zeros that processes which are forked share; Python's way needs no room in /dev/shm."""
-    return torch.frombuffer(mmap(-1, max(size, 1)), dtype=torch.uint8)[:size]
+    try:
+        memory = mmap(-1, max(size, 1))
+    except OSError as error:
+        raise ValueError(
+            f"There is no memory for {size / 2**30:.3g} GiB of decoded examples: lower "
+            "data.cache_gib, which is the most that is kept."
+        ) from error
+    return torch.frombuffer(memory, dtype=torch.uint8)[:size]
 
 
 @lru_cache(maxsize=2**12)

@@ -148,6 +148,12 @@ def test_what_there_is_no_room_for_is_decoded_each_time(pictures):
     assert len(Counting.seen) == 2
 
 
+def test_more_than_there_is_memory_for_is_refused(pictures):
+    kinds = {"image": ImageOptions(channels=3, size=(2**26, 2**26), resize=True)}
+    with pytest.raises(ValueError, match=r"no memory for 6\.\d+e\+07 GiB .*data\.cache_gib"):
+        CachedSource(pictures(), kinds=kinds)
+
+
 @pytest.mark.parametrize(
     "context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)], ids=str
 )
@@ -178,13 +184,15 @@ def by_name(batches):
 
 
 @pytest.mark.parametrize("resize", [True, "fit"])
-def test_a_folder_keeps_tensors_for_the_next_run(pictures, tmp_path, resize):
+def test_a_folder_keeps_tensors_for_the_next_run(pictures, tmp_path, capsys, resize):
     Counting.seen.clear()
     kinds = {"image": Counting(channels=3, size=(3, 5), resize=resize)}
     first = CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
     assert len(Counting.seen) == 4
+    assert f"Decoding 5 examples to {tmp_path / 'kept'} …" in capsys.readouterr().out
     second = CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
     assert len(Counting.seen) == 4, "nothing is decoded again"
+    assert not capsys.readouterr().out
     for index in range(5):
         cell = pictures().cells([index])["image"][0]
         for source in (first, second, CachedSource(pictures(), kinds=kinds)):
