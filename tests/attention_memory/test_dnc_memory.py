@@ -156,6 +156,13 @@ def test_allocation_gives_the_first_of_the_least_used_rows(exact):
     assert given[1].argsort(descending=True).tolist()[0] == 2
 
 
+def test_rows_that_are_hardly_used_are_told_apart_in_single_precision():
+    """1e-6 + u rounds both to the same number; the row that is used less still comes first."""
+    given = allocation(torch.tensor([[4e-14, 2e-14, 1.0]]))
+    assert given.argmax() == 1
+    assert allocation(torch.tensor([[2e-14, 2e-14, 1.0]])).argmax() == 0
+
+
 def test_full_memory_allocates_next_to_nothing():
     assert allocation(torch.ones(1, N)).sum() < 1e-6
 

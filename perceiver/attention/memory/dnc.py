@@ -56,11 +56,12 @@ def update_usage(
 def allocation(usage: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
     """a[φ_j] = (1 − u[φ_j]) Π_{i<j} u[φ_i], φ the rows by rising usage: where there is room.
 
-    Of rows used alike the lower index comes first. The order is not differentiated, the usages
-    are; they are kept off 0, u ← 10⁻⁶ + (1 − 10⁻⁶) u.
+    Of rows used exactly alike the lower index comes first. The order is not differentiated, the
+    usages are; in the products they are kept off 0, u ← 10⁻⁶ + (1 − 10⁻⁶) u.
     """
-    usage = _USAGE_FLOOR + (1 - _USAGE_FLOOR) * usage
+    # Before they are kept off 0: that rounds small usages to the same number.
     order = usage.detach().argsort(dim=-1, stable=True)
+    usage = _USAGE_FLOOR + (1 - _USAGE_FLOOR) * usage
     ranked = usage.gather(-1, order)
     before = torch.cat([torch.ones_like(ranked[:, :1]), ranked[:, :-1]], dim=-1).cumprod(-1)
     return torch.zeros_like(usage).scatter(-1, order, (1 - ranked) * before)
