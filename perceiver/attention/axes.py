@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import reduce
 from operator import and_, or_
@@ -82,24 +83,50 @@ def build_pattern(
     *,
     model_dim: int,
 ) -> Pattern | LuongLocal:
-    """A pattern from a name, or from names with & and | between (& binds closer).
+    """A pattern from a name, or from names joined by & and |; & binds closer, parentheses closest.
 
     Raises:
-        ValueError: for an unknown name, or `luong_local` combined with others.
+        ValueError: for an unknown name, parentheses that do not match, or `luong_local` combined
+            with others.
     """
     if isinstance(choice, Pattern):
         return choice
-    if not isinstance(choice, str) or not set(choice) & set("&|"):
-        name = choice.strip() if isinstance(choice, str) else choice
-        return build_member("pattern", name, options, model_dim=model_dim)
-    symbol = "|" if "|" in choice else "&"
-    parts = []
-    for text in choice.split(symbol):
-        part = build_pattern(text, options, model_dim=model_dim)
-        if isinstance(part, LuongLocal):
+    if not isinstance(choice, str):
+        return build_member("pattern", choice, options, model_dim=model_dim)
+    words = re.findall(r"[&|()]|[^&|()\s]+", choice)
+
+    def joined(symbol: str, operand: Callable[[], Any]) -> Any:
+        parts = [operand()]
+        while words[:1] == [symbol]:
+            words.pop(0)
+            parts.append(operand())
+        if len(parts) > 1 and any(isinstance(part, LuongLocal) for part in parts):
             raise ValueError(
                 f"pattern={choice!r}: luong_local follows the queries and combines with masks "
                 "alone; give the other pattern to forward as mask="
             )
-        parts.append(part)
-    return reduce(or_ if symbol == "|" else and_, parts)
+        return reduce(and_ if symbol == "&" else or_, parts)
+
+    def union() -> Any:
+        return joined("|", lambda: joined("&", single))
+
+    def single() -> Any:
+        if words[:1] == ["("]:
+            words.pop(0)
+            inner = union()
+            if words[:1] != [")"]:
+                raise malformed
+            words.pop(0)
+            return inner
+        if not words or words[0] in "&|)":
+            raise malformed
+        return build_member("pattern", words.pop(0), options, model_dim=model_dim)
+
+    malformed = ValueError(
+        f"pattern={choice!r} is not names joined by & and |, in matching parentheses if any, as in "
+        "'(window | global) & causal'"
+    )
+    pattern = union()
+    if words:
+        raise malformed
+    return pattern
