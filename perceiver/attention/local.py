@@ -76,7 +76,10 @@ class LuongLocal(nn.Module):
     ) -> None:
         super().__init__()
         if alignment not in ("monotonic", "predictive"):
-            raise ValueError(f"alignment={alignment!r} must be 'monotonic' or 'predictive'")
+            raise ValueError(
+                f"luong_local has alignment={alignment!r}: it must be 'monotonic' (local-m) or "
+                "'predictive' (local-p)"
+            )
         if reach < 1:
             raise ValueError(f"luong_local has reach={reach}: it must be 1 or more")
         self.reach = reach

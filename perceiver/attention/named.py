@@ -124,6 +124,9 @@ class LuongAttention(Attention):
         max_len: the most keys, for "location".
         local: None = global; "monotonic" (local-m) or "predictive" (local-p).
         reach: D, half the local window.
+
+    Raises:
+        ValueError: for another score or alignment, or "location" without `max_len`.
     """
 
     def __init__(
@@ -140,6 +143,13 @@ class LuongAttention(Attention):
         if score not in ("dot", "general", "concat", "location"):
             raise ValueError(
                 f"score={score!r} must be 'dot', 'general', 'concat' or 'location', those of eq. 8"
+            )
+        if score == "location" and max_len is None:
+            raise ValueError("score='location' needs max_len, the most keys there can be")
+        if local not in (None, "monotonic", "predictive"):
+            raise ValueError(
+                f"local={local!r} must be 'monotonic' (local-m), 'predictive' (local-p) or None "
+                "(global)"
             )
         options: dict[str, dict[str, Any]] = {
             "dot": {"scale": 1.0},

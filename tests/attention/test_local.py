@@ -111,5 +111,5 @@ def test_lengths_reach_to_the_last_kept_key():
 
 @pytest.mark.parametrize("options", [{"local": "diagonal"}, {"local": "monotonic", "reach": 0}])
 def test_impossible_options_are_refused(options):
-    with pytest.raises(ValueError, match=r"alignment='diagonal'|reach=0"):
+    with pytest.raises(ValueError, match=r"local='diagonal'|reach=0"):
         LuongAttention(6, 6, **options)
