@@ -155,6 +155,21 @@ class Segment:
         return replace(self, mask=mask if self.mask is None else self.mask & mask)
 
 
+def joined_mask(segments: Sequence[Segment]) -> Bool[Tensor, "b m"] | None:
+    """The masks of segments one after the other; None if every token is real."""
+    if all(segment.mask is None for segment in segments):
+        return None
+    return torch.cat(
+        [
+            segment.content.new_ones(segment.content.shape[:2], dtype=torch.bool)
+            if segment.mask is None
+            else segment.mask
+            for segment in segments
+        ],
+        dim=1,
+    )
+
+
 @dataclass(frozen=True)
 class ByteArray:
     """What latents cross-attend: segments of equal width, in sorted order of their modalities."""
@@ -169,18 +184,7 @@ class ByteArray:
     @property
     def mask(self) -> Bool[Tensor, "b m"] | None:
         """(b, m), True on real tokens; None if every token is real."""
-        segments = list(self.segments.values())
-        if all(segment.mask is None for segment in segments):
-            return None
-        return torch.cat(
-            [
-                segment.content.new_ones(segment.content.shape[:2], dtype=torch.bool)
-                if segment.mask is None
-                else segment.mask
-                for segment in segments
-            ],
-            dim=1,
-        )
+        return joined_mask(list(self.segments.values()))
 
     @property
     def spans(self) -> dict[str, slice]:

@@ -13,19 +13,21 @@ def check_sizes(**sizes: int) -> None:
 
 
 def check_shape(name: str, tensor: Tensor, *expected: int | str) -> None:
-    """Raises ValueError for a tensor of another rank or size.
+    """Raises ValueError for anything but a tensor of this rank and these sizes.
 
     Args:
         name: what the caller calls it.
         tensor: what was given.
         expected: its dimensions; a string names one that may have any size.
     """
-    shape = tuple(tensor.shape)
-    fits = len(shape) == len(expected) and all(
-        isinstance(want, str) or size == want for size, want in zip(shape, expected, strict=True)
-    )
-    if not fits:
-        raise ValueError(f"{name} has shape {shape}; expected ({', '.join(map(str, expected))})")
+    if isinstance(tensor, Tensor) and len(tensor.shape) == len(expected):
+        sizes = zip(tensor.shape, expected, strict=True)
+        if all(isinstance(want, str) or size == want for size, want in sizes):
+            return
+    wanted = f"expected ({', '.join(map(str, expected))})"
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name} is a {type(tensor).__name__}; {wanted}, a tensor")
+    raise ValueError(f"{name} has shape {tuple(tensor.shape)}; {wanted}")
 
 
 def check_width(name: str, tensor: Tensor, width: int) -> None:

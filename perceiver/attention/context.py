@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -9,9 +10,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from perceiver.attention.checks import check_shape
 from perceiver.attention.lean import cheap
 from perceiver.attention.normalisers.normaliser import widen
-from perceiver.types import Segment
+from perceiver.types import Segment, joined_mask
 
 T = TypeVar("T")
 
@@ -44,7 +46,11 @@ class Context:
     Args:
         segments: of one width; their tokens in this order are the keys.
         norm: LayerNorm of the tokens; None = none.
-        mask: (b, m) bool, True = may be attended to; None = all.
+        mask: (b, m) bool, True = may be attended to; None = the masks of the segments.
+
+    Raises:
+        ValueError: for segments of different numbers of examples or widths, parts of a segment
+            that do not fit each other, or a mask of another shape.
     """
 
     def __init__(
@@ -53,7 +59,11 @@ class Context:
         norm: nn.LayerNorm | None = None,
         mask: Bool[Tensor, "b m"] | None = None,
     ) -> None:
-        self.segments, self.norm, self.mask = tuple(segments), norm, mask
+        self.segments, self.norm = tuple(segments), norm
+        check_segments(self.segments, norm)
+        self.mask = joined_mask(self.segments) if mask is None else mask
+        if mask is not None:
+            check_mask("the mask of a context", mask, self.shape[:2])
         self._known: dict[Hashable, object] = {}
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -94,6 +104,43 @@ class Context:
             (segment, scale(segment, eps, mask))
             for segment, mask in zip(self.segments, masks, strict=True)
         ]
+
+
+def check_mask(name: str, mask: Tensor, shape: Sequence[int]) -> None:
+    """Raises ValueError for a mask that is not boolean, or of another shape."""
+    check_shape(name, mask, *shape)
+    if mask.dtype is not torch.bool:
+        raise ValueError(f"{name} is {mask.dtype}; give booleans, True = may attend")
+
+
+def check_segments(segments: Sequence[Segment], norm: nn.LayerNorm | None) -> None:
+    """Raises ValueError for segments that make no one context."""
+    if not segments:
+        raise ValueError("a context has no segments: give it one or more")
+    batch: int | str = "b"
+    channels = segments[0].channels
+    for index, segment in enumerate(segments):
+        name = f"segment {index} of a context"
+        check_shape(f"the content of {name}", segment.content, batch, "tokens", "c")
+        batch, m, _ = segment.content.shape
+        for code in segment.axes:
+            check_shape(f"a position code of {name}", code, "length", "c")
+        lengths = [code.shape[0] for code in segment.axes]
+        if lengths and math.prod(lengths) != m:
+            raise ValueError(f"{name} has position codes of a grid {lengths} for {m} tokens")
+        if segment.constant is not None:
+            check_shape(f"the constant of {name}", segment.constant, "c")
+        if segment.mask is not None:
+            check_mask(f"the mask of {name}", segment.mask, (batch, m))
+        if segment.channels != channels:
+            raise ValueError(
+                f"{name} is {segment.channels} wide and segment 0 {channels}: bring them to one "
+                "width, with a fusion say"
+            )
+    if norm is not None and norm.normalized_shape != (channels,):
+        raise ValueError(
+            f"the norm of a context is {norm.normalized_shape[0]} wide and its segments {channels}"
+        )
 
 
 def _moments(content: Tensor, segment: Segment) -> list[tuple[int, Tensor, Tensor]]:

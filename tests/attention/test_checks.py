@@ -15,6 +15,7 @@ from perceiver.attention import (
     AttentionStem,
     BahdanauAttention,
     BahdanauStep,
+    Context,
     LocationAwareAttention,
     LuongAttention,
     LuongStep,
@@ -27,6 +28,7 @@ from perceiver.attention.checks import check_shape, check_width
 from perceiver.attention.memory import DNCMemory, NTMMemory
 from perceiver.attention.multiplicative import FastWeights, HyperLinear, Multiplicative
 from perceiver.attention.patterns import Block, BlockSparse, Dilated, Lengths, Neighbourhood
+from perceiver.types import Segment
 
 draw = torch.randn
 
@@ -140,16 +142,17 @@ def test_lengths_are_a_mask_over_keys_for_every_kernel(kernel):
     expected = attention(query, context, mask=mask).out
     out = attention(query, context, mask=Lengths(lengths)).out
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
-    with pytest.raises(ValueError, match=r"mask has shape \(3, 7\), which does not fit batch=2"):
+    with pytest.raises(ValueError, match=r"lengths has shape \(3,\); expected \(2\)"):
         attention(query, context, mask=Lengths(torch.tensor([1, 2, 3])))
 
 
 # Runs without the type checks that tests add to annotations, as a user's program does.
 UNTYPED = """
 import torch
-from perceiver.attention import Attention, doubly_stochastic_penalty, reinforce_loss
+from perceiver.attention import Attention, Context, doubly_stochastic_penalty, reinforce_loss
 from perceiver.attention.multiplicative import fast_weight_step
-from perceiver.attention.patterns import Segments
+from perceiver.attention.patterns import Lengths, Segments
+from perceiver.types import Segment
 
 draw = torch.randn
 attention, query, context = Attention(8, 6), draw(2, 5, 8), draw(2, 7, 6)
@@ -162,6 +165,12 @@ CALLS = [
     lambda: attention(query, context, mask=[[True] * 7] * 2),
     lambda: attention(query, context, mask=torch.ones(2, 7).numpy()),
     lambda: attention(query, context, mask=Segments(torch.zeros(2, 5))),
+    lambda: attention(query, context, mask=Lengths([7, 3])),
+    lambda: Context([Segment(draw(7, 6))]),
+    lambda: Context([Segment(draw(2, 7, 3), constant=draw(2, 3))]),
+    lambda: Context([Segment(draw(2, 7, 6), mask=draw(2, 5) > 0)]),
+    lambda: Context([Segment(draw(2, 7, 6), mask=draw(2, 7))]),
+    lambda: Context([Segment(draw(2, 7, 6))], mask=draw(2, 5, 7) > 0),
     lambda: reinforce_loss(draw(4, 1), draw(4, 1, 1), draw(4, 1, 1)),
     lambda: reinforce_loss(draw(4), draw(3, 1, 1), draw(3, 1, 1)),
     lambda: doubly_stochastic_penalty(draw(7)),
@@ -182,6 +191,12 @@ SENTENCES = [
     "TypeError mask is a list; give a boolean tensor",
     "TypeError mask is a ndarray; give a boolean tensor",
     "ValueError the segments of keys has shape (2, 5); expected (2, 7)",
+    "ValueError lengths is a list; expected (2), a tensor",
+    "ValueError the content of segment 0 of a context has shape (7, 6); expected (b, tokens, c)",
+    "ValueError the constant of segment 0 of a context has shape (2, 3); expected (c)",
+    "ValueError the mask of segment 0 of a context has shape (2, 5); expected (2, 7)",
+    "ValueError the mask of segment 0 of a context is torch.float32; give booleans",
+    "ValueError the mask of a context has shape (2, 5, 7); expected (2, 7)",
     "ValueError log_likelihood has shape (4, 1); expected (4)",
     "ValueError log_likelihood has shape (4,); expected (3)",
     "ValueError weights has shape (7,); expected (b, h, q, k)",
@@ -198,3 +213,53 @@ def test_what_annotations_forbid_is_named_where_nobody_checks_them():
     assert done.returncode == 0, done.stderr[-2000:]
     for line, sentence in zip(done.stdout.splitlines(), SENTENCES, strict=True):
         assert line.startswith(sentence)
+
+
+def test_luongs_attention_names_what_it_takes():
+    with pytest.raises(
+        ValueError,
+        match=r"local='local-p' must be 'monotonic' \(local-m\), 'predictive' \(local-p\)",
+    ):
+        LuongAttention(4, local="local-p")
+    with pytest.raises(ValueError, match="score='location' needs max_len, the most keys"):
+        LuongAttention(4, score="location")
+
+
+def pixels(batch=2, width=3, **parts):
+    return Segment(draw(batch, 6, width), axes=(draw(2, 5), draw(3, 7)), **parts)
+
+
+CONTEXTS = {
+    "a context has no segments": lambda: Context([]),
+    "the content of segment 1 of a context has shape (4, 6, 3); expected (2, tokens, c)": lambda: (
+        Context([pixels(), pixels(batch=4)])
+    ),
+    "segment 1 of a context is 16 wide and segment 0 15": lambda: Context(
+        [pixels(), pixels(width=4)]
+    ),
+    "segment 0 of a context has position codes of a grid [2, 5] for 6 tokens": lambda: Context(
+        [Segment(draw(2, 6, 3), axes=(draw(2, 5), draw(5, 7)))]
+    ),
+    "a position code of segment 0 of a context has shape (2,); expected": lambda: Context(
+        [Segment(draw(2, 6, 3), axes=(draw(2), draw(3, 7)))]
+    ),
+    "the norm of a context is 13 wide and its segments 15": lambda: Context(
+        [pixels()], torch.nn.LayerNorm(13)
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", CONTEXTS)
+def test_segments_that_make_no_context_are_named(sentence):
+    with pytest.raises(ValueError, match="^" + re.escape(sentence)):
+        CONTEXTS[sentence]()
+
+
+def test_a_context_keeps_the_masks_of_its_segments():
+    mask = torch.tensor([[True, True, False, True, False, False], [False] * 6])
+    context = Context([pixels(mask=mask), pixels()])
+    assert context.mask.tolist() == torch.cat([mask, torch.ones(2, 6) > 0], 1).tolist()
+    assert Context([pixels(), pixels()]).mask is None
+    attention, query = Attention(8, 15), draw(2, 5, 8)
+    expected = attention(query, context.tokens(), mask=context.mask).out
+    torch.testing.assert_close(attention(query, context).out, expected)
