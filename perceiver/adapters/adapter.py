@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -26,6 +27,8 @@ def check_mask(mask: Tensor | None, shape: Sequence[int]) -> None:
 class Adapter(nn.Module, ABC):
     """Base of adapters: one modality's raw tensor → a `Segment`.
 
+    `channels`: the width of its tokens. `num_tokens`: the most of them that are meant to come.
+
     Args:
         content_dim: width of a token's content before the embedding.
         shape: the largest grid of tokens, handed to `position`.
@@ -48,7 +51,7 @@ class Adapter(nn.Module, ABC):
         self.embed = lecun_linear(content_dim, embed_dim) if embed_dim else nn.Identity()
         content_dim = embed_dim or content_dim
         self.position = position(shape=tuple(shape)) if position else None
-        self.channels = content_dim
+        self.channels, self.num_tokens = content_dim, math.prod(shape)
         if self.position is not None and not self.position.add:
             self.channels += self.position.dim
         elif self.position is not None and self.position.dim != content_dim:

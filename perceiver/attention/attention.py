@@ -191,6 +191,27 @@ class Attention(nn.Module):
         rim = getattr(self.pattern, "extra_keys", 0)
         if rim and self.heads.extra_keys:
             raise ValueError("registers cannot stand beside a pattern that pads with zeros")
+        if isinstance(self.pattern, Pattern):
+            self.position.check_pattern(self.pattern)
+
+    def check_lengths(self, queries: int, keys: int, *, batch: int | None = None) -> None:
+        """Refuse numbers of queries and keys that a member of an axis cannot serve.
+
+        `forward` asks by itself; a model that knows its lengths asks when it is built.
+
+        Args:
+            queries: q.
+            keys: k, of the context.
+            batch: examples; None = not known yet.
+
+        Raises:
+            ValueError: for a grid of other elements, a table or layout that is too small, or
+                lengths of other examples.
+        """
+        pattern = self.pattern if isinstance(self.pattern, Pattern) else Full()
+        self.score.check(queries, keys + self.heads.extra_keys + pattern.extra_keys)
+        self.position.check(queries, keys)
+        pattern.check(queries, keys, batch, self.heads.num_heads)
 
     def forward(
         self,
@@ -302,7 +323,7 @@ class Attention(nn.Module):
                 f"query has {query.shape[0]} examples and context {context.shape[0]}: "
                 "they must be as many, or one query for all"
             )
-        self.position.check(query.shape[1], context.shape[1])
+        self.check_lengths(query.shape[1], context.shape[1], batch=context.shape[0])
 
     def _resolve_pattern(
         self, query: Tensor, context: Tensor | Context, mask: Tensor | Pattern | None, step: int
@@ -311,6 +332,8 @@ class Attention(nn.Module):
         b, queries, keys = context.shape[0], query.shape[1], context.shape[1]
         h, device = self.heads.num_heads, query.device
         keep = None
+        if isinstance(mask, Pattern):
+            mask.check(queries, keys, b, h)
         if isinstance(mask, Lengths):  # the same for all queries: every kernel takes such a mask
             mask = mask.over_keys(keys, device)
         if mask is not None and not isinstance(mask, Pattern):

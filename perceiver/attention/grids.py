@@ -47,7 +47,7 @@ def check_grid(name: str, grid: tuple[int, int], num_queries: int, num_keys: int
     cells = grid[0] * grid[1]
     if num_queries != cells or num_keys != cells:
         raise ValueError(
-            f"{name} has a grid of {grid[0]} × {grid[1]} = {cells} elements and was given "
+            f"{name} has a grid of {grid[0]} × {grid[1]} = {cells} elements for "
             f"{num_queries} queries and {num_keys} keys: it is self-attention over that grid; set "
             "its grid to the picture's size, or use attention=perceiver"
         )

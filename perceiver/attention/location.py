@@ -32,15 +32,18 @@ class Location(Score):
         self.max_len = max_len
         self.to_score = lecun_linear(query_dim, max_len, bias=bias)
 
+    def check(self, num_queries: int, num_keys: int) -> None:
+        if num_keys > self.max_len:
+            raise ValueError(
+                f"score=location has max_len={self.max_len} for {num_keys} keys: "
+                f"set its max_len to {num_keys} or more, or use another score"
+            )
+
     def forward(
         self, query: Float[Tensor, "b h q d"], key: Float[Tensor, "b h k d2"]
     ) -> Float[Tensor, "b h q k"]:
         length = key.shape[2]
-        if length > self.max_len:
-            raise ValueError(
-                f"score=location has max_len={self.max_len} and was given {length} keys: "
-                f"set its max_len to {length} or more, or use another score"
-            )
+        self.check(query.shape[2], length)
         bias = self.to_score.bias
         return F.linear(
             query, self.to_score.weight[:length], None if bias is None else bias[:length]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from perceiver.attention.patterns import Pattern
+
 
 class Position(nn.Module):
     """Base of position schemes; this one knows nothing of positions.
@@ -25,6 +27,10 @@ class Position(nn.Module):
 
     def check(self, num_queries: int, num_keys: int) -> None:
         """Raises ValueError for so many queries and keys as the scheme has no positions for."""
+        return
+
+    def check_pattern(self, pattern: Pattern) -> None:
+        """Raises ValueError for a pattern that the scheme does not go with."""
         return
 
     def rotate(

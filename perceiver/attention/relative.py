@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from perceiver.attention.grids import check_grid, coordinates, require_grid
 from perceiver.attention.init import lecun_linear
+from perceiver.attention.patterns import Combined, Local2d, Pattern
 from perceiver.attention.position import Position
 
 
@@ -129,7 +130,8 @@ class RelativeTable2d(Position):
     """q·r · scale, r = [row_{a−i}, column_{b−j}], d/2 channels each and a table a head.
 
     Stand-alone self-attention (Ramachandran et al. 2019, eq. 3), beside the pattern `local2d` of
-    the same grid and size.
+    the same grid, whose neighbourhoods it must cover. Beside other patterns, elements further off
+    count as those at the edge of the table.
 
     Args:
         num_heads: heads.
@@ -147,6 +149,8 @@ class RelativeTable2d(Position):
     ) -> None:
         super().__init__()
         self.grid = require_grid("position=relative_table2d", grid)
+        if size < 1 or size % 2 == 0:
+            raise ValueError(f"relative_table2d has size={size}: it must be odd")
         if query_dim % 2:
             raise ValueError(
                 f"relative_table2d halves a head's width {query_dim}: it must be even; set qk_dim"
@@ -157,6 +161,22 @@ class RelativeTable2d(Position):
 
     def check(self, num_queries: int, num_keys: int) -> None:
         check_grid("position=relative_table2d", self.grid, num_queries, num_keys)
+
+    def check_pattern(self, pattern: Pattern) -> None:
+        if isinstance(pattern, Combined):
+            self.check_pattern(pattern.first)
+            self.check_pattern(pattern.second)
+        elif isinstance(pattern, Local2d):
+            if list(pattern.grid or ()) != list(self.grid):
+                raise ValueError(
+                    f"position=relative_table2d has the grid {list(self.grid)} and pattern=local2d "
+                    f"{list(pattern.grid or ())}: set both to the picture's [height, width]"
+                )
+            if pattern.size > self.size:
+                raise ValueError(
+                    f"position=relative_table2d has size={self.size}, less than the size="
+                    f"{pattern.size} of pattern=local2d: give both the same size"
+                )
 
     def bias(
         self,

@@ -48,6 +48,10 @@ class Score(nn.Module):
     compares_widths = False
     width = 1
 
+    def check(self, num_queries: int, num_keys: int) -> None:
+        """Raises ValueError for so many queries and keys as the score cannot compare."""
+        return
+
     @abstractmethod
     def forward(
         self, query: Float[Tensor, "b h q d"], key: Float[Tensor, "b h k d2"]

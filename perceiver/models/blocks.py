@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from perceiver.attention.attention import Attention
 from perceiver.attention.context import Context
 from perceiver.attention.init import lecun_linear
 from perceiver.attention.lean import cheap, lean, pays
@@ -122,6 +124,11 @@ class AttentionBlock(nn.Module):
         latents = latents + read if self.query_residual else read
         return latents + self.mlp(_normed(self.norm_mlp, latents))
 
+    def check_lengths(self, queries: int, keys: int) -> None:
+        """Raises ValueError if its attention is one of ours and cannot serve such lengths."""
+        if isinstance(self.attention, Attention):
+            self.attention.check_lengths(queries, keys)
+
     def context(self, inputs: ByteArray, mask: Bool[Tensor, "b m"] | None = None) -> Context:
         """The byte array under this block's norm, for any number of forwards of the block.
 
@@ -142,9 +149,10 @@ def _normed(norm: nn.Module, x: Tensor) -> Tensor:
     return norm(x).to(torch.get_autocast_dtype(device))
 
 
-def build(role: str, factory: Callable[..., nn.Module], **sizes: object) -> nn.Module:
-    """Call a factory; a refusal names the part of the model that it concerns."""
+@contextmanager
+def naming(role: str) -> Iterator[None]:
+    """A refusal within names the part of the model that it concerns."""
     try:
-        return factory(**sizes)
+        yield
     except ValueError as error:
         raise ValueError(f"model.{role}: {error}") from error

@@ -10,11 +10,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.attention.init import lecun_linear
-from perceiver.models.blocks import AttentionBlock, build
+from perceiver.models.blocks import AttentionBlock, naming
 
 
 class Decoder(nn.Module, ABC):
     """Base of decoders: latents (b, n, d) → outputs (b, o, k)."""
+
+    def check_lengths(self, num_latents: int) -> None:
+        """Raises ValueError for so many latents as the decoder cannot read."""
+        return
 
     @abstractmethod
     def forward(self, latents: Float[Tensor, "b n d"]) -> Float[Tensor, "b o k"]: ...
@@ -39,8 +43,12 @@ class MeanPoolDecoder(Decoder):
 
 
 class Queries(nn.Module, ABC):
-    """Base of what makes output queries (b, o, e) for a batch; `dim` is their width, e."""
+    """Base of what makes output queries (b, o, e) for a batch.
 
+    `num_queries`: how many, o. `dim`: their width, e.
+    """
+
+    num_queries: int
     dim: int
 
     @abstractmethod
@@ -58,7 +66,7 @@ class LearnedQueries(Queries):
 
     def __init__(self, *, num_queries: int, dim: int) -> None:
         super().__init__()
-        self.dim = dim
+        self.num_queries, self.dim = num_queries, dim
         self.queries = nn.Parameter(torch.empty(num_queries, dim))
         nn.init.trunc_normal_(self.queries, std=0.02, a=-0.04, b=0.04)
 
@@ -92,17 +100,20 @@ class QueryDecoder(Decoder):
     ) -> None:
         super().__init__()
         self.queries = queries
-        self.cross_attend = build(
-            "decoder.attention",
-            AttentionBlock,
-            dim=queries.dim,
-            context_dim=latent_dim,
-            attention=attention,
-            widening=widening,
-            activation=activation,
-            query_residual=query_residual,
-        )
+        with naming("decoder.attention"):
+            self.cross_attend = AttentionBlock(
+                queries.dim,
+                latent_dim,
+                attention=attention,
+                widening=widening,
+                activation=activation,
+                query_residual=query_residual,
+            )
         self.linear = lecun_linear(queries.dim, out_dim)
+
+    def check_lengths(self, num_latents: int) -> None:
+        with naming("decoder.attention"):
+            self.cross_attend.check_lengths(self.queries.num_queries, num_latents)
 
     def forward(self, latents: Float[Tensor, "b n d"]) -> Float[Tensor, "b o k"]:
         return self.linear(self.cross_attend(self.queries(latents.shape[0]), latents))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from perceiver.models.blocks import AttentionBlock, build
+from perceiver.models.blocks import AttentionBlock, naming
 from perceiver.types import ByteArray
 
 SHARING = ("after_first", "all", "none")
@@ -91,9 +91,10 @@ class PerceiverEncoder(nn.Module):
             dropout=dropout,
         )
         distinct = {"after_first": 2, "all": 1, "none": num_cross_attends}[cross_sharing]
-        self.cross_attends = nn.ModuleList(
-            build("cross_attention", cross) for _ in range(min(distinct, num_cross_attends))
-        )
+        with naming("cross_attention"):
+            self.cross_attends = nn.ModuleList(
+                cross() for _ in range(min(distinct, num_cross_attends))
+            )
         layer = partial(
             AttentionBlock,
             latent_dim,
@@ -102,15 +103,30 @@ class PerceiverEncoder(nn.Module):
             activation=activation,
             dropout=dropout,
         )
-        self.latent_blocks = nn.ModuleList(
-            nn.ModuleList(build("latent_attention", layer) for _ in range(num_layers))
-            for _ in range(1 if share_blocks else num_blocks)
-        )
+        with naming("latent_attention"):
+            self.latent_blocks = nn.ModuleList(
+                nn.ModuleList(layer() for _ in range(num_layers))
+                for _ in range(1 if share_blocks else num_blocks)
+            )
+            for latent_layer in self._latent_layers(0):
+                latent_layer.check_lengths(num_latents, num_latents)
 
-    def _latent_layers(self, block: int) -> Iterable[nn.Module]:
+    def check_lengths(self, num_tokens: int) -> None:
+        """Refuse byte arrays that the cross-attention cannot read.
+
+        Args:
+            num_tokens: of the longest byte array that is meant to come.
+
+        Raises:
+            ValueError: if it is longer than a table of positions, say.
+        """
+        with naming("cross_attention"):
+            for cross in cast(list[AttentionBlock], list(self.cross_attends)):
+                cross.check_lengths(len(self.latents), num_tokens)
+
+    def _latent_layers(self, block: int) -> Iterable[AttentionBlock]:
         layers = self.latent_blocks[min(block, len(self.latent_blocks) - 1)]
-        assert isinstance(layers, nn.ModuleList)
-        return layers
+        return cast(Iterable[AttentionBlock], layers)
 
     def compile_regions(self) -> None:
         """Compile the latent layers, one program for all: their shapes never change."""

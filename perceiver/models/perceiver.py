@@ -30,7 +30,8 @@ class Perceiver(nn.Module):
         modality_dropout: drops modalities of single examples in training; None = never.
 
     Raises:
-        ValueError: without adapters, or for a dropout rate of a modality that has none.
+        ValueError: without adapters, for a dropout rate of a modality that has none, or for
+            attention that cannot serve so many tokens and latents.
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class Perceiver(nn.Module):
             latent_attention=latent_attention,
         )
         self.decoder = decoder(latent_dim=self.encoder.latent_dim)
+        self.encoder.check_lengths(sum(adapter.num_tokens for adapter in adapters.values()))
+        self.decoder.check_lengths(len(self.encoder.latents))
 
     @property
     def modalities(self) -> tuple[str, ...]:

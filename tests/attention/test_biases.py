@@ -107,7 +107,7 @@ def test_a_grid_must_be_given_and_fit():
     with pytest.raises(ValueError, match="position=swin_table needs grid="):
         SwinTable(num_heads=2)
     attention = Attention(4, position="swin_table", options={"swin_table": {"grid": (2, 3)}})
-    with pytest.raises(ValueError, match="2 × 3 = 6 elements and was given 6 queries and 5 keys"):
+    with pytest.raises(ValueError, match="2 × 3 = 6 elements for 6 queries and 5 keys"):
         attention(torch.randn(1, 6, 4), torch.randn(1, 5, 4))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
+from perceiver.attention import Attention
 from perceiver.attention.axes import AXES, build_pattern
 from perceiver.attention.kernels import block_mask
 from perceiver.attention.patterns import (
@@ -148,6 +151,21 @@ def test_names_combine():
 
 
 @pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("(window | global) & causal", (Window(1, 0) | Global([2])) & Causal()),
+        ("causal&(global|window)", Causal() & (Global([2]) | Window(1, 0))),
+        ("block | (window | global) & causal", Block(3) | (Window(1, 0) | Global([2])) & Causal()),
+        ("((window))", Window(1, 0)),
+    ],
+)
+def test_parentheses_bind_closest(choice, expected):
+    options = {"window": {"left": 1}, "global": {"indices": [2]}, "block": {"size": 3}}
+    pattern = build_pattern(choice, options, model_dim=4)
+    assert (pattern.dense(11, 11) == expected.dense(11, 11)).all()
+
+
+@pytest.mark.parametrize(
     ("choice", "said"),
     [
         ("casual", "unknown pattern 'casual': did you mean 'causal'"),
@@ -156,6 +174,13 @@ def test_names_combine():
         ("window", "pattern=window needs left"),
         ("local2d", "pattern=local2d needs grid="),
         ("causal | luong_local", "luong_local follows the queries"),
+        ("full & (causal | luong_local)", "luong_local follows the queries"),
+        ("(causal | full", "in matching parentheses"),
+        ("causal | full)", "in matching parentheses"),
+        ("()", "in matching parentheses"),
+        ("causal &", "names joined by & and |"),
+        ("causal full", "names joined by & and |"),
+        ("", "names joined by & and |"),
     ],
 )
 def test_patterns_that_cannot_be_built_say_why(choice, said):
@@ -170,3 +195,32 @@ def test_a_layout_too_small_is_refused():
 
 def test_every_pattern_is_tested_here():
     assert set(AXES["pattern"]) - {"local2d", "luong_local"} <= set(PATTERNS)
+
+
+GIVEN = {
+    "lengths has shape (3,); expected (2)": Lengths(torch.tensor([1, 2, 3])),
+    "lengths has shape (2, 1); expected (2)": Lengths(torch.tensor([[1], [2]])),
+    "the length of prefixes has shape (3,); expected (2)": Prefix(torch.tensor([1, 2, 3])),
+    "the segments of queries has shape (3, 5); expected (2, 5)": Segments(
+        torch.zeros(3, 5), torch.zeros(3, 7)
+    ),
+    "the segments of queries has shape (2, 7); expected (2, 5)": Segments(torch.zeros(2, 7)),
+    "the segments of keys has shape (3, 7); expected (2, 7)": Segments(
+        torch.zeros(2, 5), torch.zeros(3, 7)
+    ),
+    "block_sparse has a layout of shape (3, 5, 7); expected (query blocks, key blocks), or (4, ": (
+        BlockSparse(torch.ones(3, 5, 7), 1)
+    ),
+    "block_sparse has a layout of shape (7,); expected": BlockSparse(torch.ones(7), 1),
+}
+
+
+@pytest.mark.parametrize("place", ["attention", "mask", "part"])
+@pytest.mark.parametrize("said", GIVEN)
+def test_a_pattern_of_other_examples_heads_or_lengths_is_named(said, place):
+    """As the attention's own, as the mask of a call, or as a part of either."""
+    own = {"attention": GIVEN[said], "mask": Full(), "part": Causal() & GIVEN[said]}[place]
+    attention = Attention(8, num_heads=4, pattern=own)
+    mask = GIVEN[said] if place == "mask" else None
+    with pytest.raises(ValueError, match="^" + re.escape(said)):
+        attention(torch.randn(2, 5, 8), torch.randn(2, 7, 8), mask=mask)

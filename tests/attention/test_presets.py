@@ -202,5 +202,5 @@ def test_location_scores_refuse_a_context_that_is_too_long():
         config = load(name)
         config.options.location.max_len = 6
         attention = instantiate(config, _convert_="all")(query_dim=16, key_dim=16)
-        with pytest.raises(ValueError, match="max_len=6 and was given 7 keys"):
+        with pytest.raises(ValueError, match="max_len=6 for 7 keys"):
             attention(torch.randn(1, 5, 16), torch.randn(1, 7, 16))

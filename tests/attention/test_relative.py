@@ -142,5 +142,24 @@ def test_the_stem_mixes_matrices_by_place_in_the_window():
 
 def test_stand_alone_attention_refuses_another_picture():
     attention = StandAloneSelfAttention(8, grid=(3, 5), num_heads=2)
-    with pytest.raises(ValueError, match="3 × 5 = 15 elements and was given 14 queries"):
+    with pytest.raises(ValueError, match="3 × 5 = 15 elements for 14 queries"):
         attention(torch.randn(1, 14, 8))
+
+
+def test_a_table_that_does_not_fit_the_window_beside_it_is_refused():
+    def build(pattern="local2d", **table):
+        options = {"local2d": {"grid": [3, 5], "size": 5}, "global": {"indices": [0]}}
+        options["relative_table2d"] = {"grid": [3, 5], "size": 5, **table}
+        return Attention(8, position="relative_table2d", pattern=pattern, options=options)
+
+    build(size=7)
+    for pattern in ("local2d", "causal & (global | local2d)"):
+        with pytest.raises(ValueError, match=r"size=3, less than the size=5 of pattern=local2d"):
+            build(pattern, size=3)
+    with pytest.raises(ValueError, match=r"the grid \[5, 3\] and pattern=local2d \[3, 5\]"):
+        build(grid=[5, 3])
+    for size in (4, 0, -1):
+        with pytest.raises(ValueError, match=rf"relative_table2d has size={size}: it must be odd"):
+            build(size=size)
+        with pytest.raises(ValueError, match=rf"local2d has size={size}: it must be odd"):
+            StandAloneSelfAttention(8, grid=(3, 5), size=size)

@@ -183,7 +183,7 @@ def test_location_looks_at_the_query_alone(bias):
 
 def test_location_refuses_more_keys_than_it_has_rows():
     (query,), (key,) = heads(7), heads(11)
-    with pytest.raises(ValueError, match="max_len=10 and was given 11 keys"):
+    with pytest.raises(ValueError, match="max_len=10 for 11 keys"):
         Location(query_dim=5, max_len=10)(query.float(), key.float())
 
 

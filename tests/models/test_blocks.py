@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from perceiver.attention import Attention
 from perceiver.models import AttentionBlock
-from perceiver.models.blocks import MLP, build
+from perceiver.models.blocks import MLP, naming
 
 
 def scrambled(module: nn.Module) -> nn.Module:
@@ -141,8 +141,9 @@ def test_under_autocast_a_norm_is_rounded_once():
 
 
 def test_a_refusal_names_the_part_of_the_model():
-    with pytest.raises(ValueError, match=r"model\.decoder: num_heads=3 does not divide qk_dim=5"):
-        build("decoder", AttentionBlock, dim=5, attention=partial(Attention, num_heads=3))
+    said = r"model\.decoder: num_heads=3 does not divide qk_dim=5"
+    with pytest.raises(ValueError, match=said), naming("decoder"):
+        AttentionBlock(5, attention=partial(Attention, num_heads=3))
 
 
 def read_transformers_layer(block: AttentionBlock, state: dict[str, Tensor]) -> AttentionBlock:

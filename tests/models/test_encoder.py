@@ -133,3 +133,43 @@ def test_impossible_encoders_are_refused():
         PerceiverEncoder(
             **(sizes | {"num_latents": 0}), cross_attention=Attention, latent_attention=Attention
         )
+
+
+LOCATION = partial(Attention, score="location", heads="identity")
+SWIN = partial(Attention, position="swin_table")
+
+
+def grid(*sizes):
+    return partial(SWIN, options={"swin_table": {"grid": sizes}})
+
+
+@pytest.mark.parametrize(
+    ("attention", "said"),
+    [
+        (partial(LOCATION, options={"location": {"max_len": 2}}), "max_len=2 for 3 keys"),
+        (grid(2, 2), "2 × 2 = 4 elements for 3 queries and 3 keys"),
+    ],
+)
+def test_latent_attention_that_cannot_serve_so_many_latents_is_refused_when_built(attention, said):
+    with pytest.raises(ValueError, match=rf"^model\.latent_attention: .*{said}"):
+        PerceiverEncoder(
+            input_dim=5,
+            num_latents=3,
+            latent_dim=8,
+            cross_attention=partial(Attention, num_heads=1),
+            latent_attention=attention,
+        )
+
+
+def test_cross_attention_that_cannot_serve_so_many_tokens_is_refused_when_asked():
+    model = PerceiverEncoder(
+        input_dim=5,
+        num_latents=3,
+        latent_dim=8,
+        cross_attention=partial(LOCATION, options={"location": {"max_len": 7}}),
+        latent_attention=grid(1, 3),
+    )
+    model.check_lengths(7)
+    model(array(3, 4))
+    with pytest.raises(ValueError, match=r"^model\.cross_attention: .*max_len=7 for 11 keys"):
+        model.check_lengths(11)

@@ -1,0 +1,33 @@
+"""Patterns, axis 3 of attention: which keys a query may attend to, as predicates of indices."""
+
+from perceiver.attention.patterns.given import BlockSparse, Lengths, Prefix, Segments
+from perceiver.attention.patterns.pattern import Combined, Pattern, Predicate, evaluate
+from perceiver.attention.patterns.places import (
+    Block,
+    Causal,
+    Dilated,
+    Full,
+    Global,
+    Local2d,
+    Neighbourhood,
+    Window,
+)
+
+__all__ = [
+    "Block",
+    "BlockSparse",
+    "Causal",
+    "Combined",
+    "Dilated",
+    "Full",
+    "Global",
+    "Lengths",
+    "Local2d",
+    "Neighbourhood",
+    "Pattern",
+    "Predicate",
+    "Prefix",
+    "Segments",
+    "Window",
+    "evaluate",
+]
