@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.attention.init import lecun_linear
+from perceiver.shapes import Float
 
 
 def fourier_features(

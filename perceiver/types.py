@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
+
+from perceiver.shapes import Bool, Float
 
 
 @dataclass

@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from perceiver.attention.init import lecun_linear
 from perceiver.positions import Positions
+from perceiver.shapes import Bool, Float
 from perceiver.types import Segment
 
 

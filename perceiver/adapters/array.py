@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perceiver.adapters.adapter import Adapter
 from perceiver.positions import Positions
+from perceiver.shapes import Bool, Float
 from perceiver.types import Segment
 
 

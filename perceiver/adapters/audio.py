@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from perceiver.adapters.adapter import Adapter, check_mask
 from perceiver.positions import Positions
+from perceiver.shapes import Bool, Float
 from perceiver.types import Segment
 
 

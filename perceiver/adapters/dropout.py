@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
+
+from perceiver.shapes import Bool
 
 
 class ModalityDropout(nn.Module):

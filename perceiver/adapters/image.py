@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from perceiver.adapters.adapter import Adapter, check_mask
 from perceiver.positions import Positions
+from perceiver.shapes import Bool, Float
 from perceiver.types import Segment
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from perceiver.adapters.adapter import Adapter
 from perceiver.positions import Positions
+from perceiver.shapes import Bool, Int
 from perceiver.types import Segment
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perceiver.adapters.adapter import Adapter, check_mask
 from perceiver.positions import Positions
+from perceiver.shapes import Bool, Float
 from perceiver.types import Segment
 
 

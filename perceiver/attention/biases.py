@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from perceiver.attention.grids import check_grid, require_grid
 from perceiver.attention.position import Position
+from perceiver.shapes import Float, Int
 
 
 def alibi_slopes(num_heads: int) -> Float[Tensor, " h"]:

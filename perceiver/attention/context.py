@@ -7,12 +7,12 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from perceiver.attention.checks import check_shape
 from perceiver.attention.lean import cheap
 from perceiver.attention.normalisers.normaliser import widen
+from perceiver.shapes import Bool, Float
 from perceiver.types import Segment, joined_mask
 
 T = TypeVar("T")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
+
+from perceiver.shapes import Int
 
 
 def rim_size(grid: tuple[int, int], halo: int) -> int:

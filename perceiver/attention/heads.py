@@ -7,12 +7,12 @@ from abc import abstractmethod
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.attention.init import lecun_linear
 from perceiver.attention.normalisers.normaliser import widen
 from perceiver.attention.norms import RMSNorm
+from perceiver.shapes import Float
 
 QK_NORMS = ("none", "rms", "layer", "l2")
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import no_type_check
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from perceiver.attention.init import lecun_linear
 from perceiver.attention.normalisers.normaliser import widen
 from perceiver.attention.patterns import Pattern, Predicate
+from perceiver.shapes import Bool, Float, Int
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from perceiver.attention.init import lecun_linear
 from perceiver.attention.normalisers import Normalised
 from perceiver.attention.scores import Score
+from perceiver.shapes import Bool, Float
 
 
 class Location(Score):

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.attention.attention import Attention, AttentionAux
 from perceiver.attention.checks import check_shape
 from perceiver.attention.normalisers import Reinforce
+from perceiver.shapes import Float
 
 
 def reinforce_loss(

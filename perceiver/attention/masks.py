@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perceiver.attention.context import Context
 from perceiver.attention.patterns import Full, Pattern
+from perceiver.shapes import Bool, Float
 
 
 def broadcast_mask(

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.attention.checks import check_shape, check_sizes, check_width
 from perceiver.attention.memory.content import Memory
+from perceiver.shapes import Float
 
 RULES = ("sum", "delta")
 

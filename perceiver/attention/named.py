@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perceiver.attention.attention import Attention
 from perceiver.attention.checks import check_shape
 from perceiver.attention.location import LocationAware, LocationState
 from perceiver.attention.masks import broadcast_mask, forbid_masked_nan
+from perceiver.shapes import Bool, Float
 
 
 class DotAttention(Attention):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.attention.normalisers.normaliser import widen
+from perceiver.shapes import Float
 
 
 class RMSNorm(nn.Module):

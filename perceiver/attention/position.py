@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from perceiver.attention.patterns import Pattern
+from perceiver.shapes import Float, Int
 
 
 class Position(nn.Module):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from perceiver.attention.attention import Attention, AttentionAux, AttentionOutput
 from perceiver.attention.checks import check_shape, check_width
 from perceiver.attention.init import lecun_linear
+from perceiver.shapes import Bool, Float
 
 
 class Step(NamedTuple):

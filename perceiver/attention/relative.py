@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from perceiver.attention.grids import check_grid, coordinates, require_grid
 from perceiver.attention.init import lecun_linear
 from perceiver.attention.patterns import Combined, Local2d, Pattern
 from perceiver.attention.position import Position
+from perceiver.shapes import Float, Int
 
 
 class RelativeTable(Position):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from perceiver.attention.position import Position
+from perceiver.shapes import Float, Int
 
 LAYOUTS = ("interleaved", "half")
 

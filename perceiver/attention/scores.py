@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.attention.init import lecun_linear
 from perceiver.attention.normalisers.normaliser import widen
+from perceiver.shapes import Float
 
 
 class Folded(NamedTuple):

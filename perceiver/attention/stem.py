@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.attention.checks import check_shape, check_sizes
 from perceiver.attention.init import lecun_linear
+from perceiver.shapes import Float
 
 
 class AttentionStem(nn.Module):

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from perceiver.attention.attention import Attention
 from perceiver.attention.context import Context
 from perceiver.attention.init import lecun_linear
 from perceiver.attention.lean import cheap, lean, pays
+from perceiver.shapes import Bool, Float
 from perceiver.types import ByteArray
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

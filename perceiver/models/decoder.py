@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.attention.init import lecun_linear
 from perceiver.models.blocks import AttentionBlock, naming
+from perceiver.shapes import Float
 
 
 class Decoder(nn.Module, ABC):

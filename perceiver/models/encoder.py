@@ -7,10 +7,10 @@ from functools import partial
 from typing import cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.models.blocks import AttentionBlock, naming
+from perceiver.shapes import Float
 from perceiver.types import ByteArray
 
 SHARING = ("after_first", "all", "none")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.adapters import Adapter, Fusion, ModalityDropout
 from perceiver.models.decoder import Decoder
 from perceiver.models.encoder import PerceiverEncoder
+from perceiver.shapes import Float
 from perceiver.types import ByteArray
 
 

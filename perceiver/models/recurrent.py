@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
+
+from perceiver.shapes import Float
 
 
 class LSTMCell(nn.Module):

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
@@ -18,6 +17,8 @@ from torchmetrics.classification import (
     MultilabelAveragePrecision,
 )
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
+
+from perceiver.shapes import Float
 
 
 class R2(R2Score):

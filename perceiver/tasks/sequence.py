@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric, SumMetric
 
+from perceiver.shapes import Bool, Float
 from perceiver.tasks.base import Task
 from perceiver.types import SequenceBatch
 

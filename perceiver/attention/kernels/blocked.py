@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
+
+from perceiver.shapes import Bool, Float
 
 # Scores that are held at once: 4 MiB in float32, what stays in a core's share of the cache.
 BLOCK = 1 << 20

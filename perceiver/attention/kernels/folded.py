@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from perceiver.attention.context import Context, Scaled
@@ -14,6 +13,7 @@ from perceiver.attention.kernels.structured import attend
 from perceiver.attention.normalisers import Softmax
 from perceiver.attention.normalisers.normaliser import widen
 from perceiver.attention.scores import Score
+from perceiver.shapes import Float
 from perceiver.types import Segment
 
 

@@ -6,11 +6,11 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perceiver.attention.kernels.problem import Problem, Result
 from perceiver.attention.normalisers.normaliser import widen
+from perceiver.shapes import Bool, Float
 
 CHUNK = 128
 

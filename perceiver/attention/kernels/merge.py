@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
+
+from perceiver.shapes import Float
 
 
 def merge(

@@ -8,7 +8,6 @@ from typing import NamedTuple, no_type_check
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perceiver.attention.heads import Heads
@@ -16,6 +15,7 @@ from perceiver.attention.normalisers import Normalised
 from perceiver.attention.patterns import Predicate, evaluate
 from perceiver.attention.position import Position
 from perceiver.attention.scores import Score
+from perceiver.shapes import Bool, Float
 
 ALL = slice(None)
 

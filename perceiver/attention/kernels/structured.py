@@ -7,10 +7,10 @@ from types import ModuleType
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from perceiver.attention.kernels.structured_tokens import Chunk, Tokens
+from perceiver.shapes import Float
 
 # Scores that cannot pass this are exponentiated as they are: e⁶⁰ times ten million tokens still
 # is a float32. Only beyond it does a running maximum have to be subtracted.

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
+
+from perceiver.shapes import Float
 
 # Scores that a chunk holds: 4 MiB in float32, what stays in a core's share of the cache.
 CHUNK_NUMBERS = 1 << 20

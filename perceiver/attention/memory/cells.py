@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.attention.checks import check_shape, check_sizes
 from perceiver.attention.memory.content import Memory, Weightings
 from perceiver.attention.memory.dnc import DNCMemory
 from perceiver.attention.memory.ntm import NTMMemory
+from perceiver.shapes import Float
 
 
 @dataclass(frozen=True)

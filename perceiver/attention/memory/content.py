@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
+
+from perceiver.shapes import Float
 
 
 class Weightings(NamedTuple):

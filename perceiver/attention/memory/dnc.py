@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.attention.checks import check_shape, check_sizes
@@ -17,6 +16,7 @@ from perceiver.attention.memory.content import (
     read,
     write,
 )
+from perceiver.shapes import Float
 
 _USAGE_FLOOR = 1e-6  # the released code's: no usage is exactly 0, so no product of them is
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver.attention.checks import check_shape, check_sizes
@@ -18,6 +17,7 @@ from perceiver.attention.memory.content import (
     read,
     write,
 )
+from perceiver.shapes import Float
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perceiver.attention.normalisers.normaliser import (
@@ -13,6 +12,7 @@ from perceiver.attention.normalisers.normaliser import (
     fill_masked,
     widen,
 )
+from perceiver.shapes import Bool, Float
 
 Mask = Bool[Tensor, "#b #h #q #k"]
 Scores = Float[Tensor, "b h q k"]

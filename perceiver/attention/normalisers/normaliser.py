@@ -6,8 +6,9 @@ from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from perceiver.shapes import Bool, Float
 
 
 class Normalised(NamedTuple):

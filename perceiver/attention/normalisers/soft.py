@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from perceiver.attention.normalisers.normaliser import (
@@ -14,6 +13,7 @@ from perceiver.attention.normalisers.normaliser import (
     fill_masked,
     widen,
 )
+from perceiver.shapes import Bool, Float
 
 Mask = Bool[Tensor, "#b #h #q #k"]
 Scores = Float[Tensor, "b h q k"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perceiver.attention.normalisers.normaliser import Normalised, Normaliser, clear, widen
 from perceiver.attention.normalisers.soft import softmax
+from perceiver.shapes import Bool, Float
 
 Mask = Bool[Tensor, "#b #h #q #k"]
 Scores = Float[Tensor, "b h q k"]

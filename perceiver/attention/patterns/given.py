@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from perceiver.attention.checks import check_shape, check_sizes
 from perceiver.attention.patterns.pattern import Pattern, Predicate
+from perceiver.shapes import Bool
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
+
+from perceiver.shapes import Bool, Float
 
 # Predicates are not type-checked in tests: FlexAttention counts their arguments and traces them.
 Predicate = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
