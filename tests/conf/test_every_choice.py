@@ -169,6 +169,29 @@ def test_attention_takes_a_step_or_says_what_to_use(step, place, choice):
         assert math.isfinite(step(override))
 
 
+# The default job has 24 latents, and 16 patches, 13 frames and 32 bytes at most.
+@pytest.mark.parametrize(
+    ("place", "preset", "option", "said"),
+    [
+        ("cross_attention", "luong_location", "location.max_len=60", "max_len=60 for 61 keys"),
+        ("latent_attention", "tutorial", "location.max_len=23", "max_len=23 for 24 keys"),
+        ("decoder.attention", "tutorial", "location.max_len=23", "max_len=23 for 24 keys"),
+        ("latent_attention", "swin", "swin_table.grid=[5,6]", "30 elements for 24 queries"),
+        ("latent_attention", "stand_alone", "local2d.grid=[4,5]", "20 elements for 24 queries"),
+        ("cross_attention", "swin", "swin_table.grid=[4,6]", "24 queries and 61 keys"),
+    ],
+)
+def test_attention_too_small_for_the_models_lengths_is_refused_when_it_is_built(
+    compose_run, place, preset, option, said
+):
+    places = f"attention@model.{place}={preset}", f"model.{place}.options.{option}"
+    config = compose_run(*places)
+    with pytest.raises(InstantiationException) as refused:
+        instantiate(config.model, _convert_="all")
+    assert str(refused.value.__cause__).startswith(f"model.{place}: ")
+    assert said in str(refused.value)
+
+
 @pytest.mark.parametrize("choice", choices("debug"))
 def test_debug_mode_runs(compose_run, tmp_path, choice):
     overrides = ["trainer.limit_train_batches=3", "trainer.limit_test_batches=2"]
