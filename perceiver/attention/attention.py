@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceiver.attention.axes import build_member, build_pattern, check_all_options
-from perceiver.attention.checks import check_sizes
+from perceiver.attention.checks import check_shape, check_sizes
 from perceiver.attention.context import Context, as_context
 from perceiver.attention.kernels import (
     KERNELS,
@@ -310,14 +310,13 @@ class Attention(nn.Module):
         )
 
     def _check_shapes(self, query: Tensor, context: Tensor | Context) -> None:
-        for name, tensor, width in (
-            ("query", query, self.query_dim),
-            ("context", context, self.key_dim),
-        ):
-            if len(tensor.shape) != 3 or tensor.shape[-1] != width:
-                raise ValueError(
-                    f"{name} has shape {tuple(tensor.shape)}; expected (batch, length, {width})"
-                )
+        check_shape("query", query, "batch", "length", self.query_dim)
+        if not isinstance(context, Context):
+            check_shape("context", context, "batch", "length", self.key_dim)
+        elif context.shape[-1] != self.key_dim:
+            raise ValueError(
+                f"context has segments of width {context.shape[-1]}; expected {self.key_dim}"
+            )
         if query.shape[0] not in (1, context.shape[0]):
             raise ValueError(
                 f"query has {query.shape[0]} examples and context {context.shape[0]}: "

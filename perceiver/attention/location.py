@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perceiver.attention.checks import check_sizes
 from perceiver.attention.init import lecun_linear
 from perceiver.attention.normalisers import Normalised
 from perceiver.attention.scores import Score
@@ -29,6 +30,7 @@ class Location(Score):
 
     def __init__(self, *, query_dim: int, max_len: int, bias: bool = False) -> None:
         super().__init__()
+        check_sizes(max_len=max_len)
         self.max_len = max_len
         self.to_score = lecun_linear(query_dim, max_len, bias=bias)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from perceiver.attention.checks import check_sizes
 from perceiver.attention.grids import check_grid, coordinates, require_grid
 from perceiver.attention.init import lecun_linear
 from perceiver.attention.patterns import Combined, Local2d, Pattern
@@ -32,6 +33,7 @@ class RelativeTable(Position):
         self, *, query_dim: int, value_dim: int, max_distance: int = 16, on_values: bool = True
     ) -> None:
         super().__init__()
+        check_sizes(max_distance=max_distance)
         self.max_distance = max_distance
         self.has_read = on_values
         self.keys = nn.Parameter(torch.randn(2 * max_distance + 1, query_dim) * query_dim**-0.5)

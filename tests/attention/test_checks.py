@@ -117,6 +117,18 @@ def test_sizes_that_make_no_attention_are_named():
         Attention(8, -2)
 
 
+def test_tables_without_rows_are_refused():
+    with pytest.raises(ValueError, match="max_len=0 must be at least 1"):
+        TutorialAttention(8, 6, max_len=0)
+    with pytest.raises(ValueError, match="max_distance=-1 must be at least 1"):
+        Attention(8, position="relative_table", options={"relative_table": {"max_distance": -1}})
+
+
+def test_segments_of_another_width_than_the_attention_are_named():
+    with pytest.raises(ValueError, match="context has segments of width 15; expected 6"):
+        Attention(8, 6)(draw(2, 5, 8), Context([pixels()]))
+
+
 def test_no_groups_of_keys_are_refused():
     for groups in (0, -2):
         with pytest.raises(ValueError, match=f"num_kv_heads={groups} does not divide num_heads=4"):
@@ -162,6 +174,10 @@ CALLS = [
     lambda: Attention(8, options=[1]),
     lambda: Attention(8, options={"entmax": 3}),
     lambda: Attention(8, normaliser="entmax", options={"entmax": {"alpha": "x"}}),
+    lambda: Attention(8, pattern="global", options={"global": {"indices": 3}}),
+    lambda: attention(query.numpy(), context),
+    lambda: attention(query, [context]),
+    lambda: attention(None, context),
     lambda: attention(query, context, mask=[[True] * 7] * 2),
     lambda: attention(query, context, mask=torch.ones(2, 7).numpy()),
     lambda: attention(query, context, mask=Segments(torch.zeros(2, 5))),
@@ -188,6 +204,10 @@ SENTENCES = [
     "ValueError options=[1] must name members",
     "ValueError options.entmax=3 must name options",
     "ValueError normaliser=entmax cannot be made of alpha='x': ",
+    "ValueError global has indices=3: give a list",
+    "ValueError query is a ndarray; expected (batch, length, 8), a tensor",
+    "ValueError context is a list; expected (batch, length, 6), a tensor",
+    "ValueError query is a NoneType; expected (batch, length, 8), a tensor",
     "TypeError mask is a list; give a boolean tensor",
     "TypeError mask is a ndarray; give a boolean tensor",
     "ValueError the segments of keys has shape (2, 5); expected (2, 7)",

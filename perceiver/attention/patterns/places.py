@@ -136,6 +136,10 @@ class Global(Pattern):
 
     is_sparse = True
 
+    def __post_init__(self) -> None:
+        if isinstance(self.indices, int):
+            raise ValueError(f"global has indices={self.indices}: give a list, as in [0]")
+
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
     ) -> Predicate:
