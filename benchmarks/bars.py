@@ -26,6 +26,8 @@ class Bar:
         measure: from the results to the number reached; raises KeyError where it was not measured.
         at_most: whether smaller is better.
         roof: from the results to the best number that the machine allows, if there is such a bound.
+        alone: from the results to the number if only matrix products and attention kernels of this
+            project's step took time, each at the pace that it has alone.
         unit: behind the numbers.
         device: where it is to be reached.
     """
@@ -35,6 +37,7 @@ class Bar:
     measure: Callable[[Results], float]
     at_most: bool = False
     roof: Callable[[Results], float] | None = None
+    alone: Callable[[Results], float] | None = None
     unit: str = "×"
     device: str = "cpu"
 
@@ -48,6 +51,10 @@ def _found(results: Results, name: str) -> Mapping[str, Any]:
 
 def _seconds(found: Mapping[str, Any], label: str) -> float:
     return found["contestants"][label]["seconds"]["train"]["median"]
+
+
+def _floor(found: Mapping[str, Any], label: str) -> float:
+    return found["contestants"][label]["floor"]["train"]
 
 
 def fastest_peer(found: Mapping[str, Any], *, compiled: bool = False) -> float:
@@ -78,6 +85,10 @@ def _speedup(name: str, target: float, label: str = "ours") -> Bar:
         peer = fastest_peer(found, compiled="compile" in label)
         return peer * peak / found["irreducible_flops"]["train"]
 
+    def alone(results: Results) -> float:
+        found = _found(results, name)
+        return fastest_peer(found, compiled="compile" in label) / _floor(found, label)
+
     title = CONFIGURATIONS[name].title
     how = "".join(f", {word}" for word in label.split("+")[1:])
     return Bar(
@@ -85,6 +96,7 @@ def _speedup(name: str, target: float, label: str = "ours") -> Bar:
         target,
         measure,
         roof=roof,
+        alone=None if "compile" in label else alone,
     )
 
 
@@ -136,6 +148,11 @@ def _latents(results: Results) -> float:
     return 100 * utilisation(_found(results, "latents"), "ours", "train")
 
 
+def _latents_alone(results: Results) -> float:
+    found = _found(results, "latents")
+    return 100 * found["flops"]["train"] / _floor(found, "ours") / found["peaks"]["fp32"]
+
+
 def _layers(results: Results) -> float:
     peaks = _found(results, "latents")["peaks"]
     return 100 * peaks["fp32 layers"] / peaks["fp32"]
@@ -159,7 +176,14 @@ BARS: tuple[Bar, ...] = (
     *(_speedup("imagenet_8x6", 3, f"ours+{how}") for how in HALF[:2]),
     *(_speedup("small_image", 2.7, f"ours+{how}") for how in HALF),
     *(_speedup("bytes", 3, f"ours+{how}") for how in HALF),
-    Bar("the latent layers alone: share of the matmul peak", 80, _latents, roof=_layers, unit=" %"),
+    Bar(
+        "the latent layers alone: share of the matmul peak",
+        80,
+        _latents,
+        roof=_layers,
+        alone=_latents_alone,
+        unit=" %",
+    ),
     _exponent("seconds", "time"),
     _exponent("memory", "memory"),
     Bar(
@@ -199,9 +223,13 @@ def roofline(name: str, found: Mapping[str, Any]) -> str:
     )
 
 
-def evaluate(bar: Bar, results: Results) -> tuple[float | None, float | None]:
-    """(what was reached, the roof); None where it was not measured or there is none."""
-    try:
-        return bar.measure(results), bar.roof(results) if bar.roof else None
-    except (KeyError, ValueError):
-        return None, None
+def evaluate(bar: Bar, results: Results) -> tuple[float | None, float | None, float | None]:
+    """(what was reached, with products alone, the roof); None: not measured, or there is none."""
+
+    def found(what: Callable[[Results], float] | None) -> float | None:
+        try:
+            return what(results) if what else None
+        except (KeyError, ValueError):
+            return None
+
+    return found(bar.measure), found(bar.alone), found(bar.roof)

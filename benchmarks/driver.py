@@ -90,7 +90,7 @@ class Pool:
         self._side = peak_side or SIDE[device]
         self._options = {"device": device, "threads": threads, "log": log}
         self._workers: dict[str, Worker] = {}
-        self.peaks: dict[str, float] = {}
+        self._rates: dict[str, list[float]] = {}
 
     def __enter__(self) -> Pool:
         return self
@@ -115,13 +115,20 @@ class Pool:
         for name in set(self._workers) - set(names):
             self._workers.pop(name).close()
 
-    def measure_peaks(self) -> None:
-        """Keep the best rate of matrix products seen so far, in each precision."""
+    def measure_peaks(self) -> dict[str, float]:
+        """The rates of matrix products now: of the best shape and of layers, in each precision."""
+        rates: dict[str, float] = {}
         for precision in ("fp32", "bf16"):
             found = self.worker("peak").ask("peak", precision=precision, side=self._side)
-            rates = {precision: max(found["rates"]), f"{precision} layers": found["layers"]}
-            for name, rate in rates.items():
-                self.peaks[name] = max(rate, self.peaks.get(name, 0.0))
+            rates |= {precision: max(found["rates"]), f"{precision} layers": found["layers"]}
+        for name, rate in rates.items():
+            self._rates.setdefault(name, []).append(rate)
+        return rates
+
+    @property
+    def peaks(self) -> dict[str, float]:
+        """The medians of all rates measured so far."""
+        return {name: median(rates) for name, rates in self._rates.items()}
 
 
 def install_hint(library: str) -> str:
@@ -146,6 +153,7 @@ def compare(
     steps: Sequence[str] = STEPS,
     turn_seconds: float = 0.5,
     seconds: float = math.inf,
+    floors: bool = False,
 ) -> dict[str, Any]:
     """Measure contestants on one configuration, in turns.
 
@@ -153,10 +161,11 @@ def compare(
         pool: the workers.
         configuration: what they all compute.
         contestants: who.
-        rounds: how often each has its turn at each step.
+        rounds: how often each has its turn at each step, and the matmul peaks are measured.
         steps: "forward", "train" or both.
         turn_seconds: quick steps are repeated within a turn for about so long.
         seconds: after so long no further round begins, though not before the third is over.
+        floors: also time the products and kernels of this project's last step alone, every round.
 
     Raises:
         ValueError: if contestants with equal weights do not answer alike.
@@ -167,11 +176,15 @@ def compare(
     _check_agreement(found)
     ready = [who for who in contestants if "parameters" in found[who.label]]
     times: dict[tuple[str, str], list[float]] = {}
+    alone: dict[str, list[float]] = {w.label: [] for w in ready if floors and _has_floor(w)}
+    peaks: list[dict[str, float]] = []
     start = time.perf_counter()
     for number in range(rounds):
         if number >= LEAST_ROUNDS and time.perf_counter() - start > seconds:
             break
-        pool.measure_peaks()
+        peaks.append(pool.measure_peaks())
+        for label, taken in alone.items():
+            taken.append(pool.worker(label).ask("floor", kind=steps[-1])["seconds"])
         for step in steps:
             for who in _rotated(ready, number):
                 taken = times.setdefault((who.label, step), [])
@@ -186,14 +199,21 @@ def compare(
         entry["seconds"] = {
             step: summary(times.get((who.label, step)) or [first[step]]) for step in steps
         }
+    for label, taken in alone.items():
+        found[label]["floor"] = {steps[-1]: median(taken)}
     return {
         "title": configuration.title,
         "sizes": configuration.as_json(),
         "flops": {step: configuration.flops(step) for step in steps},
         "irreducible_flops": {step: configuration.irreducible_flops(step) for step in steps},
-        "peaks": dict(pool.peaks),
+        "peaks": {name: median(rates[name] for rates in peaks) for name in peaks[0]},
         "contestants": found,
     }
+
+
+def _has_floor(who: Contestant) -> bool:
+    # A compiled step's products are the eager one's, and its other kernels are made for it.
+    return who.library == "ours" and not who.compiled and not who.options
 
 
 def _prepare(

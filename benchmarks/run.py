@@ -119,6 +119,7 @@ def measure(
                 steps=steps,
                 turn_seconds=0.0 if arguments.quick else 0.5,
                 seconds=arguments.seconds,
+                floors=kind == "peers",
             )
             results["configurations"][name] = found
             results["machine"] = machine(pool, arguments.threads)

@@ -38,6 +38,7 @@ _load_this_package()
 
 from benchmarks.configurations import Configuration  # noqa: E402
 from benchmarks.contestants import Contestant, NotApplicable, build  # noqa: E402
+from benchmarks.floor import alone, recorded  # noqa: E402
 from benchmarks.memory import allocated, highest, rise  # noqa: E402
 from benchmarks.peak import layer_rate, matmul_rates  # noqa: E402
 
@@ -124,6 +125,12 @@ class Bench:
             "seconds": seconds[0],
             "first_seconds": first,
         }
+
+    def floor(self, kind: str) -> dict[str, float]:
+        """Seconds that the matrix products and attention kernels of a step take, each alone."""
+        assert self.step is not None
+        self.module.zero_grad(set_to_none=True)
+        return {"seconds": alone(recorded(lambda: self.step(kind)))}
 
     def _clocked(self, kind: str) -> float:
         assert self.step is not None

@@ -9,13 +9,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from benchmarks.configurations import Configuration, Decoder, Grid, Text
+from benchmarks.configurations import Configuration, Grid, Text
+from benchmarks.configurations import Decoder as DecoderSizes
 from benchmarks.values import equalise, random, raw_inputs, raw_masks
 from perceiver.adapters import ArrayAdapter, PaddingFusion, PixelAdapter, TokenAdapter
 from perceiver.adapters.adapter import Adapter
 from perceiver.attention import Attention
 from perceiver.models import (
     AttentionBlock,
+    Decoder,
     LearnedQueries,
     Perceiver,
     PerceiverEncoder,
@@ -47,6 +49,13 @@ class Task:
 
     def output(self, result: Tensor) -> Tensor:
         return result
+
+
+class AsTheyAre(Decoder):
+    """The latents as outputs."""
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return latents
 
 
 class Stack(nn.Module):
@@ -143,9 +152,9 @@ def _layout(source: Grid | Text, raw: Tensor) -> Tensor:
 
 
 def _decoder(sizes: Configuration, extra: dict[str, Any]) -> Any:
-    decoder: Decoder | None = sizes.decoder
+    decoder: DecoderSizes | None = sizes.decoder
     if decoder is None:
-        return lambda latent_dim: nn.Identity()
+        return lambda latent_dim: AsTheyAre()
     qk, v = sizes.decoder_widths
     return partial(
         QueryDecoder,

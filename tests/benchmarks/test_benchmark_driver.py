@@ -28,12 +28,13 @@ class FakeWorker:
                 "first_seconds": 2.0,
             },
             "time": {"seconds": [0.25] * (arguments.get("iterations") or 1)},
+            "floor": {"seconds": 0.125},
         }[do]
 
 
 class FakePool:
     def __init__(self, outputs):
-        self.log, self.peaks, self.peak_measured = [], {"fp32": 1.0}, 0
+        self.log, self.peak_measured = [], 0
         self.workers = {name: FakeWorker(name, self.log, out) for name, out in outputs.items()}
 
     def worker(self, name, library="ours"):
@@ -43,6 +44,7 @@ class FakePool:
 
     def measure_peaks(self):
         self.peak_measured += 1
+        return {"fp32": [5.0, 1.0, 2.0][self.peak_measured % 3]}
 
 
 def run(outputs, **options):
@@ -73,6 +75,19 @@ def test_times_and_memory_reach_the_results():
     assert entry["total_memory"] == {"train": 5}
     assert entry["first_seconds"] == 3.0  # forward, and the first training step
     assert found["flops"]["train"] == CONFIGURATIONS["latents"].flops("train")
+
+
+def test_the_peak_of_a_configuration_is_the_median_over_its_turns():
+    _, found = run({"ours": [1.0]})
+    assert found["peaks"] == {"fp32": 2.0}
+
+
+def test_floors_are_measured_of_this_project_as_it_is_and_not_compiled():
+    who = {"ours": [1.0], "ours+compile": [1.0], "ours+kernel=dense": [1.0], "hf": [1.0]}
+    _, found = run(who, floors=True)
+    floors = {label: entry.get("floor") for label, entry in found["contestants"].items()}
+    assert floors == dict.fromkeys(who) | {"ours": {"train": 0.125}}
+    assert "floor" not in run({"ours": [1.0]})[1]["contestants"]["ours"]
 
 
 def test_contestants_that_answer_otherwise_are_refused():
