@@ -164,7 +164,7 @@ class Split(Dataset[Example]):
             columns = {name: [cells.get(name) for cells in read] for name in self.modalities}
         else:
             found = self.source.cells(indices)
-            columns = {name: list(found[name]) for name in self.modalities}
+            columns = {name: self._own(name, found[name]) for name in self.modalities}
         for row, column in np.argwhere(self.lacking[indices]).tolist():
             columns[self.modalities[column]][row] = None
         return decode_all(
@@ -174,6 +174,12 @@ class Split(Dataset[Example]):
             broken=self.broken,
             rngs=rngs if self.training else None,
         )
+
+    def _own(self, name: str, cells: Sequence[Cell]) -> list[Cell]:
+        """The cells; copies of tensors that steps may change, which a source keeps for later."""
+        if self.transform.get(name) or (self.training and self.augment.get(name)):
+            return [cell.clone() if isinstance(cell, Tensor) else cell for cell in cells]
+        return list(cells)
 
     def _redraw(
         self, pairs: Sequence[Pair], rows: list[int], ids: list[str], inputs: Inputs
