@@ -20,7 +20,7 @@ from benchmarks.contestants import LIBRARIES, PROJECT
 from benchmarks.plots import ablation_bars, scaling_curves
 from benchmarks.run import RESULTS
 from benchmarks.scaling import curve, exponent
-from benchmarks.tables import NAMES, comparison, loading, mebibytes, milliseconds, table
+from benchmarks.tables import NAMES, comparison, costs, loading, mebibytes, milliseconds, table
 
 INTRODUCTION = """# Performance
 
@@ -48,6 +48,13 @@ are as many, to half a per cent. All MLPs have the exact GELU, as the peers ship
 Without a word behind its name a contestant runs in fp32. *medium* has fp32 tensors and bf16
 products, *bf16-mixed* is autocast, *bf16-true* has parameters and inputs in bf16; *compile* is
 torch.compile of the whole model, *key=value* an option of this project's attention.
+"""
+
+COSTS = """### The forms of attention
+
+Milliseconds of one block, attention and MLP, in each form that computes the same, and in bold the
+form that the cost model (`perceiver/attention/kernels/cost.py`) takes. *sdpa* and *dense* make keys
+and values; *folded* and *separable* do not. Where forms are about as fast, the leanest is taken.
 """
 
 LOADER = """### The loader
@@ -97,6 +104,8 @@ def _device(results: Results, device: str, folder: Path) -> list[str]:
     parts = [f"## On a {device.upper().replace('CUDA', 'GPU')}", "", _machine(results), ""]
     if "peers" in results:
         parts += [_bars(results, device), _peers(results["peers"])]
+    if "cost" in results:
+        parts += [COSTS, costs(results["cost"]["cases"])]
     if "scaling" in results:
         parts += [_scaling(results["scaling"], device, folder)]
     if "ablations" in results:

@@ -104,5 +104,28 @@ def loading(cases: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def costs(cases: Mapping[str, Any]) -> str:
+    """Milliseconds of each form of some attentions, the chosen one in bold.
+
+    Args:
+        cases: name → step → {"seconds": of each form, "chosen": a form}, from `benchmarks.cost`.
+    """
+    forms = list(
+        dict.fromkeys(
+            form
+            for steps in cases.values()
+            for found in steps.values()
+            for form in found["seconds"]
+        )
+    )
+    rows = []
+    for name, steps in cases.items():
+        for step, found in steps.items():
+            cells = {form: milliseconds(seconds) for form, seconds in found["seconds"].items()}
+            cells[found["chosen"]] = f"**{cells[found['chosen']]}**"
+            rows.append([f"{name}, {NAMES[step]}", *(cells.get(form, "") for form in forms)])
+    return table(["", *forms], rows) + "\n"
+
+
 def _beside(value: float, other: float) -> str:
     return f"{value:,.0f} ({value / other:.2f} ×)"

@@ -103,6 +103,9 @@ def test_the_page_shows_every_bar_configuration_plot_and_command(results, tmp_pa
     assert all((tmp_path / picture).stat().st_size > 1000 for picture in pictures)
     assert str(tmp_path) not in written
     assert "200 | 0.67 ×" in written
+    assert (
+        "| a stem, forward | 500 | **250** |\n| a stem, training step | **2,000** |  |" in written
+    )
     assert "| clips | 100 | 250 (2.50 ×) | 70 |" in written
     assert "| clips | 0 | 50 | 100 (2.00 ×) | 200 (4.00 ×) | 40 | 30 (0.75 ×) |" in written
 

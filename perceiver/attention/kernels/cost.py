@@ -113,8 +113,11 @@ _FOLDED = {
     False: (9.7e-3, 0.3, 1.6, 1.4e6),
     True: (2.2e-2, 1.6, 6.0, 3.3e6),
 }
-# What a product costs more if the tokens learn; of a grid, what a score costs more.
-_TOKENS_LEARN, _GRID = 1.5e-2, (0.5, 1.4)
+# What a product costs more if the tokens learn, and a channel of theirs in parts; of a grid, what a
+# score costs more.
+_TOKENS_LEARN, _PARTS_LEARN, _GRID = 1.5e-2, 2.5, (0.5, 1.4)
+# SDPA's kernel begins anew for every head of every example: nanoseconds, in inference and training.
+_BEGINNING = (1e3, 2.7e3)
 # SDPA's backward pass in half precision packs every head of every example: nanoseconds of each.
 _HALF_BACKWARD = 6e4
 
@@ -141,6 +144,7 @@ def _sdpa(work: Work) -> float:
         + score_product * work.scores * width
         + score * work.scores
         + channel * work.batch * work.keys * work.channels
+        + _BEGINNING[work.is_training] * work.batch * work.heads
         + call
     )
     if work.is_training and work.is_half:
@@ -169,8 +173,10 @@ def _folded(work: Work) -> float:
 
 def _separable(work: Work) -> float:
     # Each segment is a call, with sums over its parts besides.
+    part = _PARTS_LEARN * work.tokens_learn
     return sum(
         _structured(work, tokens, channels + 3, width, width == channels + 3 + CHUNK_LINES)
+        + part * work.batch * tokens * channels
         + 0.5 * _FOLDED[work.is_training][3]
         for tokens, channels, width in work.segments
     )
