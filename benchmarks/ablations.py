@@ -14,16 +14,17 @@ from benchmarks.run import measure, parser
 
 KERNELS = tuple(f"cross_attention.kernel={name}" for name in ("dense", "sdpa", "folded"))
 LATENT_KERNELS = ("latent_attention.kernel=dense", "latent_attention.kernel=chunked")
+COMPILED = ("compile", "latent_attention.kernel=sdpa+compile")
 PRECISIONS = ("medium", "bf16-mixed", "bf16-true")
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "cross_261": (*KERNELS, *PRECISIONS),
     "cross_1024": KERNELS,
-    "imagenet_1x6": (*KERNELS[:2], LATENT_KERNELS[0], "compile", *PRECISIONS),
+    "imagenet_1x6": (*KERNELS[:2], LATENT_KERNELS[0], *COMPILED, *PRECISIONS),
     "small_image": (*KERNELS[:2], LATENT_KERNELS[0], "compile", *PRECISIONS),
     "bytes": (*KERNELS[:2], LATENT_KERNELS[0], "compile", *PRECISIONS),
     "modalities": (*KERNELS[:2], *PRECISIONS),
-    "latents": (*LATENT_KERNELS, "compile", *PRECISIONS, "bf16-mixed+compile"),
+    "latents": (*LATENT_KERNELS, *COMPILED, *PRECISIONS, "bf16-mixed+compile"),
 }
 
 

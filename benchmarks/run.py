@@ -32,7 +32,7 @@ DEFAULT = ("ours", "ours+bf16-mixed", "ours+bf16-true", "hf", "lucidrains", "kra
 # Compiled as well where overhead, rather than products, is what there is to win.
 COMPILED = {
     name: tuple(f"{label}+compile" for label in ("ours", "ours+bf16-mixed", "hf", "krasserm"))
-    for name in ("small_image", "bytes")
+    for name in ("imagenet_1x6", "small_image", "bytes", "latents")
 }
 
 

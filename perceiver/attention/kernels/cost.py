@@ -36,6 +36,7 @@ class Work:
         is_training: whether a backward pass follows.
         tokens_learn: whether it goes on into the context.
         is_half: whether large products run in half precision.
+        is_compiled: whether passes over the scores are fused.
     """
 
     batch: int
@@ -49,6 +50,7 @@ class Work:
     is_training: bool
     tokens_learn: bool
     is_half: bool
+    is_compiled: bool = False
 
     @property
     def scores(self) -> int:
@@ -83,6 +85,7 @@ def work(query: Tensor, context: Tensor | Context, heads: Heads) -> Work:
         is_training=is_training,
         tokens_learn=is_training and any(part.requires_grad for part in parts),
         is_half=dtype.itemsize < 4,
+        is_compiled=torch.compiler.is_compiling(),
     )
 
 
@@ -113,6 +116,8 @@ _FOLDED = {
     False: (9.7e-3, 0.3, 1.6, 1.4e6),
     True: (2.2e-2, 1.6, 6.0, 3.3e6),
 }
+# What passes over dense scores cost where torch.compile fuses them, as a part of the cost else.
+_FUSED_PASSES = 0.7
 # What a product costs more if the tokens learn, and a channel of theirs in parts; of a grid, what a
 # score costs more.
 _TOKENS_LEARN, _PARTS_LEARN, _GRID = 1.5e-2, 2.5, (0.5, 1.4)
@@ -125,6 +130,7 @@ _HALF_BACKWARD = 6e4
 def _dense(work: Work) -> float:
     product, score_product, score, channel, call = _DENSE[work.is_training, work.is_half]
     score = score if work.scores > CACHED_SCORES else score / 2
+    score *= _FUSED_PASSES if work.is_compiled else 1.0
     return (
         product * work.batch * work.keys * work.channels * work.projected
         + score_product * work.scores * sum(work.widths)
