@@ -165,7 +165,7 @@ def compare(
         steps: "forward", "train" or both.
         turn_seconds: quick steps are repeated within a turn for about so long.
         seconds: after so long no further round begins, though not before the third is over.
-        floors: also time the products and kernels of this project's last step alone, every round.
+        floors: also time the products and kernels of this project's last step alone.
 
     Raises:
         ValueError: if contestants with equal weights do not answer alike.
@@ -176,15 +176,12 @@ def compare(
     _check_agreement(found)
     ready = [who for who in contestants if "parameters" in found[who.label]]
     times: dict[tuple[str, str], list[float]] = {}
-    alone: dict[str, list[float]] = {w.label: [] for w in ready if floors and _has_floor(w)}
     peaks: list[dict[str, float]] = []
     start = time.perf_counter()
     for number in range(rounds):
         if number >= LEAST_ROUNDS and time.perf_counter() - start > seconds:
             break
         peaks.append(pool.measure_peaks())
-        for label, taken in alone.items():
-            taken.append(pool.worker(label).ask("floor", kind=steps[-1])["seconds"])
         for step in steps:
             for who in _rotated(ready, number):
                 taken = times.setdefault((who.label, step), [])
@@ -199,8 +196,9 @@ def compare(
         entry["seconds"] = {
             step: summary(times.get((who.label, step)) or [first[step]]) for step in steps
         }
-    for label, taken in alone.items():
-        found[label]["floor"] = {steps[-1]: median(taken)}
+    for who in ready:
+        if floors and _has_floor(who):
+            found[who.label]["floor"] = {steps[-1]: _floor(pool, configuration, who, steps[-1])}
     return {
         "title": configuration.title,
         "sizes": configuration.as_json(),
@@ -209,6 +207,13 @@ def compare(
         "peaks": {name: median(rates[name] for rates in peaks) for name in peaks[0]},
         "contestants": found,
     }
+
+
+def _floor(pool: Pool, configuration: Configuration, who: Contestant, step: str) -> float:
+    # In a process of its own: it leaves the allocator in another state than steps do.
+    worker = pool.worker(f"{who.label} alone", who.library)
+    worker.ask("build", configuration=configuration.as_json(), contestant=asdict(who))
+    return worker.ask("floor", kind=step)["seconds"]
 
 
 def _has_floor(who: Contestant) -> bool:

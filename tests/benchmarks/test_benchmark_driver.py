@@ -84,7 +84,7 @@ def test_the_peak_of_a_configuration_is_the_median_over_its_turns():
 
 def test_floors_are_measured_of_this_project_as_it_is_and_not_compiled():
     who = {"ours": [1.0], "ours+compile": [1.0], "ours+kernel=dense": [1.0], "hf": [1.0]}
-    _, found = run(who, floors=True)
+    _, found = run({**who, "ours alone": [1.0]}, who=list(who), floors=True)
     floors = {label: entry.get("floor") for label, entry in found["contestants"].items()}
     assert floors == dict.fromkeys(who) | {"ours": {"train": 0.125}}
     assert "floor" not in run({"ours": [1.0]})[1]["contestants"]["ours"]
