@@ -64,7 +64,7 @@ def test_files_that_are_fetched_are_unpacked(make_data, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_without_a_network_one_sentence_says_what_cannot_be_fetched(make_data, monkeypatch, name):
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/", "http://127.0.0.1:9/other/"])
-    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar.tar.gz")
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar")
     with pytest.raises(OSError, match=r"Cannot fetch http://127\.0\.0\.1:9/\w.*") as refused:
         make_data(name, modalities=["image"], download=True).prepare_data()
     assert "\n" not in str(refused.value)
