@@ -283,7 +283,8 @@ def loaders(case: Case, workers: int, rounds: int) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for turn in range(rounds):
         for name in makers:
-            if turn < max(1, rounds // 2):
+            if turn < (rounds + 1) // 2:
+                alive.pop(name, None)  # the workers and the memory of the turn before
                 found.setdefault(f"{name}, first", []).append(rate(lambda n=name: first(n)))
             found.setdefault(name, []).append(rate(lambda n=name: epoch(alive[n])))
     return {name: median(rates) for name, rates in found.items()}

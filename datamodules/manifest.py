@@ -21,7 +21,7 @@ from datamodules.guess import (
     target_kind,
 )
 from datamodules.readers import KINDS, kind_of
-from datamodules.rows import Rows, RowsDataModule, sorted_labels
+from datamodules.rows import RowNumbers, Rows, RowsDataModule, sorted_labels
 from datamodules.splits import SPLITS
 from datamodules.table import is_content, numbers, read_table, strings
 
@@ -295,7 +295,8 @@ class ManifestDataModule(RowsDataModule):
     def _ids(self, table: pa.Table) -> Sequence[str]:
         if self.roles.id:
             return _Ids(strings(table[self.roles.id]))
-        return _RowNumbers(self._rows, self._starts, [path.name for path in self.paths.values()])
+        files = [path.name for path in self.paths.values()]
+        return RowNumbers(self._rows, starts=self._starts, files=files)
 
     def _describe(self, rows: Rows) -> list[str]:
         """What was made of the table, a line each."""
@@ -359,20 +360,3 @@ class _Ids(Sequence[str]):
 
     def __getitem__(self, index: int) -> str:
         return str(self.names[int(index)].as_py())
-
-
-class _RowNumbers(Sequence[str]):
-    """my.csv:17, the seventeenth row below the header."""
-
-    are_unique = True
-
-    def __init__(self, rows: np.ndarray, starts: np.ndarray, files: Sequence[str]) -> None:
-        self.rows, self.starts, self.files = rows, starts, files
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> str:
-        row = int(self.rows[index])
-        file = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return f"{self.files[file]}:{row - int(self.starts[file]) + 1}"

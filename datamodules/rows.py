@@ -7,6 +7,7 @@ turns labels into targets, and finds files that are not there.
 from __future__ import annotations
 
 from abc import abstractmethod
+from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -252,6 +253,38 @@ class Names(Sequence[str]):
 
     def __getitem__(self, index: int) -> str:
         return self.names[int(self.indices[index])]
+
+
+class RowNumbers(Sequence[str]):
+    """my.csv:17 and the like, made when they are asked for.
+
+    Args:
+        rows: (n,) positions in all files together.
+        starts: (files + 1,) position of each file's first row.
+        files: their names.
+        firsts: number of each file's first row; None = 1, below the header.
+    """
+
+    are_unique = True
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        *,
+        starts: np.ndarray,
+        files: Sequence[str],
+        firsts: Sequence[int] | None = None,
+    ) -> None:
+        self.rows, self.starts, self.files = rows, starts.tolist(), files
+        self.firsts = firsts or [1] * len(files)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> str:
+        row = int(self.rows[index])
+        file = bisect_right(self.starts, row) - 1
+        return f"{self.files[file]}:{row - self.starts[file] + self.firsts[file]}"
 
 
 def encode_labels(rows: Rows, splits: np.ndarray, targets: str) -> tuple[list[str], Tensor]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datamodules.columns import Values
 from datamodules.download import PublishedDataModule, download, first_folder, unpack
 from datamodules.rows import Rows
-from datamodules.text_tsv import read_rows
+from datamodules.text_tsv import read_rows, text_rows
 
 _ARCHIVE = "https://dl.fbaipublicfiles.com/glue/data/SST-2.zip"
 _CHECKSUM = "md5:9f81648d4199384278b86e315dac217c"
@@ -48,19 +47,16 @@ class SST2DataModule(PublishedDataModule):
         files = {"train": "train.tsv", "test": "dev.tsv"}
         if has_labels:
             files = {"train": "train.tsv", "val": "dev.tsv", "test": "test.tsv"}
-        rows = []
-        for split, name in files.items():
-            header = _first_line(folder / name) == "sentence\tlabel"
-            found = read_rows(
-                folder / name, header=header, errors=self.given["text"].get("errors", "raise")
-            )
-            rows += [(text, label, f"{name}:{line}", split) for line, text, label in found]
-        texts, labels, ids, splits = zip(*rows, strict=True) if rows else ((), (), (), ())
-        return Rows(
-            {"text": Values(list(texts))},
-            labels=labels,
-            ids=ids,
-            splits=splits,
+        errors = self.given["text"].get("errors", "raise")
+        headers = [_first_line(folder / name) == "sentence\tlabel" for name in files.values()]
+        return text_rows(
+            [
+                read_rows(folder / name, header=header, errors=errors)
+                for name, header in zip(files.values(), headers, strict=True)
+            ],
+            names=list(files.values()),
+            firsts=[1 + header for header in headers],
+            splits=list(files),
             held_out=() if has_labels else ("val",),
             classes=["0", "1"],
         )

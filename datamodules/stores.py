@@ -46,6 +46,7 @@ class Memory:
 
     def _open(self) -> None:
         self._heads = self.heads.numpy().view(np.int32).reshape(-1, 1 + self.axes)
+        self._bytes = self.values.numpy()
         self._typed = [self.values.view(dtype) for dtype in _DTYPES]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -78,17 +79,26 @@ class Memory:
 
     def put(self, indices: Sequence[int], tensors: Sequence[Tensor | None]) -> None:
         """Keeps those that have the shape, the type and the size that the kind says, and None."""
+        places, heads = list[int](), list[tuple[int, ...]]()
         for index, tensor in zip(indices, tensors, strict=True):
-            if tensor is None:
-                self._heads[index, 0] = _NOTHING
-                continue
-            if tensor.dtype not in _DTYPES or tensor.ndim != self.axes or tensor.nbytes > self.room:
-                continue
-            start, number = index * self.room, 1 + _DTYPES.index(tensor.dtype)
-            content = tensor.contiguous().view(-1).view(torch.uint8)
-            self.values[start : start + tensor.nbytes] = content
-            self._heads[index, 1:] = tensor.shape
-            self._heads[index, 0] = number  # last: it says that all the rest is here
+            head = (_NOTHING, *[0] * self.axes)
+            if tensor is not None:
+                if (
+                    tensor.dtype not in _DTYPES
+                    or tensor.ndim != self.axes
+                    or tensor.nbytes > self.room
+                ):
+                    continue
+                # In NumPy, which takes a fifth of torch's time for a short clip.
+                start, content = index * self.room, tensor.numpy().reshape(-1).view(np.uint8)
+                self._bytes[start : start + tensor.nbytes] = content
+                head = (1 + _DTYPES.index(tensor.dtype), *tensor.shape)
+            places.append(index)
+            heads.append(head)
+        if places:
+            told = np.array(heads, dtype=np.int32)
+            self._heads[places, 1:] = told[:, 1:]
+            self._heads[places, 0] = told[:, 0]  # last: it says that all the rest is here
 
 
 def _shared(size: int) -> Tensor:

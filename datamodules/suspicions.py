@@ -86,7 +86,8 @@ def _leaks(name: str, column: Column, splits: np.ndarray, ids: Sequence[str]) ->
     codes = coded.indices.fill_null(0).to_numpy()
     if isinstance(column, Files):
         codes = _same_files(coded.dictionary, column.root)[codes]
-    what = "a text" if cells is column and pa.types.is_string(values.type) else "a file"
+    is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    what = "a text" if cells is column and is_text else "a file"
     told = sizes >= (_SHORT if cells is column else 1)
     known = np.zeros(len(coded.dictionary) + 1, dtype=bool)
     known[codes[told & (splits == "train")]] = True

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from datamodules.columns import Values
 from datamodules.readers.text import BOM, decode_utf8
-from datamodules.rows import Rows, RowsDataModule
+from datamodules.rows import RowNumbers, Rows, RowsDataModule
 
 _FILES = {"train": ("train.tsv",), "val": ("dev.tsv", "val.tsv"), "test": ("test.tsv",)}
 
@@ -42,20 +43,16 @@ class TextTSVDataModule(RowsDataModule):
 
     def rows(self) -> Rows:
         """Raises FileNotFoundError without a file, ValueError naming file and line of a bad row."""
-        texts, labels, ids, counts = list[str](), list[str](), list[str](), list[int]()
-        for names in _FILES.values():
-            path = self._find(names)
-            found = read_rows(path, header=self.header, errors=self.given["text"]["errors"])
-            name = path.name
-            texts += [text for _, text, _ in found]
-            labels += [label for _, _, label in found]
-            ids += [f"{name}:{line}" for line, _, _ in found]
-            counts.append(len(found))
-        return Rows(
-            {"text": Values(texts)},
-            labels=labels,
-            ids=ids,
-            splits=np.repeat(list(_FILES), counts),
+        paths = [self._find(names) for names in _FILES.values()]
+        parts = [
+            read_rows(path, header=self.header, errors=self.given["text"]["errors"])
+            for path in paths
+        ]
+        return text_rows(
+            parts,
+            names=[path.name for path in paths],
+            firsts=[1 + self.header] * len(paths),
+            splits=list(_FILES),
             classes=self.classes,
         )
 
@@ -69,11 +66,41 @@ class TextTSVDataModule(RowsDataModule):
         )
 
 
-def read_rows(path: Path, *, header: bool, errors: str) -> list[tuple[int, str, str]]:
-    """The rows of a file as (line number from 1, text, label).
+def text_rows(
+    parts: Sequence[tuple[pa.Array, pa.Array]],
+    *,
+    names: Sequence[str],
+    firsts: Sequence[int],
+    splits: Sequence[str],
+    **options: Any,
+) -> Rows:
+    """The rows of several files.
 
-    Read as bytes and split at line feeds alone: text may hold any other character that Unicode
-    counts as the end of a line. A byte order mark and carriage returns at line ends are dropped.
+    Args:
+        parts: the texts and labels of each, as `read_rows` gives them.
+        names: of the files.
+        firsts: number of the line that each begins with.
+        splits: that each is of.
+        **options: of `Rows`.
+    """
+    texts, labels = zip(*parts, strict=True)
+    counts = list(map(len, texts))
+    return Rows(
+        {"text": Values(pa.concat_arrays(texts))},
+        labels=pa.concat_arrays(labels).to_pylist(),
+        ids=RowNumbers(
+            np.arange(sum(counts)), starts=np.cumsum([0, *counts]), files=names, firsts=firsts
+        ),
+        splits=np.repeat(splits, counts),
+        **options,
+    )
+
+
+def read_rows(path: Path, *, header: bool, errors: str) -> tuple[pa.Array, pa.Array]:
+    """The texts and the labels of a file, a row each.
+
+    Split at tabs and line feeds alone: text may hold any other character that Unicode counts as the
+    end of a line. A byte order mark and carriage returns at line ends are dropped.
 
     Raises:
         ValueError: a row has not two columns, or is not UTF-8.
@@ -85,14 +112,25 @@ def read_rows(path: Path, *, header: bool, errors: str) -> list[tuple[int, str, 
         for number, line in enumerate(raw.split(b"\n"), start=1):
             decode_utf8(line, where=f"{path}, line {number}", errors=errors)
         raise
-    lines = text.replace("\r\n", "\n").removesuffix("\r").split("\n")
-    if not lines[-1]:
-        lines.pop()
-    rows = [(number, *line.split("\t")) for number, line in enumerate(lines, start=1)][header:]
-    for number, *columns in rows:
-        if len(columns) != 2:
-            raise ValueError(
-                f"{path}, line {number} has {len(columns)} columns, expected 2: a text, a tab and "
-                "a label."
-            )
-    return rows
+    if errors == "replace":
+        raw = text.encode("utf-8")
+    if b"\r" in raw:
+        raw = raw.replace(b"\r\n", b"\n").removesuffix(b"\r")
+    if header:
+        raw = raw.partition(b"\n")[2]
+    if raw and not raw.endswith(b"\n"):
+        raw += b"\n"
+    content = np.frombuffer(raw, np.uint8)
+    ends = np.flatnonzero((content == ord("\t")) | (content == ord("\n")))
+    columns = np.diff(np.flatnonzero(content[ends] == ord("\n")), prepend=-1)
+    if len(wrong := np.flatnonzero(columns != 2)):
+        raise ValueError(
+            f"{path}, line {wrong[0] + 1 + header} has {columns[wrong[0]]} columns, expected 2: "
+            "a text, a tab and a label."
+        )
+    # Without what ends them, cells lie one after another, as Arrow keeps them.
+    starts = np.concatenate([[0], ends - np.arange(len(ends))])
+    cells = pa.LargeStringArray.from_buffers(
+        len(ends), pa.py_buffer(starts), pa.py_buffer(np.delete(content, ends))
+    )
+    return tuple(cells.take(pa.array(np.arange(n, len(cells), 2))) for n in range(2))

@@ -27,6 +27,10 @@ def make(make_data):
     return lambda **overrides: make_data("text_tsv", modalities=["text"], **overrides)
 
 
+def read(path, *, header=False):
+    return [column.to_pylist() for column in read_rows(path, header=header, errors="raise")]
+
+
 def test_labels_become_indices_in_sorted_order(make, write):
     write()
     data = make()
@@ -65,19 +69,33 @@ def test_val_tsv_serves_as_dev_tsv(make, write):
 )
 def test_line_ends_and_byte_order_marks_do_not_matter(tmp_path, raw):
     (tmp_path / "a.tsv").write_bytes(raw)
-    rows = read_rows(tmp_path / "a.tsv", header=False, errors="raise")
-    assert rows == [(1, "a b", "x"), (2, "c", "y")]
+    assert read(tmp_path / "a.tsv") == [["a b", "c"], ["x", "y"]]
 
 
 def test_line_separators_inside_a_line_are_text(tmp_path):
     (tmp_path / "a.tsv").write_bytes("a\u2028b\rc\tx\n".encode())
-    rows = read_rows(tmp_path / "a.tsv", header=False, errors="raise")
-    assert rows == [(1, "a\u2028b\rc", "x")]
+    assert read(tmp_path / "a.tsv") == [["a\u2028b\rc"], ["x"]]
 
 
-def test_a_header_is_skipped_and_lines_count_from_the_top(tmp_path):
-    (tmp_path / "a.tsv").write_bytes(b"text\tlabel\na\tx\n")
-    assert read_rows(tmp_path / "a.tsv", header=True, errors="raise") == [(2, "a", "x")]
+@pytest.mark.parametrize("raw", [b"", b"text\tlabel\n"], ids=["no byte", "a header alone"])
+def test_a_file_of_no_rows_has_none(tmp_path, raw):
+    (tmp_path / "a.tsv").write_bytes(raw)
+    assert read(tmp_path / "a.tsv", header=bool(raw)) == [[], []]
+
+
+def test_a_header_is_skipped_and_lines_count_from_the_top(make, write):
+    head = "text\tthe label\n"
+    write(train=head + ROWS, dev=head + ROWS, test=head + ROWS)
+    data = make(header=True)
+    (batch,) = data.val_dataloader()
+    assert batch.ids == ["dev.tsv:2", "dev.tsv:3"]
+    assert data.class_names == ["neg", "pos"]
+
+
+def test_below_a_header_a_bad_row_is_counted_from_the_top(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(b"text\nfine\tx\nodd\n")
+    with pytest.raises(ValueError, match=r"a\.tsv, line 3 has 1 columns"):
+        read(tmp_path / "a.tsv", header=True)
 
 
 @pytest.mark.parametrize(("row", "count"), [("three\tcolumns\tpos", 3), ("one column", 1), ("", 1)])
