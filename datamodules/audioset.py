@@ -30,6 +30,7 @@ class AudioSetDataModule(RowsDataModule):
         segments: split → list, relative to the root; without "val" it is taken from train.
         clips: folder of the clips, relative to the root; they may lie in folders below it.
         val_share: part of the training clips for validation where there is no list for it.
+        outside: allow symbolic links that lead out of the root.
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
@@ -43,10 +44,12 @@ class AudioSetDataModule(RowsDataModule):
         segments: Mapping[str, str | None],
         clips: str = "audio",
         val_share: float = 0.1,
+        outside: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(**common)
         self.root, self.clips, self.val_share = Path(root), clips, val_share
+        self.outside = outside
         self.segments = {split: name for split, name in segments.items() if name}
         if not {"train", "test"} <= set(self.segments) <= set(SPLITS):
             raise ValueError(
@@ -77,7 +80,7 @@ class AudioSetDataModule(RowsDataModule):
         names, labels, splits = zip(*rows, strict=True)
         shown = self._label_names()
         return Rows(
-            {"audio": Files(names, root=folder, outside=True)},
+            {"audio": Files(names, root=folder, inside=self.root, outside=self.outside)},
             labels=[[shown.get(label, label) for label in several] for several in labels],
             ids=names,
             splits=splits,

@@ -13,7 +13,7 @@ from datamodules.base import MultimodalDataModule
 from datamodules.cache import CachedSource
 from datamodules.fsdd import download_fsdd, find_fsdd, list_fsdd
 from datamodules.readers import Cell
-from datamodules.rows import assign_splits, encode_labels, make_sources
+from datamodules.rows import assign_splits, encode_labels, make_sources, without_lost_files
 from datamodules.scans import DIGIT_NAMES, ScanDamage, Scans, check_scan_options, load_scans
 from datamodules.splits import SPLITS, Source
 
@@ -52,6 +52,7 @@ class AVDigitsDataModule(MultimodalDataModule):
         download: fetch them if absent; the only time the network is used.
         val_share: part of the scans, and of the training recordings, for validation.
         test_share: part of the scans for the test; recordings have their own test part.
+        outside: allow symbolic links that lead out of the root.
         degrade: "image" → options of `ScanDamage`; by default scans stay as they are.
         **common: options of `MultimodalDataModule`, which refuses unknown ones.
     """
@@ -65,12 +66,13 @@ class AVDigitsDataModule(MultimodalDataModule):
         download: bool = False,
         val_share: float = 0.1,
         test_share: float = 0.2,
+        outside: bool = False,
         degrade: Mapping[str, Mapping[str, Any]] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(**common)
         check_scan_options(self.kinds["image"])
-        self.root = Path(root)
+        self.root, self.outside = Path(root), outside
         self.download = download
         self.val_share = val_share
         self.test_share = test_share
@@ -93,7 +95,8 @@ class AVDigitsDataModule(MultimodalDataModule):
                 f"get it with: python train.py data=av_digits data.root={self.root} "
                 "data.download=true"
             )
-        rows = list_fsdd(folder)
+        rows = list_fsdd(folder, inside=self.root, outside=self.outside)
+        rows.columns = without_lost_files(rows.columns, rows.ids, self.broken)
         splits = assign_splits(
             rows, targets=targets, shares={"val": self.val_share}, split_seed=self.split_seed
         )

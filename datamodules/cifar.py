@@ -25,6 +25,7 @@ class CIFAR10DataModule(PublishedDataModule):
 
     Args:
         val_share: part of the training pictures for validation, equal for every class.
+        outside: allow symbolic links that lead out of the root.
         **published: options of `PublishedDataModule`, which refuses unknown ones.
     """
 
@@ -32,9 +33,9 @@ class CIFAR10DataModule(PublishedDataModule):
     name, title = "cifar10", "CIFAR-10"
     library: ClassVar[type[CIFAR10]] = CIFAR10
 
-    def __init__(self, *, val_share: float = 0.1, **published: Any) -> None:
+    def __init__(self, *, val_share: float = 0.1, outside: bool = False, **published: Any) -> None:
         super().__init__(**published)
-        self.val_share = val_share
+        self.val_share, self.outside = val_share, outside
 
     def found(self) -> Path | None:
         places = (self.root / "train", self.root / self.library.base_folder)
@@ -50,7 +51,9 @@ class CIFAR10DataModule(PublishedDataModule):
         """Raises ValueError where the original files are not as published."""
         root = str(self.folder())
         if (self.root / "train").is_dir():
-            return class_folder_rows(self.root, kind="image", modalities=["image"])
+            return class_folder_rows(
+                self.root, kind="image", modalities=["image"], outside=self.outside
+            )
         try:
             parts = {name: self.library(root, train=name == "train") for name in _PARTS}
         except RuntimeError as error:

@@ -130,8 +130,9 @@ class Files(Column):
 
     Args:
         paths: n paths, relative to `root` or absolute; null or empty where absent.
-        root: the folder that none of them may leave.
-        outside: allow paths out of the root: absolute ones, `..`, and through symbolic links.
+        root: a folder.
+        inside: the folder that none of them may leave; None = the root.
+        outside: allow paths out of it: absolute ones, `..`, and through symbolic links.
 
     Raises:
         ValueError: when a cell is read whose path leaves the root (`problems` finds them before).
@@ -142,11 +143,13 @@ class Files(Column):
         paths: Sequence[str | None] | pa.Array | pa.ChunkedArray | Values,
         *,
         root: Path,
+        inside: Path | None = None,
         outside: bool = False,
     ) -> None:
         self.paths = paths if isinstance(paths, Values) else Values(paths)
-        self.root, self.outside = Path(root), outside
-        self._real_root = os.path.realpath(root)
+        self.root, self.inside, self.outside = Path(root), Path(inside or root), outside
+        self._root, self._real_inside = str(root), os.path.realpath(self.inside)
+        self._below = os.path.join(self._real_inside, "")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -160,10 +163,12 @@ class Files(Column):
     def _path(self, name: Cell) -> Path | None:
         if name is None:
             return None
-        path = self.root / str(name)
-        if not self.outside and (refusal := self._refusal(str(name), is_link=path.is_symlink())):
-            raise ValueError(refusal)
-        return path
+        path = os.path.join(self._root, str(name))
+        if not self.outside:
+            refusal = self._refusal(str(name), path, is_link=os.path.islink(path))
+            if refusal:
+                raise ValueError(refusal)
+        return Path(path)
 
     def name(self, index: int) -> str | None:
         """The path as it is written."""
@@ -184,19 +189,21 @@ class Files(Column):
                 continue
             folder, _, file = name.rpartition("/")
             if folder not in folders:
-                refused = self._refusal(name, is_link=False)
-                folders[folder] = {} if refused else _listing(os.path.dirname(self.root / name))
+                path = os.path.join(self._root, name)
+                refused = self._refusal(name, path, is_link=False)
+                folders[folder] = {} if refused else _listing(os.path.dirname(path))
             is_link = folders[folder].get(file)
             if is_link is False and ".." not in name:
                 continue  # a plain file in a folder that may be read
-            if refusal := self._refusal(name, is_link=bool(is_link)):
+            path = os.path.join(self._root, name)
+            if refusal := self._refusal(name, path, is_link=bool(is_link)):
                 found[index] = refusal
-            elif is_link is None and not os.path.isfile(os.path.join(self.root, name)):
+            elif is_link is None and not os.path.isfile(path):
                 found[index] = f"There is no file {self.root / name}: replace or remove it."
         return found
 
     def take(self, indices: np.ndarray) -> Files:
-        return Files(self.paths.take(indices), root=self.root, outside=self.outside)
+        return self._of(self.paths.take(indices))
 
     def without(self, indices: np.ndarray) -> Files:
         """The column with the cells at (k,) positions emptied."""
@@ -204,21 +211,25 @@ class Files(Column):
         keep = np.ones(len(names), dtype=bool)
         keep[indices] = False
         kept = pc.if_else(pa.array(keep), names, pa.scalar(None, names.type))
-        return Files(kept, root=self.root, outside=self.outside)
+        return self._of(kept)
 
-    def _refusal(self, name: str, *, is_link: bool) -> str | None:
-        """Why a path must not be read, or None."""
+    def _of(self, paths: pa.ChunkedArray | Values) -> Files:
+        return Files(paths, root=self.root, inside=self.inside, outside=self.outside)
+
+    def _refusal(self, name: str, path: str, *, is_link: bool) -> str | None:
+        """Why a file must not be read, or None."""
         if self.outside:
             return None
+        climbs = ".." in name and ".." in PureWindowsPath(name).parts
+        if not climbs:
+            real = os.path.dirname(os.path.realpath(path)) if is_link else None
+            real = real or _real_folder(os.path.dirname(path))
+            if real == self._real_inside or real.startswith(self._below):
+                return None
         hint = "set data.root to a folder that holds it, or allow this with data.outside=true"
-        if ".." in name and ".." in PureWindowsPath(name).parts:
+        if climbs:
             return f"The path {name!r} climbs out of folders with '..': {hint}."
-        path = os.path.join(self.root, name)
-        real = os.path.dirname(os.path.realpath(path)) if is_link else None
-        real = real or _real_folder(os.path.dirname(path))
-        if real != self._real_root and not real.startswith(self._real_root.rstrip(os.sep) + os.sep):
-            return f"The file {path} lies outside data.root={self.root}: {hint}."
-        return None
+        return f"The file {path} lies outside data.root={self.inside}: {hint}."
 
 
 class Numbers(Column):

@@ -21,14 +21,23 @@ class ESC50DataModule(PublishedDataModule):
     Args:
         fold: of the test, 1 to 5: `-m data.fold=1,2,3,4,5` is the published cross-validation.
         val_fold: of validation; None = the one after `fold`.
+        outside: allow symbolic links that lead out of the root.
         **published: options of `PublishedDataModule`, which refuses unknown ones.
     """
 
     offers = ("audio",)
     name, title = "esc50", "ESC-50"
 
-    def __init__(self, *, fold: int = 1, val_fold: int | None = None, **published: Any) -> None:
+    def __init__(
+        self,
+        *,
+        fold: int = 1,
+        val_fold: int | None = None,
+        outside: bool = False,
+        **published: Any,
+    ) -> None:
         super().__init__(**published)
+        self.outside = outside
         self.fold, self.val_fold = fold, val_fold or fold % _FOLDS + 1
         if not {self.fold, self.val_fold} <= set(range(1, _FOLDS + 1)) or fold == val_fold:
             raise ValueError(
@@ -53,7 +62,7 @@ class ESC50DataModule(PublishedDataModule):
         files = [f"audio/{name}" for name in table["filename"].to_pylist()]
         splits = {str(self.fold): "test", str(self.val_fold): "val"}
         return Rows(
-            {"audio": Files(files, root=folder)},
+            {"audio": Files(files, root=folder, inside=self.root, outside=self.outside)},
             labels=table["category"].to_pylist(),
             ids=files,
             splits=[splits.get(fold, "train") for fold in table["fold"].to_pylist()],

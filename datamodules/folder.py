@@ -53,7 +53,8 @@ def class_folder_rows(
     kind: str,
     modalities: Sequence[str],
     classes: Sequence[str] | None = None,
-    outside: bool = True,
+    inside: Path | None = None,
+    outside: bool = False,
 ) -> Rows:
     """The files of a kind in folders named after their class.
 
@@ -62,7 +63,8 @@ def class_folder_rows(
         kind: of the files.
         modalities: that are read from each file.
         classes: names of folders; others are passed over. None = all of train.
-        outside: allow symbolic links that lead out of the root.
+        inside: the folder that no file may leave; None = the root.
+        outside: allow symbolic links that lead out of it.
 
     Raises:
         FileNotFoundError: the folders are not there.
@@ -80,7 +82,7 @@ def class_folder_rows(
     files, known = list_class_folders(root, parts, kind=kind, classes=classes)
     names = [name for name, _, _ in files]
     return Rows(
-        dict.fromkeys(modalities, Files(names, root=root, outside=outside)),
+        dict.fromkeys(modalities, Files(names, root=root, inside=inside, outside=outside)),
         labels=[label for _, label, _ in files],
         ids=names,
         splits=[split for _, _, split in files],
@@ -130,12 +132,21 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def walk(folder: Path, suffixes: Collection[str]) -> list[str]:
-    """The files of some suffixes in a folder and those below it, as sorted relative paths."""
+    """The files of some suffixes in a folder and those below it, as sorted relative paths.
+
+    Links are followed, so that what must not be read is refused by name rather than passed over.
+    """
     found = []
-    for place, _, files in os.walk(folder):
-        below = os.path.relpath(place, folder).replace(os.sep, "/")
-        prefix = "" if below == "." else f"{below}/"
-        for name in files:
-            if os.path.splitext(name)[1].lower() in suffixes and not name.startswith("."):
-                found.append(prefix + name)
+    waiting: list[tuple[str, str, frozenset[str]]] = [(str(folder), "", frozenset())]
+    while waiting:
+        place, prefix, above = waiting.pop()
+        real = os.path.realpath(place)
+        if real in above or not os.path.isdir(place):  # a link to a folder that it lies in
+            continue
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    waiting.append((entry.path, f"{prefix}{entry.name}/", above | {real}))
+                elif os.path.splitext(entry.name)[1].lower() in suffixes and entry.name[0] != ".":
+                    found.append(prefix + entry.name)
     return sorted(found)

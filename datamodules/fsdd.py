@@ -25,11 +25,13 @@ def download_fsdd(root: Path) -> None:
     archive.unlink()
 
 
-def list_fsdd(folder: Path) -> Rows:
+def list_fsdd(folder: Path, *, inside: Path, outside: bool) -> Rows:
     """All recordings, in the data set's own train and test parts.
 
     Args:
         folder: of `{digit}_{speaker}_{index}.wav`.
+        inside: the folder that no recording may leave.
+        outside: see `Files`.
 
     Returns:
         Rows whose validation part, to be held out, is equal for every digit of every speaker.
@@ -44,7 +46,7 @@ def list_fsdd(folder: Path) -> Rows:
         raise ValueError(f"{odd} is not named digit_speaker_index.wav: rename or remove it.")
     is_test = [int(match["index"]) < _NUM_TEST_INDICES for match in matches]
     return Rows(
-        {"audio": Files(names, root=folder, outside=True)},
+        {"audio": Files(names, root=folder, inside=inside, outside=outside)},
         labels=[match["digit"] for match in matches],
         ids=names,
         splits=["test" if test else "train" for test in is_test],
@@ -64,15 +66,16 @@ class FSDDDataModule(PublishedDataModule):
 
     Args:
         val_share: part of the training recordings for validation.
+        outside: allow symbolic links that lead out of the root.
         **published: options of `PublishedDataModule`, which refuses unknown ones.
     """
 
     offers = ("audio",)
     name, title = "fsdd", "The Free Spoken Digit Dataset"
 
-    def __init__(self, *, val_share: float = 0.1, **published: Any) -> None:
+    def __init__(self, *, val_share: float = 0.1, outside: bool = False, **published: Any) -> None:
         super().__init__(**published)
-        self.val_share = val_share
+        self.val_share, self.outside = val_share, outside
 
     def found(self) -> Path | None:
         return find_fsdd(self.root)
@@ -81,4 +84,4 @@ class FSDDDataModule(PublishedDataModule):
         download_fsdd(self.root)
 
     def rows(self) -> Rows:
-        return list_fsdd(self.folder())
+        return list_fsdd(self.folder(), inside=self.root, outside=self.outside)

@@ -27,14 +27,17 @@ class ImageNetDataModule(RowsDataModule):
     Args:
         root: folder of train/ and val/.
         val_share: part of train for validation, equal for every class.
+        outside: allow symbolic links that lead out of the root.
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
     offers = ("image",)
 
-    def __init__(self, *, root: str, val_share: float = 0.01, **common: Any) -> None:
+    def __init__(
+        self, *, root: str, val_share: float = 0.01, outside: bool = False, **common: Any
+    ) -> None:
         super().__init__(**common)
-        self.root = Path(root)
+        self.root, self.outside = Path(root), outside
         self.val_share = val_share
 
     def rows(self) -> Rows:
@@ -61,7 +64,7 @@ class ImageNetDataModule(RowsDataModule):
             files += [(f"val/{name}", wnids[Path(name).stem], "test") for name in names]
         names, labels, splits = zip(*files, strict=True) if files else ((), (), ())
         return Rows(
-            {"image": Files(names, root=self.root, outside=True)},
+            {"image": Files(names, root=self.root, outside=self.outside)},
             labels=labels,
             ids=names,
             splits=splits,

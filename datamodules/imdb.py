@@ -19,15 +19,16 @@ class IMDbDataModule(PublishedDataModule):
 
     Args:
         val_share: part of the training reviews for validation, equal for both classes.
+        outside: allow symbolic links that lead out of the root.
         **published: options of `PublishedDataModule`, which refuses unknown ones.
     """
 
     offers = ("text",)
     name, title = "imdb", "IMDb (aclImdb)"
 
-    def __init__(self, *, val_share: float = 0.1, **published: Any) -> None:
+    def __init__(self, *, val_share: float = 0.1, outside: bool = False, **published: Any) -> None:
         super().__init__(**published)
-        self.val_share = val_share
+        self.val_share, self.outside = val_share, outside
 
     def found(self) -> Path | None:
         return first_folder(self.root, (".", "aclImdb"), holding="train/pos")
@@ -39,5 +40,10 @@ class IMDbDataModule(PublishedDataModule):
 
     def rows(self) -> Rows:
         return class_folder_rows(
-            self.folder(), kind="text", modalities=["text"], classes=["neg", "pos"]
+            self.folder(),
+            kind="text",
+            modalities=["text"],
+            classes=["neg", "pos"],
+            inside=self.root,
+            outside=self.outside,
         )

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from datamodules.base import MultimodalDataModule
+from datamodules.broken import BrokenExamples
 from datamodules.cache import CachedSource, decoded_bytes
 from datamodules.columns import Column, Files
 from datamodules.randomness import generator
@@ -115,7 +116,7 @@ class RowsDataModule(MultimodalDataModule):
     def build(self) -> tuple[list[str], dict[str, Source]]:
         rows = self.rows()
         columns = {name: rows.columns[name] for name in self.modalities}
-        rows.columns = self._without_lost_files(columns, rows.ids)
+        rows.columns = without_lost_files(columns, rows.ids, self.broken)
         shares = {"test": self.test_share, "val": self.val_share}
         splits = assign_splits(
             rows, targets=self.targets, shares=shares, split_seed=self.split_seed
@@ -156,31 +157,41 @@ class RowsDataModule(MultimodalDataModule):
                 said = kind.describe(columns)
                 self.notes += [f"{name:5} {said}"] if said else []
 
-    def _without_lost_files(
-        self, columns: dict[str, Column], ids: Sequence[str]
-    ) -> dict[str, Column]:
-        """The columns with cells emptied whose file does not exist or must not be read."""
-        for name, column in columns.items():
-            problems = column.problems() if isinstance(column, Files) else {}
-            if not problems:
-                continue
-            if self.broken is None:
-                index, reason = next(iter(problems.items()))
-                others = f" ({len(problems) - 1:,} more rows like it)" if len(problems) > 1 else ""
-                if len(problems) == np.count_nonzero(~column.absent()):
-                    raise ValueError(
-                        f"{ids[index]}: {reason}{others} None of the files can be read: point "
-                        "data.root at the folder that their paths are relative to."
-                    )
+
+def without_lost_files(
+    columns: Mapping[str, Column], ids: Sequence[str], broken: BrokenExamples | None
+) -> dict[str, Column]:
+    """The columns with cells emptied whose file does not exist or must not be read.
+
+    Args:
+        columns: modality → its cells.
+        ids: of the rows.
+        broken: where to report them; None = raise.
+
+    Raises:
+        ValueError: there is such a file, or there are too many.
+    """
+    found = dict(columns)
+    for name, column in columns.items():
+        problems = column.problems() if isinstance(column, Files) else {}
+        if not problems:
+            continue
+        if broken is None:
+            index, reason = next(iter(problems.items()))
+            others = f" ({len(problems) - 1:,} more rows like it)" if len(problems) > 1 else ""
+            if len(problems) == np.count_nonzero(~column.absent()):
                 raise ValueError(
-                    f"{ids[index]}: {reason}{others} data.on_error=skip goes on without them."
+                    f"{ids[index]}: {reason}{others} None of the files can be read: point "
+                    "data.root at the folder that their paths are relative to."
                 )
-            self.broken.total = len(ids)
-            for index, reason in problems.items():
-                file = column.name(index)
-                self.broken.report(ids[index], name, file=file, reason=reason)
-            columns[name] = column.without(np.array(list(problems)))
-        return columns
+            raise ValueError(
+                f"{ids[index]}: {reason}{others} data.on_error=skip goes on without them."
+            )
+        broken.total = len(ids)
+        for index, reason in problems.items():
+            broken.report(ids[index], name, file=column.name(index), reason=reason)
+        found[name] = column.without(np.array(list(problems)))
+    return found
 
 
 def assign_splits(

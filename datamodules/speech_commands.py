@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from datamodules.columns import Files
 from datamodules.download import PublishedDataModule, download, first_folder, unpack
@@ -20,10 +21,18 @@ class SpeechCommandsDataModule(PublishedDataModule):
     """105,829 clips of 35 words, in the splits that its own lists say.
 
     A speaker is in one split alone. The folder of background noise is left out.
+
+    Args:
+        outside: allow symbolic links that lead out of the root.
+        **published: options of `PublishedDataModule`, which refuses unknown ones.
     """
 
     offers = ("audio",)
     name, title = "speech_commands", "Speech Commands"
+
+    def __init__(self, *, outside: bool = False, **published: Any) -> None:
+        super().__init__(**published)
+        self.outside = outside
 
     def found(self) -> Path | None:
         places = (".", "speech_commands_v0.02", _FOLDER)
@@ -45,7 +54,7 @@ class SpeechCommandsDataModule(PublishedDataModule):
         words = [name for name in class_folders(folder) if not name.startswith("_")]
         clips = [f"{word}/{name}" for word in words for name in walk(folder / word, {".wav"})]
         return Rows(
-            {"audio": Files(clips, root=folder, outside=True)},
+            {"audio": Files(clips, root=folder, inside=self.root, outside=self.outside)},
             labels=[clip.partition("/")[0] for clip in clips],
             ids=clips,
             splits=[listed.get(clip, "train") for clip in clips],

@@ -2,6 +2,7 @@
 
 import pytest
 
+from datamodules.folder import walk
 from tests.tiny import write_wav
 
 
@@ -90,3 +91,12 @@ def test_links_inside_the_root_are_followed(recordings, tmp_path):
     root = tmp_path / "audio_folder"
     (root / "high" / "near.wav").symlink_to(root / "high" / "3.wav")
     assert sum(map(len, recordings().splits.values())) == 15
+
+
+def test_folders_that_link_to_each_other_end(tmp_path):
+    for name, other in (("a", "b"), ("b", "a")):
+        write_wav(tmp_path / name / "0.wav", 0.13, 300)
+        (tmp_path / name / "link").symlink_to(tmp_path / other)
+    found = ["0.wav", "link/0.wav"]
+    assert walk(tmp_path / "a", {".wav"}) == found
+    assert walk(tmp_path / "none", {".wav"}) == []
