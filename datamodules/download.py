@@ -124,7 +124,7 @@ def _download(url: str, path: Path, checksum: str | None) -> Path:
         ) from error
     if not _matches(part, checksum):
         part.unlink()
-        raise OSError(f"{url} is not the published file, whose checksum is {checksum}: try again.")
+        raise OSError(f"{url} is not the file whose checksum is {checksum}: try again.")
     return part.replace(path)
 
 

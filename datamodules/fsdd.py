@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from datamodules.columns import Files
@@ -11,18 +13,54 @@ from datamodules.download import PublishedDataModule, download, unpack
 from datamodules.rows import Rows
 from datamodules.scans import DIGIT_NAMES
 
-_ARCHIVE = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.zip"
-_FOLDERS = (".", "recordings", "free-spoken-digit-dataset-master/recordings")
+_PROJECT = "https://github.com/Jakobovski/free-spoken-digit-dataset"
+_VERSION = "1.0.10"
+# What `sha256sum *.wav | sha256sum` says of the recordings of this version.
+_CONTENT = "1801eae019c063377d98f831d3f93574f259475df7332bb0e3d1b080fb5e6959"
+_FOLDERS = (
+    ".",
+    "recordings",
+    f"free-spoken-digit-dataset-{_VERSION}/recordings",
+    "free-spoken-digit-dataset-master/recordings",
+)
 _NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<index>\d+)\.wav")
 _NUM_TEST_INDICES = 5  # the data set's own split: recordings 0 … 4 of a digit are the test
 
 
 def download_fsdd(root: Path) -> None:
-    """Fetches the recordings (16 MB) from GitHub into `root`."""
-    # GitHub packs this archive when it is asked for: no checksum of it is published or lasts.
-    archive = download(_ARCHIVE, root / "fsdd.zip", checksum=None)
-    unpack(archive, root)
-    archive.unlink()
+    """Fetches the recordings (16 MB) of one version from GitHub into `root`.
+
+    Raises:
+        OSError: they cannot be fetched, or are not those of this version.
+    """
+    # GitHub packs the archive when it is asked for, so what is compared is what it holds.
+    url = f"{_PROJECT}/archive/refs/tags/v{_VERSION}.zip"
+    archive = download(url, root / "fsdd.zip", checksum=None)
+    name = f"free-spoken-digit-dataset-{_VERSION}"
+    with TemporaryDirectory(dir=root) as folder:
+        try:
+            unpack(archive, Path(folder))
+        finally:
+            archive.unlink()
+        if content_checksum(Path(folder) / name / "recordings") != _CONTENT:
+            raise OSError(
+                f"{url} does not hold the recordings of version {_VERSION}, whose checksum is "
+                f"sha256:{_CONTENT}: try again."
+            )
+        (Path(folder) / name).rename(root / name)
+    print(
+        f"The recordings are those of version {_VERSION} that this project was tested with "
+        f"(sha256:{_CONTENT}): their publisher gives no checksum."
+    )
+
+
+def content_checksum(folder: Path) -> str:
+    """SHA-256 of the list of recordings and their SHA-256, as `sha256sum` prints it."""
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+        for path in sorted(folder.glob("*.wav"))
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def list_fsdd(folder: Path, *, inside: Path, outside: bool) -> Rows:

@@ -61,7 +61,7 @@ def test_a_broken_download_goes_on_where_it_ended(server, tmp_path):
 
 
 def test_a_file_of_another_checksum_is_refused_and_not_kept(server, tmp_path):
-    with pytest.raises(OSError, match="is not the published file"):
+    with pytest.raises(OSError, match="is not the file whose checksum is md5:0"):
         download(server.url, tmp_path / "data.bin", checksum="md5:" + "0" * 32)
     assert not list(tmp_path.iterdir())
 

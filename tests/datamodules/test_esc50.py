@@ -1,7 +1,12 @@
 """data=esc50: one fold is the test, one validation."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 from hydra.errors import InstantiationException
+
+import datamodules.esc50 as esc50
 
 
 @pytest.fixture
@@ -47,3 +52,24 @@ def test_a_lost_recording_is_named(make, tiny_layout):
 def test_absent_files_name_the_command(make):
     with pytest.raises(FileNotFoundError, match=r"data=esc50 data\.root=.*=true"):
         make().setup()
+
+
+def test_download_asks_for_one_commit_and_its_checksum(make, tiny_layout, tmp_path, monkeypatch):
+    root, _ = tiny_layout("esc50")
+    packed = tmp_path / f"ESC-50-{esc50._COMMIT}"
+    root.rename(packed)
+    archive = shutil.make_archive(str(tmp_path / "served"), "zip", tmp_path, packed.name)
+    asked = []
+
+    def serve(url, path, *, checksum):
+        asked.append((url, checksum))
+        return Path(shutil.copy(archive, path))
+
+    monkeypatch.setattr(esc50, "download", serve)
+    data = make(download=True)
+    data.prepare_data()
+    data.setup()
+    ((url, checksum),) = asked
+    assert url.endswith(f"/{esc50._COMMIT}.zip")
+    assert checksum.startswith("sha256:")
+    assert not (root / "esc50.zip").exists()

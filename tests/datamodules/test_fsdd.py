@@ -77,10 +77,10 @@ def test_a_recording_with_another_name_is_refused(make_data, recordings):
         make_data("fsdd", modalities=["audio"]).setup()
 
 
-def test_download_fetches_and_unpacks_only_what_is_absent(
-    make_data, recordings, tmp_path, monkeypatch
-):
-    source = tmp_path / "free-spoken-digit-dataset-master"
+@pytest.fixture
+def served(recordings, tmp_path, monkeypatch):
+    """The URLs that were asked for; each gives an archive of the recordings."""
+    source = tmp_path / "free-spoken-digit-dataset-1.0.10"
     source.mkdir()
     recordings.rename(source / "recordings")
     archive = shutil.make_archive(str(tmp_path / "served"), "zip", tmp_path, source.name)
@@ -91,12 +91,35 @@ def test_download_fetches_and_unpacks_only_what_is_absent(
         return Path(shutil.copy(archive, path))
 
     monkeypatch.setattr(fsdd, "download", serve)
+    monkeypatch.setattr(fsdd, "_CONTENT", fsdd.content_checksum(source / "recordings"))
+    return calls
+
+
+def test_download_fetches_and_unpacks_only_what_is_absent(make_data, served, tmp_path, capsys):
     data = make_data("fsdd", modalities=["audio"], download=True)
     data.prepare_data()
     data.prepare_data()
-    assert len(calls) == 1
-    assert calls[0].startswith("https://github.com/Jakobovski/")
+    assert len(served) == 1
+    assert served[0].startswith("https://github.com/Jakobovski/")
     assert len(split_ids(data)["test"]) == 100
+    assert "their publisher gives no checksum" in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "fsdd").iterdir()}
+    assert names == {"free-spoken-digit-dataset-1.0.10", ".download.lock"}
+
+
+def test_other_recordings_than_those_of_the_version_are_not_kept(
+    make_data, served, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fsdd, "_CONTENT", "0" * 64)
+    data = make_data("fsdd", modalities=["audio"], download=True)
+    with pytest.raises(OSError, match=r"does not hold the recordings of version 1\.0\.10"):
+        data.prepare_data()
+    assert data.found() is None
+    assert {path.name for path in (tmp_path / "fsdd").iterdir()} == {".download.lock"}
+
+
+def test_the_real_recordings_have_the_checksum(real_data):
+    assert fsdd.content_checksum(real_data("fsdd") / "recordings") == fsdd._CONTENT
 
 
 def test_nothing_is_fetched_unless_asked(make_data, monkeypatch):
