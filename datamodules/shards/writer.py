@@ -59,7 +59,7 @@ def pack(
         FileExistsError: `out` holds shards already.
         ValueError: an example cannot be read.
     """
-    files, folder = fsspec.core.url_to_fs(out)
+    files, folder = fsspec.core.url_to_fs(str(out))
     if files.exists(f"{folder}/{DESCRIPTION}"):
         raise FileExistsError(f"{out} holds shards already: remove them or choose another out=…")
     datamodule.setup()
