@@ -157,6 +157,14 @@ class Split(Dataset[Example]):
 
     def _inputs(self, pairs: Sequence[Pair], ids: Sequence[str]) -> Inputs:
         """The tensors of some examples."""
+        try:
+            return self._read(pairs, ids)
+        except ValueError as error:
+            if self.broken is not None:
+                raise
+            raise ValueError(f"{error} data.on_error=skip goes on without it.") from error
+
+    def _read(self, pairs: Sequence[Pair], ids: Sequence[str]) -> Inputs:
         indices = [index for _, index in pairs]
         rngs = [generator(self.seed, *pair) for pair in pairs] if self._draws else None
         if rngs is not None and self._drawn:

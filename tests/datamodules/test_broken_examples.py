@@ -171,3 +171,14 @@ def test_what_was_reported_moves_with_the_list_and_an_old_list_is_replaced(tmp_p
 def test_impossible_options_are_refused(make, options):
     with pytest.raises(ValueError, match=r"data\.on_error=.*raise or skip"):
         make(**options)
+
+
+@pytest.mark.parametrize("cache_gib", [0.0, 1.0], ids=["decoded every time", "kept"])
+def test_where_errors_are_raised_the_file_and_the_way_round_it_are_named(make, tmp_path, cache_gib):
+    for name in (EMPTY, WRONG, LOST):
+        (tmp_path / "pictures" / f"{name}.png").write_bytes(
+            (tmp_path / "pictures" / "0.png").read_bytes()
+        )
+    data = make(on_error="raise", cache_gib=cache_gib)
+    with pytest.raises(ValueError, match=rf"/{TRUNCATED}\.png: .*data\.on_error=skip goes on with"):
+        read_all(data)
