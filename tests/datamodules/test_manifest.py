@@ -1,90 +1,17 @@
 """data=manifest: a table of the user's own, and what is inferred from it."""
 
-import csv
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
-import pyarrow as pa
 import pytest
-import soundfile
 import torch
 from hydra.errors import InstantiationException
-from PIL import Image
-from pyarrow import parquet
 
 from datamodules.manifest import ManifestDataModule
-from datamodules.readers import KINDS
-
-PROJECT = Path(__file__).parents[2]
-WORDS = ["a fine film", "a dull film", "no film at all"]
-
-
-def picture(path, level, size=(20, 28)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((*size, 3), level, dtype=np.uint8)).save(path)
-
-
-def clip(path, level, rate=8000, seconds=0.1):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.full(round(seconds * rate), level / 256), rate)
+from tests.datamodules.tables import clip, label, picture
 
 
 @pytest.fixture
-def table(tmp_path):
-    """table([{…}, …], "my.csv") writes rows as a table of that kind; returns its path."""
-
-    def write(rows, name="my.csv"):
-        path = tmp_path / name
-        if path.suffix == ".parquet":
-            parquet.write_table(pa.Table.from_pylist(rows), path)
-        elif path.suffix == ".jsonl":
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        else:
-            with path.open("w", newline="", encoding="utf-8") as file:
-                dialect = "excel-tab" if path.suffix == ".tsv" else "excel"
-                writer = csv.DictWriter(file, list(rows[0]), dialect=dialect)
-                writer.writeheader()
-                writer.writerows(rows)
-        return path
-
-    return write
-
-
-@pytest.fixture
-def rows(tmp_path):
-    """Sixty rows of picture, clip, sentence, two numbers and a label; the level tells the row."""
-    rows = []
-    for n in range(60):
-        picture(tmp_path / "photos" / f"{n}.png", 4 * n)
-        clip(tmp_path / "clips" / f"{n}.wav", 4 * n)
-        rows.append(
-            {
-                "photo": f"photos/{n}.png",
-                "clip": f"clips/{n}.wav",
-                "remark": f"{WORDS[n % 3]}, number {n}",
-                "age": 20 + n % 7,
-                "height": 1.5 + n / 100,
-                "label": ["cat", "dog", "eel"][n % 3],
-            }
-        )
-    return rows
-
-
-@pytest.fixture
-def make(make_data):
-    """make(path, **overrides) → the data module, set up."""
-
-    def make(path, **overrides):
-        path = path if isinstance(path, dict) else str(path)
-        defaults = {"path": path, "modalities": None, "kinds": list(KINDS)}
-        data = make_data("manifest", **(defaults | overrides))
-        data.setup()
-        return data
-
-    return make
+def make(make_manifest):
+    return make_manifest
 
 
 def examples(data):
@@ -152,10 +79,6 @@ def test_two_cameras_are_two_modalities_of_one_kind(make, table, rows):
 def test_a_column_that_is_not_there_is_named_with_those_that_are(make, table, rows, named):
     with pytest.raises(ValueError, match=r"no column '(foto|klass)', its columns are photo, clip"):
         make(table(rows), **named)
-
-
-def label(rows, values, name="label"):
-    return [dict(row, **{name: value}) for row, value in zip(rows, values, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -230,63 +153,6 @@ def test_rows_without_a_target_are_left_out_and_counted(make, table, rows):
     assert any("the first is my.csv:5" in line for line in data.summary())
 
 
-def test_a_column_of_splits_is_found_and_its_names_are_forgiving(make, table, rows):
-    for n, row in enumerate(rows):
-        row["split"] = ["train", "Train", "validation", "TEST", "dev"][n % 5]
-    data = make(table(rows))
-    assert [len(split) for split in data.splits.values()] == [24, 24, 12]
-    ids = {int(name.split(":")[1]) - 1 for name in data.splits["test"].source.ids}
-    assert ids == set(range(3, 60, 5))
-    rows[7]["split"] = "holdout"
-    with pytest.raises(ValueError, match=r"my\.csv:8: data\.split=split says 'holdout', expected"):
-        make(table(rows), split="split")
-
-
-def test_a_split_that_the_column_does_not_give_is_held_out_of_train(make, table, rows):
-    for n, row in enumerate(rows):
-        row["split"] = "test" if n < 12 else "train"
-    data = make(table(rows), val_share=0.25)
-    assert [len(split) for split in data.splits.values()] == [36, 12, 12]
-    assert [len(set(split.source.targets.tolist())) for split in data.splits.values()] == [3, 3, 3]
-
-
-def test_each_split_may_have_a_file_of_its_own(make, table, rows):
-    paths = {
-        split: str(table(rows[start : start + 20], f"{split}.csv"))
-        for split, start in (("train", 0), ("val", 20), ("test", 40))
-    }
-    data = make(paths)
-    assert [len(split) for split in data.splits.values()] == [20, 20, 20]
-    assert data.splits["test"].source.ids[3] == "test.csv:4"
-    del paths["val"]
-    assert [len(split) for split in make(paths, val_share=0.15).splits.values()] == [17, 3, 20]
-
-
-def test_rows_of_a_group_are_never_in_two_splits(make, table, rows):
-    for n, row in enumerate(rows):
-        row["speaker"] = f"speaker {n // 4}"
-    data = make(table(rows), group="speaker")
-    groups = {
-        name: {(int(id.split(":")[1]) - 1) // 4 for id in split.source.ids}
-        for name, split in data.splits.items()
-    }
-    assert not groups["train"] & groups["val"]
-    assert not groups["train"] & groups["test"]
-    assert not groups["val"] & groups["test"]
-    assert all(len(groups[name]) >= 1 for name in groups)
-    assert 6 <= len(data.splits["test"]) <= 18
-    alone = make(table(rows))
-    assert any("hint: data.group=speaker" in line for line in alone.summary())
-
-
-def test_splits_depend_on_the_split_seed_alone(make, table, rows):
-    def ids(**seeds):
-        return list(make(table(rows), **seeds).splits["test"].source.ids)
-
-    assert ids() == ids(seed=3)
-    assert ids() != ids(split_seed=3)
-
-
 def test_ids_come_from_their_column(make, table, rows):
     for n, row in enumerate(rows):
         row["id"] = f"film {n // 2}"
@@ -352,90 +218,6 @@ def test_options_that_are_given_are_not_inferred(make, table, rows):
     assert data.kinds["text"].max_length == 5
 
 
-def test_too_few_rows_to_make_splits_of_are_refused(make, table, rows):
-    rows = [row | {"label": n % 2} for n, row in enumerate(rows)]
-    with pytest.raises(ValueError, match="4 examples are too few to make a val split"):
-        make(table(rows[:4]))
-    splits = make(table(rows[:6])).splits
-    assert [len(splits[name]) for name in ("train", "val", "test")] == [2, 2, 2]
-
-
-@pytest.mark.parametrize("spelled", ["{}", "./{}", "sub/../{}", ".//{}", "{root}/{}"])
-def test_leaks_between_splits_are_warned_of(make, table, rows, tmp_path, spelled):
-    for n, row in enumerate(rows):
-        row["split"] = ["train", "val", "test"][n % 3]
-    rows[4]["photo"], rows[5]["remark"] = rows[0]["photo"], rows[3]["remark"]
-    rows[4]["photo"] = spelled.format(rows[0]["photo"], root=tmp_path)
-    (tmp_path / "sub").mkdir()
-    lines = make(table(rows), outside=".." in spelled).summary()
-    assert any(
-        "1 examples of val have a file as image that train has too" in line for line in lines
-    )
-    assert any(
-        "1 examples of test have a text as text that train has too" in line for line in lines
-    )
-    assert sum("train has too" in line for line in lines) == 2
-
-
-def test_leaks_of_files_in_the_table_name_a_row(make, table, rows, tmp_path, monkeypatch):
-    for n, row in enumerate(rows):
-        row["split"] = ["train", "val", "test"][n % 3]
-        row["photo"] = (tmp_path / rows[n]["photo"]).read_bytes()
-    rows[4]["photo"] = rows[0]["photo"]
-    path = table(rows, "my.parquet")
-    (line,) = [line for line in make(path).summary() if "train has too" in line]
-    assert line.startswith("warning: 1 examples of val have a file as image that train has too (my")
-    assert "(my.parquet:5)" in line
-    monkeypatch.setattr("datamodules.suspicions._LARGE", sum(len(row["photo"]) for row in rows) - 1)
-    lines = make(path).summary()
-    assert "hint: image is too much to be searched for what splits share" in lines
-    assert not any("train has too" in line for line in lines)
-
-
-def test_small_splits_and_classes_without_training_are_warned_of(make, table, rows):
-    for n, row in enumerate(rows):
-        row["split"] = "train" if row["label"] != "eel" else ["val", "test"][n // 3 % 2]
-    lines = make(table(rows)).summary()
-    assert "warning: no example of train is of eel, which cannot be learned" in lines
-    assert "warning: val has 10 examples, too few to measure anything" in lines
-
-
-MILLION = """
-import resource, sys, time
-import torchvision.transforms.v2
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
-
-config = OmegaConf.create({"data": OmegaConf.load("conf/data/manifest.yaml"), "seed": 0})
-del config.data["defaults"]
-config.data.modalities = None
-config.data.update({"path": sys.argv[1], "kinds": ["image", "text", "array"]})
-taken = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-data, before, start = instantiate(config.data), taken(), time.perf_counter()
-data.setup()
-print(f"{time.perf_counter() - start:.1f} {taken() - before:.2f}", *map(len, data.splits.values()))
-"""
-
-
-@pytest.mark.slow
-def test_a_million_rows_are_ready_within_seconds_and_little_memory(tmp_path, capsys):
-    """Prints how many."""
-    for n in range(1000):
-        picture(tmp_path / f"img/{n}.png", n % 256, (32, 32))
-    with (tmp_path / "my.csv").open("w") as file:
-        file.write("photo,caption,age,label\n")
-        for n in range(1_000_000):
-            file.write(f'img/{n % 1000}.png,"A sentence, number {n}",{n % 89},c{n % 7}\n')
-    command = [sys.executable, "-c", MILLION, str(tmp_path / "my.csv")]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
-    seconds, gibibytes, *splits = done.stdout.split()
-    with capsys.disabled():
-        print(f"\na million rows: {seconds} s, {gibibytes} GiB")
-    assert sum(map(int, splits)) == 1_000_000
-    assert float(seconds) < 60, "on a machine that has other work"
-    assert float(gibibytes) < 1
-
-
 def test_a_column_of_different_names_is_no_target(make, table, rows):
     with pytest.raises(ValueError, match=r"data\.target=remark has 60 different values in 60 rows"):
         make(table(rows), target="remark", columns={"image": "photo"})
@@ -486,18 +268,6 @@ def test_what_was_inferred_rebuilds_the_same_data(make, table, rows):
             assert torch.equal(value, second[name].inputs[modality])
 
 
-def test_rows_without_a_group_are_groups_of_their_own(make, table, rows):
-    for n, row in enumerate(rows):
-        row["speaker"] = "" if n < 50 else f"speaker {n % 5}"
-    data = make(table(rows), group="speaker")
-    assert 6 <= len(data.splits["test"]) <= 18
-    groups = [
-        {int(id.split(":")[1]) % 5 for id in split.source.ids if int(id.split(":")[1]) > 50}
-        for split in data.splits.values()
-    ]
-    assert sum(map(len, groups)) == 5
-
-
 def test_numbers_that_are_not_numbers_are_no_target(make, table, rows):
     values = [n / 7 for n in range(60)]
     values[4] = float("nan")
@@ -512,11 +282,6 @@ def test_nested_columns_are_ignored_and_no_target(make, table, rows):
     assert "ignored extra: nested values" in data.summary()
     with pytest.raises(ValueError, match="cannot be read as names or texts"):
         make(table(rows, "my.jsonl"), target="extra")
-
-
-def test_classes_that_differ_in_case_alone_are_warned_of(make, table, rows):
-    lines = make(table(label(rows, ["cat", "Cat ", "dog"] * 20))).summary()
-    assert "warning: the classes 'Cat ' and 'cat' differ in case or spaces alone" in lines
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(60, 4), (5, 4), (3000, 64), (400, 16)])
@@ -537,13 +302,6 @@ def test_rows_without_any_input_are_left_out_and_counted(make, table, rows):
     assert "my.csv:5" not in found
     assert found["my.csv:6"].target == 2
     assert round(found["my.csv:6"].inputs["audio"][0].item() * 256) == 20
-
-
-def test_groups_in_several_given_splits_are_warned_of(make, table, rows):
-    for n, row in enumerate(rows):
-        row |= {"split": ["train", "val", "test"][n % 3], "speaker": n // 2}
-    lines = make(table(rows), group="speaker").summary()
-    assert "warning: 30 groups are in several splits, group 0 for one" in lines
 
 
 def test_a_checkpoints_options_read_a_test_file_alone(make, table, rows):
