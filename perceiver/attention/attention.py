@@ -18,6 +18,7 @@ from perceiver.attention.kernels import (
     Problem,
     Request,
     Result,
+    check_kernel,
     chunked,
     dense,
     flex,
@@ -97,7 +98,8 @@ class Attention(nn.Module):
         options: member → its options, as in {"entmax": {"alpha": 1.3}}.
 
     Raises:
-        ValueError: for an unknown name or option, or members and sizes that do not fit together.
+        ValueError: for an unknown name or option, members and sizes that do not fit together, or a
+            kernel that cannot compute what they say.
     """
 
     def __init__(
@@ -193,6 +195,16 @@ class Attention(nn.Module):
             raise ValueError("registers cannot stand beside a pattern that pads with zeros")
         if isinstance(self.pattern, Pattern):
             self.position.check_pattern(self.pattern)
+        request = Request(
+            score=self.score,
+            position=self.position,
+            pattern=self.pattern,
+            normaliser=self.normaliser,
+            heads=self.heads,
+            softcap=self.softcap,
+            dropout=self.dropout,
+        )
+        check_kernel(self.kernel, request)
 
     def check_lengths(self, queries: int, keys: int, *, batch: int | None = None) -> None:
         """Refuse numbers of queries and keys that a member of an axis cannot serve.

@@ -8,7 +8,7 @@ from perceiver.attention.kernels.linear import linear
 from perceiver.attention.kernels.merge import merge
 from perceiver.attention.kernels.problem import Problem, Result
 from perceiver.attention.kernels.sdpa import sdpa
-from perceiver.attention.kernels.select import KERNELS, Request, select_kernel
+from perceiver.attention.kernels.select import KERNELS, Request, check_kernel, select_kernel
 
 __all__ = [
     "KERNELS",
@@ -16,6 +16,7 @@ __all__ = [
     "Request",
     "Result",
     "block_mask",
+    "check_kernel",
     "chunked",
     "dense",
     "flex",

@@ -79,12 +79,12 @@ def flex(problem: Problem) -> Result:
     """Softmax attention of scores that fold; biases and soft caps are applied as scores are made.
 
     Raises:
-        RuntimeError: for training on a CPU: torch has no backward for it there.
+        ValueError: for training on a CPU: torch has no backward for it there.
     """
     query, on_cpu = problem.query, problem.query.device.type == "cpu"
     tensors = (query, problem.key, problem.value)
     if on_cpu and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        raise RuntimeError(
+        raise ValueError(
             "kernel=flex has no backward on a CPU: train on a GPU or with kernel=auto, "
             "or run under torch.no_grad()"
         )

@@ -54,11 +54,11 @@ class Request:
     pattern: Pattern | LuongLocal
     normaliser: Normaliser | Any
     heads: Heads
-    mask: Tensor | None
-    softcap: float | None
-    dropout: float
-    need_weights: bool
-    numbers: int
+    mask: Tensor | None = None
+    softcap: float | None = None
+    dropout: float = 0.0
+    need_weights: bool = False
+    numbers: int = 0
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     pairs: int = 0
@@ -184,7 +184,7 @@ def _folded(request: Request) -> str:
 
 
 def _separable(request: Request) -> str:
-    if not isinstance(request.context, Context):
+    if isinstance(request.context, Tensor):
         return "context: a tensor has no positions beside its content; use kernel=folded"
     return _folded(request)
 
@@ -215,16 +215,20 @@ def _cheapest(request: Request) -> str:
     return cheapest(sizes, forms + folding)
 
 
+def check_kernel(kernel: str, request: Request) -> None:
+    """Raises ValueError if the kernel that is asked for cannot compute this attention."""
+    obstacle = OBSTACLES[kernel](request) if kernel in OBSTACLES else ""
+    if obstacle:
+        raise ValueError(f"kernel={kernel} refuses this attention; {obstacle}; use kernel=auto")
+
+
 def select_kernel(kernel: str, request: Request) -> str:
     """The kernel to run: the one asked for, or for "auto" the fastest that is exact.
 
     Raises:
         ValueError: if the kernel that is asked for cannot compute this attention.
     """
-    if kernel in OBSTACLES:
-        obstacle = OBSTACLES[kernel](request)
-        if obstacle:
-            raise ValueError(f"kernel={kernel} refuses this attention; {obstacle}; use kernel=auto")
+    check_kernel(kernel, request)
     if kernel != "auto":
         return kernel
     if _skipping_pays(request):

@@ -7,8 +7,8 @@ from importlib import import_module
 import pytest
 import torch
 
-from perceiver.attention import Attention, LuongAttention
-from perceiver.attention.kernels import Request, chunked, merge, select_kernel
+from perceiver.attention import Attention
+from perceiver.attention.kernels import chunked, merge
 from perceiver.attention.kernels.merge import with_sink
 from perceiver.attention.normalisers import logsumexp, softmax
 from perceiver.attention.patterns import Causal, Lengths
@@ -317,76 +317,6 @@ def test_dropout_is_of_weights_and_unbiased(kernel, small_chunks):
     assert error.max() < 4.5
 
 
-@pytest.mark.parametrize(
-    ("kernel", "options", "call", "said"),
-    [
-        ("sdpa", {"score": "additive"}, {}, "score: Additive is not a dot product"),
-        ("sdpa", {"normaliser": "entmax"}, {}, "normaliser: Entmax is not softmax"),
-        ("sdpa", {"softcap": 5.0}, {}, "score: a softcap"),
-        ("sdpa", {"position": "relative_table"}, {}, "position: RelativeTable adds"),
-        ("sdpa", {"options": {"qkv": {"is_talking": True}}}, {}, "heads: talking heads"),
-        ("sdpa", {"options": {"softmax": {"sink": 0.0}}}, {}, "normaliser: softmax with a sink"),
-        ("sdpa", {}, {"need_weights": True}, "weights: it never forms them"),
-        ("flex", {"pattern": "luong_local"}, {}, "pattern: LuongLocal"),
-        ("flex", {"dropout": 0.1}, {}, "dropout"),
-        ("chunked", {}, {"need_weights": True}, "weights: it never holds"),
-        ("chunked", {"normaliser": "reinforce"}, {}, "normaliser: Reinforce"),
-        ("linear", {}, {}, "score: Dot is not feature_dot"),
-        ("linear", {"score": "feature_dot"}, {}, "normaliser: Softmax is not sum"),
-        (
-            "linear",
-            {"score": "feature_dot", "normaliser": "sum", "pattern": "prefix"}
-            | {"options": {"prefix": {"length": 2}}},
-            {},
-            "pattern: Prefix is neither full nor causal",
-        ),
-        (
-            "linear",
-            {"score": "feature_dot", "normaliser": "sum"},
-            {"mask": torch.ones(2, 5, 7, dtype=torch.bool)},
-            "mask: it differs from query to query",
-        ),
-    ],
-)
-def test_a_kernel_that_cannot_serve_names_the_axis(kernel, options, call, said):
-    attention = Attention(12, num_heads=2, kernel=kernel, **options)
-    with pytest.raises(ValueError, match=f"kernel={kernel} refuses this attention; {said}"):
-        attention(torch.randn(2, 5, 12), torch.randn(2, 7, 12), **call)
-
-
-def test_unknown_kernels_are_refused():
-    with pytest.raises(ValueError, match="unknown kernel 'flash'"):
-        Attention(12, kernel="flash")
-
-
-def test_flex_refuses_to_train_on_a_cpu():
-    attention = Attention(16, num_heads=1, kernel="flex")
-    with pytest.raises(RuntimeError, match="kernel=flex has no backward on a CPU"):
-        attention(torch.randn(2, 5, 16))
-
-
-def test_the_fastest_exact_kernel_is_chosen(monkeypatch):
-    chosen = []
-    for name in ("dense", "sdpa", "linear", "chunked"):
-        original = getattr(__import__("perceiver.attention.attention", fromlist=["x"]), name)
-
-        def spy(problem, *, _name=name, _original=original, **options):
-            chosen.append(_name)
-            return _original(problem, **options)
-
-        monkeypatch.setattr(f"perceiver.attention.attention.{name}", spy)
-    x = torch.randn(1, 3, 6)
-    Attention(6)(x)
-    Attention(6, normaliser="entmax")(x)
-    Attention(6, score="feature_dot", normaliser="sum")(x)
-    Attention(6)(x, need_weights=True)
-    Attention(6, dropout=0.1).train()(x)
-    LuongAttention(6, local="predictive")(x)
-    monkeypatch.setattr("perceiver.attention.kernels.select.LARGE", 1)
-    Attention(6, score="additive")(x)
-    assert chosen == ["sdpa", "dense", "linear", "dense", "dense", "dense", "chunked"]
-
-
 @pytest.fixture
 def sdpa_calls(monkeypatch):
     """The keyword arguments of every call of torch's SDPA."""
@@ -438,54 +368,6 @@ def test_causal_attention_with_anything_besides_has_a_mask(sdpa_calls, options, 
     assert not sdpa_calls[0]["is_causal"]
     attention.kernel = "dense"
     torch.testing.assert_close(out, attention(x, **call).out, rtol=2e-5, atol=2e-5)
-
-
-def request(**changes):
-    attention = Attention(64, num_heads=2, **changes.pop("attention", {}))
-    given = {
-        "score": attention.score,
-        "position": attention.position,
-        "pattern": attention.pattern,
-        "normaliser": attention.normaliser,
-        "heads": attention.heads,
-        "mask": None,
-        "softcap": None,
-        "dropout": 0.0,
-        "need_weights": False,
-        "numbers": 1 << 24,
-        "device": "cuda",
-        "pairs": 1 << 23,
-    }
-    return Request(**(given | changes))
-
-
-WINDOW = {"pattern": "window", "options": {"window": {"left": 99}}}
-LONGFORMER = {
-    "pattern": "window | global",
-    "options": {"window": {"left": 99}, "global": {"indices": [0]}},
-}
-
-
-@pytest.mark.parametrize(
-    ("changes", "kernel"),
-    [
-        ({"attention": WINDOW}, "flex"),
-        ({"attention": LONGFORMER}, "flex"),
-        ({"attention": {"pattern": "causal & block", "options": {"block": {"size": 9}}}}, "flex"),
-        ({"attention": WINDOW, "device": "cpu"}, "sdpa"),
-        ({"attention": WINDOW, "pairs": 1 << 16}, "sdpa"),
-        ({"attention": WINDOW, "dtype": torch.float64}, "sdpa"),
-        ({"attention": WINDOW, "dropout": 0.1}, "dense"),
-        ({"attention": WINDOW | {"position": "alibi"}}, "sdpa"),
-        ({"attention": WINDOW | {"qk_dim": 16}}, "sdpa"),
-        ({"attention": WINDOW | {"normaliser": "sparsemax"}}, "dense"),
-        ({"attention": {"pattern": "full"}}, "sdpa"),
-        ({"attention": {"pattern": "causal"}}, "sdpa"),
-        ({"attention": {"pattern": "causal | block", "options": {"block": {"size": 9}}}}, "sdpa"),
-    ],
-)
-def test_flex_is_chosen_where_skipped_blocks_pay(changes, kernel):
-    assert select_kernel("auto", request(**changes)) == kernel
 
 
 @pytest.mark.parametrize("kernel", ["dense", "sdpa", "chunked", "flex"])
