@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceiver.attention.axes import build_member, build_pattern, check_all_options
-from perceiver.attention.checks import check_shape, check_sizes
+from perceiver.attention.checks import check_floats, check_shape, check_sizes
 from perceiver.attention.context import Context, as_context
 from perceiver.attention.kernels import (
     KERNELS,
@@ -127,6 +127,7 @@ class Attention(nn.Module):
         check_all_options(options)
         key_dim = query_dim if key_dim is None else key_dim
         check_sizes(query_dim=query_dim, key_dim=key_dim, num_heads=num_heads)
+        check_sizes(qk_dim=qk_dim, v_dim=v_dim, out_dim=out_dim)
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout={dropout} must lie in [0, 1]")
         if kernel not in KERNELS:
@@ -323,8 +324,10 @@ class Attention(nn.Module):
 
     def _check_shapes(self, query: Tensor, context: Tensor | Context) -> None:
         check_shape("query", query, "batch", "length", self.query_dim)
+        check_floats("query", query)
         if not isinstance(context, Context):
             check_shape("context", context, "batch", "length", self.key_dim)
+            check_floats("context", context)
         elif context.shape[-1] != self.key_dim:
             raise ValueError(
                 f"context has segments of width {context.shape[-1]}; expected {self.key_dim}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from torch import Tensor
 
 
-def check_sizes(**sizes: int) -> None:
-    """Raises ValueError for a size below 1, naming it."""
+def check_sizes(**sizes: int | None) -> None:
+    """Raises ValueError for anything but a whole number above 0, naming it; None = not given."""
     for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name}={size} must be at least 1")
+        if size is not None and (not isinstance(size, Integral) or size < 1):
+            raise ValueError(f"{name}={size!r} must be at least 1 and a whole number")
 
 
 def check_shape(name: str, tensor: Tensor, *expected: int | str) -> None:
@@ -28,6 +30,12 @@ def check_shape(name: str, tensor: Tensor, *expected: int | str) -> None:
     if not isinstance(tensor, Tensor):
         raise ValueError(f"{name} is a {type(tensor).__name__}; {wanted}, a tensor")
     raise ValueError(f"{name} has shape {tuple(tensor.shape)}; {wanted}")
+
+
+def check_floats(name: str, tensor: Tensor) -> None:
+    """Raises ValueError for a tensor of anything but real numbers."""
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} is {tensor.dtype}; expected real numbers, as of {name}.float()")
 
 
 def check_width(name: str, tensor: Tensor, width: int) -> None:

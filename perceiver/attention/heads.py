@@ -208,6 +208,8 @@ class QKVHeads(Heads):
                     f"num_heads={num_heads} does not divide {name}={width}: "
                     f"set num_heads to one of {choices}, or another {name}"
                 )
+        if num_registers < 0:
+            raise ValueError(f"num_registers={num_registers} must be 0 or more")
         groups = num_heads if num_kv_heads is None else num_kv_heads
         if groups < 1 or num_heads % groups:
             raise ValueError(f"num_kv_heads={groups} does not divide num_heads={num_heads}")

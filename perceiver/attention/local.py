@@ -8,6 +8,7 @@ from typing import no_type_check
 import torch
 from torch import Tensor, nn
 
+from perceiver.attention.checks import check_sizes
 from perceiver.attention.init import lecun_linear
 from perceiver.attention.normalisers.normaliser import widen
 from perceiver.attention.patterns import Pattern, Predicate
@@ -82,6 +83,7 @@ class LuongLocal(nn.Module):
             )
         if reach < 1:
             raise ValueError(f"luong_local has reach={reach}: it must be 1 or more")
+        check_sizes(hidden_dim=hidden_dim)
         self.reach = reach
         self.predicts = alignment == "predictive"
         if self.predicts:

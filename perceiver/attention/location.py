@@ -100,6 +100,7 @@ class LocationAware(Score):
         initial: str = "uniform",
     ) -> None:
         super().__init__()
+        check_sizes(hidden_dim=hidden_dim, num_filters=num_filters, filter_size=filter_size)
         if filter_size % 2 == 0:
             raise ValueError(f"filter_size={filter_size} must be odd: a filter has a middle")
         if initial not in ("uniform", "first"):

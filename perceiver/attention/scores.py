@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perceiver.attention.checks import check_sizes
 from perceiver.attention.init import lecun_linear
 from perceiver.attention.normalisers.normaliser import widen
 from perceiver.shapes import Float
@@ -169,6 +170,7 @@ class Additive(Score):
         self, *, query_dim: int, key_dim: int, hidden_dim: int | None = None, bias: bool = False
     ) -> None:
         super().__init__()
+        check_sizes(hidden_dim=hidden_dim)
         self.width = hidden_dim or key_dim
         self.to_query = lecun_linear(query_dim, self.width, bias=False)
         self.to_key = lecun_linear(key_dim, self.width, bias=bias)

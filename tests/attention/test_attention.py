@@ -31,6 +31,19 @@ from perceiver.attention.scores import Dot
         ({"options": {"none": {"x": 1}}}, "position=none has no option 'x': it has none"),
         ({"score": "location"}, r"score=location needs max_len: set options.location.max_len"),
         ({"normaliser": "sum"}, "normaliser=sum .*use score=feature_dot"),
+        ({"num_heads": 0}, "num_heads=0 must be at least 1 and a whole number"),
+        ({"qk_dim": -8}, "qk_dim=-8 must be at least 1"),
+        ({"out_dim": 0}, "out_dim=0 must be at least 1"),
+        ({"options": {"qkv": {"num_registers": -1}}}, "num_registers=-1 must be 0 or more"),
+        ({"score": "additive", "options": {"additive": {"hidden_dim": 0}}}, "hidden_dim=0 must be"),
+        (
+            {"score": "location_aware", "options": {"location_aware": {"num_filters": 0}}},
+            "num_filters=0 must be at least 1",
+        ),
+        (
+            {"pattern": "luong_local", "options": {"luong_local": {"hidden_dim": -3}}},
+            "hidden_dim=-3 must be at least 1",
+        ),
         ({"softcap": -1.0}, "softcap=-1.0 must be positive"),
         ({"score": "location_aware", "position": "alibi"}, "location_aware .*position=none"),
     ],
@@ -57,6 +70,14 @@ def test_bad_input_is_refused_in_a_sentence(query, context, mask, error, said):
     attention = Attention(8, 6)
     with pytest.raises(error, match=said):
         attention(torch.randn(query), torch.randn(context), mask=mask)
+
+
+@pytest.mark.parametrize("of", ["query", "context"])
+def test_whole_numbers_are_no_input(of):
+    tensors = {"query": torch.randn(2, 5, 8), "context": torch.randn(2, 7, 6)}
+    tensors[of] = tensors[of].long()
+    with pytest.raises(ValueError, match=rf"{of} is torch\.int64; expected real numbers"):
+        Attention(8, 6)(**tensors)
 
 
 @pytest.mark.parametrize("kernel", ["auto", "dense", "chunked"])
