@@ -1,12 +1,18 @@
-"""Whether the parts of a composed config fit together, asked before anything is built."""
+"""Whether the parts of a composed config fit together, asked before any data is opened."""
 
 from __future__ import annotations
 
+import copy
 import os
+import warnings
+from itertools import product
 
-from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError
+from torch import nn
 
 from datamodules.manifest import TARGETS
 from datamodules.readers import kind_of
@@ -23,6 +29,78 @@ def check_config(config: DictConfig) -> None:
     _check_interpolations(config)
     _check_processes(config)
     _check_precision(config)
+
+
+def check_model(config: DictConfig) -> None:
+    """Refuse a model that cannot be built, attention that cannot serve in its place for one.
+
+    The model itself is built, on a device without memory, so that the rules are its own. Where
+    its adapters wait for what the data alone knows (the size of pictures, say), everything else is
+    built for byte arrays that any fit cross-attention can read; the rest is asked when the facts
+    are there.
+
+    Raises:
+        ValueError: what the model's parts refuse, or Hydra's error around it.
+    """
+    config = copy.deepcopy(config)
+    if config.data.get("num_classes", 0) is None:  # no matter here
+        config.data.num_classes = 1
+    adapters = config.model.get("adapters")
+    if adapters is None:
+        with torch.device("meta"):
+            instantiate(config.model, _convert_="all")
+    elif config.data.get("modalities", ()) is None or _waits(adapters):
+        _check_without_data(config)
+    else:
+        built = {name: _build_adapter(adapter) for name, adapter in adapters.items()}
+        with open_dict(config):
+            del config.model.adapters
+            config.model._partial_ = True
+        with torch.device("meta"):
+            instantiate(config.model, _convert_="all")(adapters=built)
+
+
+def _build_adapter(config: DictConfig) -> nn.Module:
+    with warnings.catch_warnings(action="ignore"):  # they come when the model is built to stay
+        try:
+            with torch.device("meta"):
+                return instantiate(config, _convert_="all")
+        except InstantiationException:  # a table of mel filters cannot do without memory
+            return instantiate(config, _convert_="all")
+
+
+def _waits(node: DictConfig) -> bool:
+    """Whether something refers to a fact that is not known yet."""
+    for key in node:
+        if node[key] is None and OmegaConf.is_interpolation(node, key):
+            return True
+        if isinstance(node[key], DictConfig) and _waits(node[key]):
+            return True
+    return False
+
+
+def _check_without_data(config: DictConfig) -> None:
+    """Refuse what no byte array would make fit: no width of it and no length."""
+    with torch.device("meta"):
+        parts = {
+            name: instantiate(config.model[name], _convert_="all")
+            for name in ("fusion", "encoder", "cross_attention", "latent_attention", "decoder")
+        }
+        attention = {name: parts[name] for name in ("cross_attention", "latent_attention")}
+        latent_dim, latents = config.model.encoder.latent_dim, config.model.encoder.num_latents
+        widths = {parts["fusion"](channels={"any": width}).channels for width in (1, 2)}
+        if len(widths) > 1:  # as wide as the queries, or a width that the heads divide
+            widths = {latent_dim, 8 * latent_dim * config.model.cross_attention.get("num_heads", 1)}
+        parts["decoder"](latent_dim=latent_dim).check_lengths(latents)
+        refusal = None
+        for width, tokens in product(sorted(widths), (1, latents)):
+            try:
+                encoder = parts["encoder"](input_dim=width, **attention)
+                encoder.check_lengths(tokens)
+                return
+            except ValueError as error:
+                refusal = error
+        raise refusal
 
 
 def _check_modalities(config: DictConfig) -> None:

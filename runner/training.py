@@ -17,7 +17,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 from perceiver.callbacks import ConfusionMatrix, PredictionTable
 from perceiver.tasks import SingleLabel, Task
 from runner.checkpoints import check_same_model, read_checkpoint
-from runner.checks import check_config
+from runner.checks import check_config, check_model
 from runner.completion import build_data
 from runner.errors import keep_traceback
 from runner.launch import launches_of_this_job_alone
@@ -53,6 +53,7 @@ def _run(config: DictConfig) -> float:
     quiet_lightning()
     keep_freed_memory()
     check_config(config)
+    check_model(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     datamodule = build_data(config)
     check_config(config)  # now that it is complete

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from datamodules.digits import DigitsDataModule
+from datamodules.manifest import ManifestDataModule
 from datamodules.shards.writer import pack
 from perceiver.types import Batch
 from runner.training import run_training
@@ -142,6 +143,14 @@ def test_part_of_the_model_takes_a_step(step, group, place, choice):
     assert math.isfinite(step(f"{group}@{place}={choice}"))
 
 
+@pytest.fixture
+def no_data(monkeypatch):
+    """Fails a test that makes a data set, or asks one for data."""
+    for module in (DigitsDataModule, ManifestDataModule):
+        for name in ("__init__", "prepare_data", "setup"):
+            monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("data was touched"))
+
+
 # Presets that cannot serve there in the default job say so, naming what to use instead.
 WIDTHS, GRID = "use score=general", "grid=None: set it, or use attention=perceiver"
 REFUSALS = {
@@ -158,15 +167,18 @@ REFUSALS = {
 
 @pytest.mark.parametrize("choice", choices("attention"))
 @pytest.mark.parametrize("place", ["cross_attention", "latent_attention"])
-def test_attention_takes_a_step_or_says_what_to_use(step, place, choice):
+def test_attention_takes_a_step_or_says_what_to_use(step, request, place, choice):
     override = f"attention@model.{place}={choice}"
     if (place, choice) in REFUSALS:
-        with pytest.raises(InstantiationException) as refused:
+        request.getfixturevalue("no_data")
+        with pytest.raises(ValueError, match=f"^model.{place}: ") as refused:
             step(override)
-        assert f"model.{place}: " in str(refused.value)
         assert REFUSALS[place, choice] in str(refused.value)
     else:
         assert math.isfinite(step(override))
+
+
+AXIS = "kernel=flex refuses this attention; normaliser: Entmax is not softmax"
 
 
 # The default job has 24 latents, and 16 patches, 13 frames and 32 bytes at most.
@@ -181,15 +193,70 @@ def test_attention_takes_a_step_or_says_what_to_use(step, place, choice):
         ("cross_attention", "swin", "swin_table.grid=[4,6]", "24 queries and 61 keys"),
     ],
 )
-def test_attention_too_small_for_the_models_lengths_is_refused_when_it_is_built(
-    compose_run, place, preset, option, said
+def test_attention_too_small_for_the_models_lengths_is_refused_before_data_is_opened(
+    step, no_data, tmp_path, place, preset, option, said
 ):
-    places = f"attention@model.{place}={preset}", f"model.{place}.options.{option}"
-    config = compose_run(*places)
-    with pytest.raises(InstantiationException) as refused:
-        instantiate(config.model, _convert_="all")
-    assert str(refused.value.__cause__).startswith(f"model.{place}: ")
+    with pytest.raises(ValueError, match=f"^model.{place}: ") as refused:
+        step(f"attention@model.{place}={preset}", f"model.{place}.options.{option}")
     assert said in str(refused.value)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["attention@model.cross_attention=entmax", "model.cross_attention.kernel=flex"], AXIS),
+        (["attention@model.latent_attention=entmax", "model.latent_attention.kernel=flex"], AXIS),
+        (["model.decoder.attention.kernel=linear"], "kernel=linear refuses this attention; score"),
+        (["model.encoder.num_cross_attends=3"], "num_cross_attends=3 must lie between 1 and"),
+        (["+model.cross_attention.options.qkv.gated=true"], "qkv has no option 'gated'"),
+    ],
+)
+@pytest.mark.parametrize("data", ["digits", "manifest"])
+def test_parts_that_cannot_be_built_are_refused_before_data_is_opened(
+    step, no_data, overrides, said, data
+):
+    with pytest.raises(ValueError, match=said):
+        step(f"data={data}", *overrides)
+
+
+# A table's modalities, and with them the length and width of what is read, are in the table alone.
+@pytest.mark.parametrize(
+    ("place", "preset", "options", "said"),
+    [
+        ("latent_attention", "tutorial", ["location.max_len=23"], "max_len=23 for 24 keys"),
+        ("latent_attention", "swin", ["swin_table.grid=[5,6]"], "30 elements for 24 queries"),
+        ("cross_attention", "swin", ["swin_table.grid=[5,6]"], "30 elements for 24 queries"),
+        ("cross_attention", "stand_alone", [], GRID),
+    ],
+)
+def test_attention_that_no_table_would_suit_is_refused_before_one_is_opened(
+    step, no_data, place, preset, options, said
+):
+    options = [f"model.{place}.options.{option}" for option in options]
+    with pytest.raises(ValueError, match=f"^model.{place}: ") as refused:
+        step("data=manifest", f"attention@model.{place}={preset}", *options)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["attention@model.cross_attention=luong_dot"],  # bytes can be as wide as latents
+        ["attention@model.cross_attention=multi_head", "model.cross_attention.num_heads=11"],
+        [
+            "attention@model.cross_attention=tutorial",
+            "model.cross_attention.options.location.max_len=1",
+        ],
+        [
+            "attention@model.cross_attention=swin",
+            "model.cross_attention.options.swin_table.grid=[4,6]",
+        ],
+    ],
+)
+def test_what_a_table_may_suit_waits_for_it(step, no_data, overrides):
+    with pytest.raises(pytest.fail.Exception, match="data was touched"):
+        step("data=manifest", *overrides)
 
 
 @pytest.mark.parametrize("choice", choices("debug"))
