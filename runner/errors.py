@@ -12,13 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 # What a library or a data module raises for input that the user can mend. Anything else is a bug
 # of ours and keeps its traceback.
 USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError, ImportError)
+
+
+_CONFIG = Path(__file__).parents[1] / "conf"
 
 
 @contextmanager
@@ -34,12 +39,32 @@ def clear_errors(config_dir: Path, config_name: str = "config") -> Iterator[None
     try:
         yield
     except USER_ERRORS as error:
-        print(f"error: {sentence(error, config_dir, config_name)}", file=sys.stderr)
+        said = sentence(error, config_dir, config_name)
+        if error in _named:
+            said = f"{len(_named)} of the sweep's jobs failed, as said above"
+        print(f"error: {said}", file=sys.stderr)
         hint = getattr(error, "__notes__", ["HYDRA_FULL_ERROR=1 shows the full traceback"])
         print(f"({hint[-1]})", file=sys.stderr)
         sys.exit(1)
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+_named: list[BaseException] = []  # what ended jobs of a sweep
+
+
+@contextmanager
+def name_failed_job() -> Iterator[None]:
+    """Say at once which job of a sweep failed and why: Hydra goes on with the others."""
+    try:
+        yield
+    except Exception as error:
+        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            job = HydraConfig.get()
+            what = f"job {job.job.num} ({', '.join(job.overrides.task)})"
+            print(f"error: {what}: {sentence(error, _CONFIG, 'config')}", file=sys.stderr)
+            _named.append(error)
+        raise
 
 
 @contextmanager

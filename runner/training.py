@@ -19,7 +19,7 @@ from perceiver.tasks import SingleLabel, Task
 from runner.checkpoints import check_same_model, read_checkpoint
 from runner.checks import check_config, check_model
 from runner.completion import build_data
-from runner.errors import keep_traceback
+from runner.errors import keep_traceback, name_failed_job
 from runner.launch import launches_of_this_job_alone
 from runner.loggers import build_callbacks, build_loggers
 from runner.memory import keep_freed_memory
@@ -40,7 +40,8 @@ def quiet_lightning() -> None:
 def run_training(config: DictConfig) -> float:
     """Train and test as the config says; returns the validated metric of the tested weights."""
     try:
-        with keep_traceback(Path(config.paths.run_dir)), launches_of_this_job_alone():
+        folder = Path(config.paths.run_dir)
+        with name_failed_job(), keep_traceback(folder), launches_of_this_job_alone():
             return _run(config)
     finally:
         if "wandb" in (config.logger or {}):

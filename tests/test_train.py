@@ -141,6 +141,19 @@ def test_sweep_runs_every_job_in_a_folder_of_its_own(run_script, tmp_path):
         assert results_of(tmp_path / "sweep" / job)["seed"] == seed
 
 
+def test_sweep_names_the_jobs_that_are_refused_and_runs_the_others(run_script, tmp_path):
+    choices = "attention@model.cross_attention=swin,single_head,luong_dot"
+    folder = f"hydra.sweep.dir={tmp_path}/sweep"
+    done = run_script("train.py", "-m", choices, "debug=fast", folder, status=1)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert lines[0].startswith("error: job 0 (attention@model.cross_attention=swin, debug=fast): ")
+    assert "needs grid=[height, width]" in lines[0]
+    assert "job 2 (attention@model.cross_attention=luong_dot" in lines[1]
+    assert lines[2:] == ["error: 2 of the sweep's jobs failed, as said above"]
+    assert "Traceback" not in done.stderr
+    assert results_of(tmp_path / "sweep" / "1")["seed"] == 0
+
+
 def test_help_lists_every_group_and_choice_without_importing_torch(run_script):
     done = run_script("train.py", "--help", timeout=60)
     groups = "data model modality attention decoder task optimizer scheduler trainer logger"
