@@ -22,6 +22,7 @@ from datamodules.readers.kind import span
 from datamodules.samplers import EpochBatches, EpochSampler
 from datamodules.splits import SPLITS, Source, Split, draw_missing
 from datamodules.transforms.apply import Transforms
+from perceiver.types import Batch
 
 __all__ = ["Example", "MultimodalDataModule"]
 

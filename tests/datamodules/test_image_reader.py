@@ -180,6 +180,23 @@ def test_a_large_jpeg_is_scaled_as_if_it_had_been_decoded_whole(tmp_path, orient
     assert difference.max() <= 4
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_crop_is_the_middle_at_the_size_that_is_asked_for(tmp_path, orientation, suffix):
+    bands = np.zeros((40, 168, 3), np.uint8)  # red, green and blue, of 56, 56 and 56 columns
+    for channel in range(3):
+        bands[:, 56 * channel : 56 * (channel + 1), channel] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(bands).save(tmp_path / f"a.{suffix}", quality=95, exif=exif)
+    size = (20, 28) if orientation == 1 else (28, 20)  # of 40 × 56, scaled to a half
+    options = ImageOptions(channels=3, size=size, resize="crop")
+    pixels = read_image(tmp_path / f"a.{suffix}", options).permute(1, 2, 0).float()
+    assert pixels.shape == (*size, 3)
+    middle = pixels[4:-4, 4:-4] - torch.tensor([0.0, 255, 0])
+    assert middle.abs().max() <= 30
+
+
 def test_images_that_are_to_fit_keep_their_own_size_or_shape(tmp_path):
     options = ImageOptions(channels=1, size=(20, 30), resize="fit")
     for number, (size, fitted) in enumerate(

@@ -88,6 +88,7 @@ def test_mae_rmse_and_r2_equal_scikit_learns(k):
     target = torch.randn(53, k) * torch.arange(1, k + 1)
     outputs = target + torch.randn(53, k)
     values = measured(Regression(out_dim=k), outputs, target)
+    target, outputs = target.numpy(), outputs.numpy()
     expected = {
         "mae": sklearn_metrics.mean_absolute_error(target, outputs),
         "rmse": math.sqrt(np.square(target - outputs).mean()),
