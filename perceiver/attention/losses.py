@@ -16,8 +16,8 @@ from perceiver.shapes import Float
 
 def reinforce_loss(
     log_likelihood: Float[Tensor, " b"],
-    log_prob: Float[Tensor, "b *steps"],
-    entropy: Float[Tensor, "b *steps"],
+    log_prob: Float[Tensor, "b *steps"] | None,
+    entropy: Float[Tensor, "b *steps"] | None,
     *,
     baseline: float | Tensor = 0.0,
     reward_weight: float = 1.0,
@@ -38,8 +38,12 @@ def reinforce_loss(
         entropy_weight: λ_e.
 
     Raises:
-        ValueError: for shapes that do not fit each other.
+        ValueError: for shapes that do not fit each other, or of attention that does not sample.
     """
+    if log_prob is None or entropy is None:
+        raise ValueError(
+            "log_prob and entropy are None: the attention draws nothing; use normaliser=reinforce"
+        )
     check_shape("log_likelihood", log_likelihood, log_prob.shape[0])
     check_shape("entropy", entropy, *log_prob.shape)
     advantage = (log_likelihood - baseline).detach()

@@ -189,6 +189,7 @@ CALLS = [
     lambda: Context([Segment(draw(2, 7, 6))], mask=draw(2, 5, 7) > 0),
     lambda: reinforce_loss(draw(4, 1), draw(4, 1, 1), draw(4, 1, 1)),
     lambda: reinforce_loss(draw(4), draw(3, 1, 1), draw(3, 1, 1)),
+    lambda: reinforce_loss(draw(4), *attention(query, context).aux[1:3]),
     lambda: doubly_stochastic_penalty(draw(7)),
     lambda: fast_weight_step(draw(2, 3, 4), draw(2, 1), draw(2, 3), draw(2, 4), draw(2)),
 ]
@@ -219,6 +220,7 @@ SENTENCES = [
     "ValueError the mask of a context has shape (2, 5, 7); expected (2, 7)",
     "ValueError log_likelihood has shape (4, 1); expected (4)",
     "ValueError log_likelihood has shape (4,); expected (3)",
+    "ValueError log_prob and entropy are None: the attention draws nothing; ",
     "ValueError weights has shape (7,); expected (b, h, q, k)",
     "ValueError key has shape (2, 1); its last dimension must be 4",
 ]
