@@ -1,6 +1,6 @@
 """Attention as one equation with named axes; needs torch alone."""
 
-from perceiver.attention.attention import Attention, AttentionAux, AttentionOutput
+from perceiver.attention.attention import Attention
 from perceiver.attention.axes import AXES
 from perceiver.attention.context import Context
 from perceiver.attention.losses import (
@@ -26,6 +26,7 @@ from perceiver.attention.named import (
     SingleHeadAttention,
     TutorialAttention,
 )
+from perceiver.attention.output import AttentionAux, AttentionOutput
 from perceiver.attention.patterns import Pattern
 from perceiver.attention.recurrent import BahdanauStep, LuongStep, TutorialStep
 from perceiver.attention.stem import AttentionStem

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perceiver.attention.attention import Attention, AttentionAux
+from perceiver.attention.attention import Attention
 from perceiver.attention.checks import check_shape
 from perceiver.attention.normalisers import Reinforce
+from perceiver.attention.output import AttentionAux
 from perceiver.shapes import Float
 
 

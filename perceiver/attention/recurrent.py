@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from perceiver.attention.attention import Attention, AttentionAux, AttentionOutput
+from perceiver.attention.attention import Attention
 from perceiver.attention.checks import check_shape, check_width
 from perceiver.attention.init import lecun_linear
+from perceiver.attention.output import AttentionAux, AttentionOutput
 from perceiver.shapes import Bool, Float
 
 
