@@ -17,6 +17,8 @@ from torch import nn
 from datamodules.manifest import TARGETS
 from datamodules.readers import kind_of
 
+_PARTS = ("fusion", "encoder", "cross_attention", "latent_attention", "decoder")
+
 
 def check_config(config: DictConfig) -> None:
     """Refuse combinations that cannot work, naming both sides and the override that mends it.
@@ -37,12 +39,22 @@ def check_model(config: DictConfig) -> None:
     The model itself is built, on a device without memory, so that the rules are its own. Where
     its adapters wait for what the data alone knows (the size of pictures, say), everything else is
     built for byte arrays that any fit cross-attention can read; the rest is asked when the facts
-    are there.
+    are there, and so is what a part of one's own cannot be built without memory for.
 
     Raises:
         ValueError: what the model's parts refuse, or Hydra's error around it.
     """
-    config = copy.deepcopy(config)
+    try:
+        _build_without_memory(copy.deepcopy(config))
+    except Exception as error:
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        if not isinstance(root, RuntimeError | TypeError):  # what torch raises where memory lacks
+            raise
+
+
+def _build_without_memory(config: DictConfig) -> None:
     if config.data.get("num_classes", 0) is None:  # no matter here
         config.data.num_classes = 1
     adapters = config.model.get("adapters")
@@ -50,7 +62,8 @@ def check_model(config: DictConfig) -> None:
         with torch.device("meta"):
             instantiate(config.model, _convert_="all")
     elif config.data.get("modalities", ()) is None or _waits(adapters):
-        _check_without_data(config)
+        if set(_PARTS) <= set(config.model):  # else a model of one's own
+            _check_without_data(config)
     else:
         built = {name: _build_adapter(adapter) for name, adapter in adapters.items()}
         with open_dict(config):
@@ -82,10 +95,7 @@ def _waits(node: DictConfig) -> bool:
 def _check_without_data(config: DictConfig) -> None:
     """Refuse what no byte array would make fit: no width of it and no length."""
     with torch.device("meta"):
-        parts = {
-            name: instantiate(config.model[name], _convert_="all")
-            for name in ("fusion", "encoder", "cross_attention", "latent_attention", "decoder")
-        }
+        parts = {name: instantiate(config.model[name], _convert_="all") for name in _PARTS}
         attention = {name: parts[name] for name in ("cross_attention", "latent_attention")}
         latent_dim, latents = config.model.encoder.latent_dim, config.model.encoder.num_latents
         widths = {parts["fusion"](channels={"any": width}).channels for width in (1, 2)}

@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.utils import instantiate
+from omegaconf import open_dict
 
 from datamodules.digits import DigitsDataModule
 from datamodules.manifest import ManifestDataModule
 from datamodules.shards.writer import pack
+from perceiver.models import MeanPoolDecoder
 from perceiver.types import Batch
+from runner.checks import check_model
 from runner.training import run_training
 from tests.tiny import LAYOUTS
 
@@ -257,6 +260,33 @@ def test_attention_that_no_table_would_suit_is_refused_before_one_is_opened(
 def test_what_a_table_may_suit_waits_for_it(step, no_data, overrides):
     with pytest.raises(pytest.fail.Exception, match="data was touched"):
         step("data=manifest", *overrides)
+
+
+class AsksForNumbers(MeanPoolDecoder):
+    """Cannot be built without memory."""
+
+    def __init__(self, *, latent_dim, out_dim):
+        super().__init__(latent_dim=latent_dim, out_dim=round(torch.tensor(float(out_dim)).item()))
+
+
+class Unlike(torch.nn.Module):
+    """A model without the parts of a Perceiver."""
+
+    def __init__(self, *, adapters):
+        super().__init__()
+
+
+@pytest.mark.parametrize("data", ["digits", "manifest"])
+@pytest.mark.parametrize("part", [AsksForNumbers, Unlike])
+def test_a_part_of_ones_own_is_left_to_the_building_itself(compose_run, data, part):
+    config = compose_run(f"data={data}")
+    target = {"_target_": f"{__name__}.{part.__name__}"}
+    with open_dict(config):
+        if part is Unlike:
+            config.model = target | {"adapters": config.model.adapters}
+        else:
+            config.model.decoder = target | {"_partial_": True, "out_dim": 3}
+    check_model(config)
 
 
 @pytest.mark.parametrize("choice", choices("debug"))
