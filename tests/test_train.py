@@ -141,6 +141,7 @@ def test_sweep_runs_every_job_in_a_folder_of_its_own(run_script, tmp_path):
         assert results_of(tmp_path / "sweep" / job)["seed"] == seed
 
 
+@pytest.mark.slow
 def test_sweep_names_the_jobs_that_are_refused_and_runs_the_others(run_script, tmp_path):
     choices = "attention@model.cross_attention=swin,single_head,luong_dot"
     folder = f"hydra.sweep.dir={tmp_path}/sweep"
