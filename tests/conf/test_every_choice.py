@@ -289,7 +289,12 @@ def test_a_part_of_ones_own_is_left_to_the_building_itself(compose_run, data, pa
     check_model(config)
 
 
-@pytest.mark.parametrize("choice", choices("debug"))
+SLOWER = {choice: [pytest.mark.slow] for choice in ("anomaly", "profile")}
+
+
+@pytest.mark.parametrize(
+    "choice", [pytest.param(c, marks=SLOWER.get(c, [])) for c in choices("debug")]
+)
 def test_debug_mode_runs(compose_run, tmp_path, choice):
     overrides = ["trainer.limit_train_batches=3", "trainer.limit_test_batches=2"]
     overrides += ["data.batch_size=7", *(["trainer.max_epochs=1"] if choice != "fast" else [])]

@@ -61,7 +61,7 @@ def test_it_is_for_wide_values_in_full_precision(widths, is_half, expected):
     assert not pays(256, 256, widths, is_half=is_half)
 
 
-@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_sdpa_leaves_wide_values_to_it(is_compiled, monkeypatch):
     called = []
     monkeypatch.setattr(module, "LEAST_SCORES", 1)
