@@ -50,8 +50,12 @@ def check_model(config: DictConfig) -> None:
         root: BaseException = error
         while root.__cause__ is not None:
             root = root.__cause__
-        if not isinstance(root, RuntimeError | TypeError):  # what torch raises where memory lacks
-            raise
+        # What torch raises where numbers are asked of a tensor without memory; nothing else waits.
+        if isinstance(root, RuntimeError | TypeError) and "meta" in str(root).lower():
+            return
+        if isinstance(error, TypeError):  # an option that is none
+            raise ValueError(f"the model cannot be built: {error}") from error
+        raise
 
 
 def _build_without_memory(config: DictConfig) -> None:

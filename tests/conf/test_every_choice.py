@@ -262,6 +262,12 @@ def test_what_a_table_may_suit_waits_for_it(step, no_data, overrides):
         step("data=manifest", *overrides)
 
 
+@pytest.mark.parametrize("data", ["digits", "manifest"])
+def test_an_option_that_no_part_takes_is_refused_before_data_is_opened(step, no_data, data):
+    with pytest.raises(ValueError, match="unexpected keyword argument 'foo'"):
+        step(f"data={data}", "+model.encoder.foo=1")
+
+
 class AsksForNumbers(MeanPoolDecoder):
     """Cannot be built without memory."""
 
