@@ -105,10 +105,10 @@ class PerceiverEncoder(nn.Module):
         )
         with naming("latent_attention"):
             self.latent_blocks = nn.ModuleList(
-                nn.ModuleList(layer() for _ in range(num_layers))
+                nn.Sequential(*(layer() for _ in range(num_layers)))
                 for _ in range(1 if share_blocks else num_blocks)
             )
-            for latent_layer in self._latent_layers(0):
+            for latent_layer in cast(Iterable[AttentionBlock], self.latent_blocks[0]):
                 latent_layer.check_lengths(num_latents, num_latents)
 
     def check_lengths(self, num_tokens: int) -> None:
@@ -124,15 +124,15 @@ class PerceiverEncoder(nn.Module):
             for cross in cast(list[AttentionBlock], list(self.cross_attends)):
                 cross.check_lengths(len(self.latents), num_tokens)
 
-    def _latent_layers(self, block: int) -> Iterable[AttentionBlock]:
-        layers = self.latent_blocks[min(block, len(self.latent_blocks) - 1)]
-        return cast(Iterable[AttentionBlock], layers)
-
     def compile_regions(self) -> None:
-        """Compile the latent layers, one program for all: their shapes never change."""
-        for layer in self.latent_blocks.modules():
-            if isinstance(layer, AttentionBlock):
-                layer.compile()
+        """Compile the latent blocks and what cross-attends do with what they read.
+
+        The shapes of these never change. A block that serves several times is compiled once.
+        """
+        for block in self.latent_blocks:
+            block.compile()
+        for cross in cast(list[AttentionBlock], list(self.cross_attends)):
+            cross.mlp.compile()
 
     def forward(self, inputs: ByteArray) -> Float[Tensor, "b n d"]:
         """The latents after all blocks."""
@@ -144,6 +144,5 @@ class PerceiverEncoder(nn.Module):
             if block < self.num_cross_attends:
                 cross = min(block, len(crosses) - 1)
                 latents = crosses[cross](latents, contexts[cross])
-            for layer in self._latent_layers(block):
-                latents = layer(latents)
+            latents = self.latent_blocks[min(block, len(self.latent_blocks) - 1)](latents)
         return latents

@@ -74,10 +74,10 @@ class Perceiver(nn.Module):
         return tuple(self.adapters)
 
     def compile_regions(self) -> None:
-        """Compile what has the same shapes in every batch: latent layers and decoder.
+        """Compile what has the same shapes in every batch: latent blocks, MLPs and decoder.
 
-        Adapters and cross-attends stay as they are: their lengths change from batch to batch, and
-        the structured kernels are operators that a compiler leaves alone.
+        Adapters and cross-attentions stay as they are: their lengths change from batch to batch,
+        and the structured kernels are operators that a compiler leaves alone.
         """
         self.encoder.compile_regions()
         self.decoder.compile()
