@@ -344,13 +344,14 @@ class Attention(nn.Module):
         need_lse: bool,
     ) -> Problem:
         b, queries, keys = context.shape[0], query.shape[1], context.shape[1]
-        # A query of all examples is projected once, then repeated (without a copy).
-        q = self.heads.queries(query).expand(b, -1, -1, -1)
         if isinstance(context, Context):
             tokens = context.tokens()
+            q = self.heads.queries(query)
             k, v = context.once(self.heads, lambda: self.heads.keys_and_values(tokens))
         else:
-            k, v = self.heads.keys_and_values(context)
+            q, k, v = self.heads.project(query, context)
+        # A query of all examples is projected once, then repeated (without a copy).
+        q = q.expand(b, -1, -1, -1)
         rows = torch.arange(keys - queries, keys, device=query.device)
         columns = torch.arange(keys, device=query.device)
         rotated, positioned = self.position.rotate(q, k[:, :, :keys], rows, columns)

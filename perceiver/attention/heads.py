@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perceiver.attention.fused import fused, fusing_pays
 from perceiver.attention.init import lecun_linear
 from perceiver.attention.normalisers.normaliser import widen
 from perceiver.attention.norms import RMSNorm
@@ -258,18 +259,29 @@ class QKVHeads(Heads):
     def folds(self) -> bool:
         return not (self.mixes or self.extra_keys or self.replaces_scale or self.norm_key)
 
+    def project(self, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        layers = self.to_query, self.to_key, self.to_value
+        if query is not context or self.extra_keys or not fusing_pays(query, layers):
+            return self.queries(query), *self.keys_and_values(context)
+        q, k, v = fused(query, layers)
+        return self._as_queries(q), *self._as_keys_and_values(k, v)
+
     def queries(self, query: Tensor) -> Tensor:
-        queries = self._normalise(
-            self._split(self.to_query(query), self.num_heads), self.norm_query
-        )
-        return queries if self.scale is None else queries * self.scale.to(queries.dtype)
+        return self._as_queries(self.to_query(query))
 
     def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
         if self.extra_keys:
             registers = self.registers.to(context.dtype).expand(context.shape[0], -1, -1)
             context = torch.cat([context, registers], 1)
-        keys = self._normalise(self._split(self.to_key(context), self.num_kv_heads), self.norm_key)
-        return keys, self._split(self.to_value(context), self.num_kv_heads)
+        return self._as_keys_and_values(self.to_key(context), self.to_value(context))
+
+    def _as_queries(self, projected: Tensor) -> Tensor:
+        queries = self._normalise(self._split(projected, self.num_heads), self.norm_query)
+        return queries if self.scale is None else queries * self.scale.to(queries.dtype)
+
+    def _as_keys_and_values(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        keys = self._normalise(self._split(keys, self.num_kv_heads), self.norm_key)
+        return keys, self._split(values, self.num_kv_heads)
 
     def fold(self, query: Tensor) -> tuple[Tensor, Tensor]:
         weight = self.to_key.weight.unflatten(0, (-1, self.key_width))  # a head's rows: (g, d, c)
@@ -376,9 +388,9 @@ class DifferentialHeads(QKVHeads):
         second = (self.lambdas["query2"] * self.lambdas["key2"]).sum().exp()
         return first - second + self.first_lambda
 
-    def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        values = self._split(self.to_value(context), self.num_heads // 2)
-        return self._split(self.to_key(context), self.num_heads), values.repeat_interleave(2, 1)
+    def _as_keys_and_values(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = self._split(values, self.num_heads // 2)
+        return self._split(keys, self.num_heads), pairs.repeat_interleave(2, 1)
 
     def _difference(self, pairs: Tensor) -> Tensor:
         first, second = pairs.unflatten(1, (-1, 2)).unbind(2)
