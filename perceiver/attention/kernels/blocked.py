@@ -43,12 +43,12 @@ def blocked(
     """softmax(scale · q·k) v; only a block of scores exists at a time, also in the backward pass.
 
     Args:
-        query, key, value: in float32 or float64.
+        query, key, value: in float32 or float64, of one or more queries and keys.
         keep: True = may be attended to; every query has something that is.
         scale: factor on the scores.
     """
     with torch.autocast(query.device.type, enabled=False):
-        return _attend(query, key, value, keep, scale)[0]
+        return _attend(query, key, value, keep, scale)
 
 
 class _Blocks:
@@ -59,17 +59,13 @@ class _Blocks:
         key: (b, h, k, d).
         keep: mask of the scores.
         scale: factor on them.
-        rooms: blocks that are held at a time.
     """
 
-    def __init__(
-        self, query: Tensor, key: Tensor, keep: Tensor | None, scale: float, rooms: int
-    ) -> None:
+    def __init__(self, query: Tensor, key: Tensor, keep: Tensor | None, scale: float) -> None:
         self.query, self.key, self.keep, self.scale = query, key, keep, scale
         (self.examples, self.heads, self.queries), self.keys = query.shape[:3], key.shape[2]
         self.rows = min(self.queries, max(1, BLOCK // self.keys))
         self.group = min(self.heads, max(1, BLOCK // (self.rows * self.keys)))
-        self.rooms = query.new_empty(rooms, self.group * self.rows * self.keys)
 
     def __iter__(self) -> Iterator[_Block]:
         for example in range(self.examples):
@@ -78,28 +74,28 @@ class _Blocks:
                     heads = slice(head, min(head + self.group, self.heads))
                     yield example, heads, slice(row, min(row + self.rows, self.queries))
 
-    def product(self, left: Tensor, right: Tensor, room: int) -> Tensor:
-        """left · right for each pair of a query and a key."""
-        shape = left.shape[0], left.shape[1], self.keys
-        out = self.rooms[room, : shape[0] * shape[1] * shape[2]].view(shape)
-        return torch.bmm(left, right.mT, out=out)
+    def room(self) -> Tensor:
+        """For the scores of a block."""
+        return self.query.new_empty(self.group, self.rows, self.keys)
 
-    def scores(self, at: _Block) -> Tensor:
+    def weights(self, at: _Block, room: Tensor) -> Tensor:
+        """Those of a block, in the room."""
         example, heads, rows = at
         query, key = self.query[example, heads, rows], self.key[example, heads]
-        scores = self.product(query * self.scale, key, 0)
+        scores = room[: query.shape[0], : query.shape[1]]
+        torch.baddbmm(scores, query, key.mT, beta=0, alpha=self.scale, out=scores)
         if self.keep is not None:
             part = self.keep[example if self.keep.shape[0] > 1 else 0]
             part = part[heads] if part.shape[0] > 1 else part
             part = part[:, rows] if part.shape[1] > 1 else part
             scores.masked_fill_(~part, float("-inf"))
-        return scores
+        return torch.softmax(scores, -1, out=scores)
 
 
 def _by_row(like: Tensor, width: int) -> Tensor:
     """Room for (b, h, n, width), laid out so that a row's heads lie together."""
     b, h, n = like.shape[:3]
-    return like.new_zeros(b, n, h, width).transpose(1, 2)
+    return like.new_empty(b, n, h, width).transpose(1, 2)
 
 
 _SCHEMA = "(Tensor query, Tensor key, Tensor value, Tensor? keep, float scale"
@@ -109,64 +105,59 @@ _SCHEMA = "(Tensor query, Tensor key, Tensor value, Tensor? keep, float scale"
     "perceiver::blocked",
     mutates_args=(),
     device_types="cpu",
-    schema=f"{_SCHEMA}) -> (Tensor, Tensor)",
+    schema=f"{_SCHEMA}) -> Tensor",
 )
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
-    """(what is read, log-sum-exp (b, h, q, 1))."""
-    read, lse = _empty(query, value)
-    blocks = _Blocks(query, key, keep, scale, rooms=1)
+def _attend(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, scale: float) -> Tensor:
+    read = _by_row(query, value.shape[-1])
+    blocks = _Blocks(query, key, keep, scale)
+    room = blocks.room()
     for at in blocks:
-        example, heads, rows = at
-        weights = blocks.scores(at)
-        top = weights.amax(-1, keepdim=True)
-        total = weights.sub_(top).exp_().sum(-1, keepdim=True)
-        read[example, heads, rows] = torch.bmm(weights, value[example, heads]) / total
-        lse[example, heads, rows] = top + total.log()
-    return read, lse
-
-
-def _empty(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    return _by_row(query, value.shape[-1]), query.new_empty(*query.shape[:3], 1)
+        # A product is quicker into memory of its own than among other heads: it is copied there.
+        read[at] = torch.bmm(blocks.weights(at, room), value[at[:2]])
+    return read
 
 
 @_attend.register_fake
-def _(
-    query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
-    return _empty(query, value)
+def _(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, scale: float) -> Tensor:
+    return _by_row(query, value.shape[-1])
 
 
 @torch.library.custom_op(
     "perceiver::blocked_backward",
     mutates_args=(),
     device_types="cpu",
-    schema=f"{_SCHEMA}, Tensor lse, Tensor offset, Tensor grad) -> (Tensor, Tensor, Tensor)",
+    schema=f"{_SCHEMA}, Tensor grad) -> (Tensor, Tensor, Tensor)",
 )
 def _attend_backward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    keep: Tensor | None,
-    scale: float,
-    lse: Tensor,
-    offset: Tensor,
-    grad: Tensor,
+    query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, scale: float, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value; `offset` is Σ grad · read of each query."""
+    """Gradients of query, key and value."""
     d_query, d_key, d_value = _empty_gradients(query, key, value)
-    blocks = _Blocks(query, key, keep, scale, rooms=2)
+    blocks = _Blocks(query, key, keep, scale)
+    room, other = blocks.room(), blocks.room()
     for at in blocks:
-        example, heads, rows = at
-        part = grad[example, heads, rows]
-        weights = blocks.scores(at).sub_(lse[example, heads, rows]).exp_()
-        d_value[example, heads] += torch.bmm(weights.mT, part)
-        d_scores = blocks.product(part, value[example, heads], 1)
-        d_scores.sub_(offset[example, heads, rows]).mul_(weights)
-        d_query[example, heads, rows] = torch.bmm(d_scores, key[example, heads])
-        d_key[example, heads] += torch.bmm(d_scores.mT, query[example, heads, rows])
-    return d_query.mul_(scale), d_key.mul_(scale), d_value
+        keys, part, is_first = at[:2], grad[at], at[2].start == 0
+        weights = blocks.weights(at, room)
+        d_scores = other[: weights.shape[0], : weights.shape[1]]
+        torch.bmm(part, value[keys].mT, out=d_scores)
+        _softmax_backward(d_scores, weights, -1, weights.dtype, grad_input=d_scores)
+        d_query[at] = _scaled(scale, d_scores, key[keys])
+        if is_first:
+            d_key[keys] = _scaled(scale, d_scores.mT, query[at])
+            d_value[keys] = torch.bmm(weights.mT, part)
+        else:
+            d_key[keys] += _scaled(scale, d_scores.mT, query[at])
+            d_value[keys] += torch.bmm(weights.mT, part)
+    return d_query, d_key, d_value
+
+
+def _scaled(scale: float, left: Tensor, right: Tensor) -> Tensor:
+    """scale · left · right."""
+    return torch.baddbmm(left.new_empty(()), left, right, beta=0, alpha=scale)
+
+
+# In one pass, where it is written out in three.
+_softmax_backward = torch.ops.aten._softmax_backward_data.out
 
 
 def _empty_gradients(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -176,28 +167,20 @@ def _empty_gradients(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @_attend_backward.register_fake
 def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    keep: Tensor | None,
-    scale: float,
-    lse: Tensor,
-    offset: Tensor,
-    grad: Tensor,
+    query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, scale: float, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _empty_gradients(query, key, value)
 
 
 def _setup(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     *tensors, ctx.scale = inputs
-    ctx.save_for_backward(*tensors, *output)
+    ctx.save_for_backward(*tensors)
 
 
-def _backward(ctx, grad, _grad_lse):  # type: ignore[no-untyped-def]
-    query, key, value, keep, read, lse = ctx.saved_tensors
-    offset = (grad * read).sum(-1, keepdim=True)
+def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+    query, key, value, keep = ctx.saved_tensors
     with torch.autocast(query.device.type, enabled=False):
-        gradients = _attend_backward(query, key, value, keep, ctx.scale, lse, offset, grad)
+        gradients = _attend_backward(query, key, value, keep, ctx.scale, grad)
     return *gradients, None, None
 
 
