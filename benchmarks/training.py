@@ -56,6 +56,8 @@ VARIANTS = {
     "dense": Variant(_kernels("dense")),
     "sdpa": Variant(_kernels("sdpa")),
     "bf16": Variant(("trainer.precision=bf16-mixed",)),
+    "regions": Variant(("compile=true",)),
+    "compiled": Variant(("compile=whole",)),
 }
 
 

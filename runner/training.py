@@ -62,7 +62,7 @@ def _run(config: DictConfig) -> float:
     folder = Path(config.paths.run_dir)
     save_config(plain, folder)
     if config.compile:
-        compile_model(task)
+        compile_model(task, config.compile)
     if hasattr(datamodule, "report_to"):
         datamodule.report_to(folder, is_first=rank_zero_only.rank == 0)
 
@@ -110,15 +110,23 @@ def build_task(config: DictConfig, class_names: list[str]) -> tuple[Task, dict[s
     return task, plain
 
 
-def compile_model(task: Task) -> None:
-    """Compile the regions that the model names; the first step then takes longer."""
+def compile_model(task: Task, what: bool | str) -> None:
+    """Compile the model where it stands; the first steps then take longer.
+
+    Args:
+        what: True = the regions that the model names; "whole" = all of it as one program.
+    """
+    if what == "whole":
+        task.model.compile()
+        rank_zero_info("compiling the whole model in the first steps")
+        return
     if not hasattr(task.model, "compile_regions"):
         raise ValueError(
             f"compile=true: {type(task.model).__name__} names no regions to compile; set "
-            "compile=false"
+            "compile=whole or compile=false"
         )
     task.model.compile_regions()
-    rank_zero_info("compiling latent layers and decoder in the first step")
+    rank_zero_info("compiling latent blocks and decoder in the first step")
 
 
 @rank_zero_only

@@ -59,6 +59,7 @@ def test_typo_names_the_nearest_choice(run_script, override, words):
         (["data=fsdd"], ["data.download=true"]),
         (["model.encoder.num_cross_attends=3"], ["num_cross_attends=3", "num_blocks=1"]),
         (["trainer.precision=16-mixed"], ["optimizer.fused=false"]),
+        (["compile=all"], ["compile=all", "false, true", "whole"]),
         (["trainer.max_epochs=-1"], ["trainer.max_epochs"]),
     ],
 )
