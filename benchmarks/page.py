@@ -47,7 +47,8 @@ are as many, to half a per cent. All MLPs have the exact GELU, as the peers ship
 
 Without a word behind its name a contestant runs in fp32. *medium* has fp32 tensors and bf16
 products, *bf16-mixed* is autocast, *bf16-true* has parameters and inputs in bf16; *compile* is
-torch.compile of the whole model, *key=value* an option of this project's attention.
+torch.compile of the whole model (`compile=whole` of `train.py`), *regions* what `compile=true`
+compiles of this project's (latent blocks and decoder), *key=value* an option of its attention.
 """
 
 COSTS = """### The forms of attention

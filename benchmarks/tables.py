@@ -52,7 +52,7 @@ def comparison(name: str, found: dict[str, Any]) -> str:
         if "seconds" not in entry:
             notes.append(f"{label}: {entry.get('absent') or entry.get('error')}")
             continue
-        if "compile" in label:
+        if "compile" in label or "regions" in label:
             notes.append(f"{label}: {entry['first_seconds']:.0f} s until all steps have run once")
         last = steps[-1]
         times = [entry["seconds"][step] for step in steps]

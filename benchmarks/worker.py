@@ -37,7 +37,7 @@ def _load_this_package() -> None:
 _load_this_package()
 
 from benchmarks.configurations import Configuration  # noqa: E402
-from benchmarks.contestants import Contestant, NotApplicable, build  # noqa: E402
+from benchmarks.contestants import Contestant, NotApplicable, build, compiled  # noqa: E402
 from benchmarks.floor import alone, recorded  # noqa: E402
 from benchmarks.memory import allocated, highest, rise  # noqa: E402
 from benchmarks.peak import layer_rate, matmul_rates  # noqa: E402
@@ -65,7 +65,7 @@ class Bench:
         arguments = _moved(task.arguments, self.device)
         if who.precision == "bf16-true":
             self.module, arguments = self.module.bfloat16(), _halved(arguments)
-        run = torch.compile(self.module) if who.compiled else self.module
+        run = compiled(self.module, who.compiled)
 
         def step(kind: str) -> Tensor:
             with self._mode(kind, who.precision):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from benchmarks.configurations import Configuration
@@ -17,6 +19,7 @@ PROJECT = FOLDER.parent
 PEERS = FOLDER / ".peers"
 
 PRECISIONS = ("fp32", "medium", "bf16-mixed", "bf16-true")
+COMPILED = ("compile", "regions")
 
 
 class NotApplicable(Exception):
@@ -42,20 +45,21 @@ class Contestant:
             "cross_attention.normaliser".
         precision: "fp32"; "medium" (fp32 tensors, bf16 products); "bf16-mixed" (autocast);
             "bf16-true" (parameters and inputs).
-        compiled: whether the model goes through torch.compile.
+        compiled: "compile" (the whole model); "regions" (what `compile=true` of train.py
+            compiles of this project's model); "" (nothing).
     """
 
     library: str
     options: dict[str, Any] = field(default_factory=dict)
     precision: str = "fp32"
-    compiled: bool = False
+    compiled: str = ""
 
     @property
     def label(self) -> str:
         """How it is called on the command line and in tables."""
         parts = [self.library, *(f"{key}={value}" for key, value in self.options.items())]
-        parts += [self.precision] * (self.precision != "fp32") + ["compile"] * self.compiled
-        return "+".join(parts)
+        parts += [self.precision] * (self.precision != "fp32")
+        return "+".join([*parts, self.compiled] if self.compiled else parts)
 
     @classmethod
     def parse(cls, label: str) -> Contestant:
@@ -67,22 +71,22 @@ class Contestant:
         library, *words = label.split("+")
         if library not in LIBRARIES:
             raise ValueError(f"unknown library {library!r}: choose one of {', '.join(LIBRARIES)}")
-        options, precision, compiled = {}, "fp32", False
+        options, precision, compiled = {}, "fp32", ""
         for word in words:
             key, equals, value = word.partition("=")
             if equals:
                 options[key] = _value(value)
             elif word in PRECISIONS:
                 precision = word
-            elif word == "compile":
-                compiled = True
+            elif word in COMPILED:
+                compiled = word
             else:
                 raise ValueError(
-                    f"{label!r}: {word!r} is neither key=value nor compile nor one of "
-                    f"{', '.join(PRECISIONS)}"
+                    f"{label!r}: {word!r} is neither key=value nor one of "
+                    f"{', '.join((*COMPILED, *PRECISIONS))}"
                 )
-        if options and library != "ours":
-            raise ValueError(f"{label!r}: only this project takes options")
+        if library != "ours" and (options or compiled == "regions"):
+            raise ValueError(f"{label!r}: only this project takes options and has regions")
         return cls(library, options, precision, compiled)
 
 
@@ -145,3 +149,18 @@ def build(contestant: Contestant, configuration: Configuration) -> Task:
     """
     module = import_module(f"benchmarks.contestants.{contestant.library}")
     return module.build(configuration, **contestant.options)
+
+
+def compiled(module: nn.Module, how: str) -> Callable[..., Any]:
+    """The module, compiled as a `Contestant` says.
+
+    Raises:
+        NotApplicable: if it names no regions but they are wanted.
+    """
+    if how == "compile":
+        return torch.compile(module)
+    if how == "regions":
+        if not hasattr(module, "compile_regions"):
+            raise NotApplicable(f"{type(module).__name__} names no regions to compile")
+        module.compile_regions()
+    return module

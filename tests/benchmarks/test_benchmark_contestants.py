@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from benchmarks.configurations import CONFIGURATIONS, tiny
-from benchmarks.contestants import LIBRARIES, Contestant, interpreter, ours
+from benchmarks.contestants import (
+    LIBRARIES,
+    Contestant,
+    NotApplicable,
+    compiled,
+    interpreter,
+    ours,
+)
 from benchmarks.driver import Pool, compare
 from benchmarks.values import fourier_codes, grouped_channels, joined_tokens
 from perceiver.positions import fourier_features
@@ -57,7 +64,14 @@ def test_grouped_channels_put_all_sines_before_all_cosines():
 
 
 @pytest.mark.parametrize(
-    "label", ["ours", "hf+bf16-true", "ours+kernel=dense+bf16-mixed+compile", "krasserm+medium"]
+    "label",
+    [
+        "ours",
+        "hf+bf16-true",
+        "ours+kernel=dense+bf16-mixed+compile",
+        "ours+bf16-mixed+regions",
+        "krasserm+medium",
+    ],
 )
 def test_a_label_names_a_contestant(label):
     assert Contestant.parse(label).label == label
@@ -65,11 +79,41 @@ def test_a_label_names_a_contestant(label):
 
 @pytest.mark.parametrize(
     ("label", "message"),
-    [("theirs", "unknown library"), ("ours+fast", "neither"), ("hf+kernel=sdpa", "takes options")],
+    [
+        ("theirs", "unknown library"),
+        ("ours+fast", "neither"),
+        ("hf+kernel=sdpa", "takes options"),
+        ("hf+regions", "has regions"),
+    ],
 )
 def test_a_label_that_names_nothing_is_refused(label, message):
     with pytest.raises(ValueError, match=message):
         Contestant.parse(label)
+
+
+def test_regions_are_those_that_the_model_names(monkeypatch):
+    model = ours.build(tiny(CONFIGURATIONS["imagenet_1x6"])).module
+    done = []
+    monkeypatch.setattr(type(model), "compile_regions", lambda self: done.append(self))
+    assert compiled(model, "") is model
+    assert done == []
+    assert compiled(model, "regions") is model
+    assert done == [model]
+    with pytest.raises(NotApplicable, match="Stack names no regions"):
+        compiled(ours.build(tiny(CONFIGURATIONS["latents"])).module, "regions")
+
+
+@pytest.mark.slow
+def test_compiled_models_answer_alike_and_those_without_regions_are_absent():
+    who = [Contestant.parse(label) for label in ("ours", "ours+compile", "ours+regions")]
+    with Pool(threads=1, peak_side=64) as pool:
+        found = {
+            name: compare(pool, tiny(CONFIGURATIONS[name]), who, rounds=1, turn_seconds=0)
+            for name in ("imagenet_1x6", "latents")
+        }
+    entries = found["imagenet_1x6"]["contestants"].values()
+    assert all(entry["distance"] < 1e-5 for entry in entries)  # another order of sums
+    assert "names no regions" in found["latents"]["contestants"]["ours+regions"]["absent"]
 
 
 @pytest.mark.slow
