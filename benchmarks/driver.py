@@ -165,7 +165,7 @@ def compare(
         steps: "forward", "train" or both.
         turn_seconds: quick steps are repeated within a turn for about so long.
         seconds: after so long no further round begins, though not before the third is over.
-        floors: also time the products and kernels of this project's last step alone.
+        floors: also time the operators of this project's last step, each alone.
 
     Raises:
         ValueError: if contestants with equal weights do not answer alike.
@@ -209,15 +209,17 @@ def compare(
     }
 
 
-def _floor(pool: Pool, configuration: Configuration, who: Contestant, step: str) -> float:
+def _floor(
+    pool: Pool, configuration: Configuration, who: Contestant, step: str
+) -> dict[str, float]:
     # In a process of its own: it leaves the allocator in another state than steps do.
     worker = pool.worker(f"{who.label} alone", who.library)
     worker.ask("build", configuration=configuration.as_json(), contestant=asdict(who))
-    return worker.ask("floor", kind=step)["seconds"]
+    return worker.ask("floor", kind=step)
 
 
 def _has_floor(who: Contestant) -> bool:
-    # A compiled step's products are the eager one's, and its other kernels are made for it.
+    # A compiled step's products are the eager one's, and its other operators are made for it.
     return who.library == "ours" and not who.compiled and not who.options
 
 

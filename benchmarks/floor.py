@@ -1,4 +1,4 @@
-"""The matrix products and attention kernels of a step, each timed alone: what the rest adds to."""
+"""Every operator of a step, timed alone: what it would take with nothing between them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
 KERNELS = ("aten::_scaled_dot_product_", "perceiver::")
@@ -29,12 +29,16 @@ class _Like:
     stride: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    most: int | None = None  # of whole numbers, which are indices: the largest
 
     @classmethod
     def of(cls, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        return cls(value.shape, value.stride(), value.dtype, value.device)
+        is_number = value.is_floating_point() or value.is_complex()
+        is_index = value.dtype != torch.bool and not is_number and value.numel() > 0
+        most = max(0, int(value.max())) if is_index else None
+        return cls(value.shape, value.stride(), value.dtype, value.device, most)
 
     @property
     def bytes(self) -> int:
@@ -44,6 +48,9 @@ class _Like:
         places = 1 + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
         if self.dtype.is_floating_point:  # small, so that no exponential under- or overflows
             values = (1e-2 * torch.randn(places, device=self.device)).to(self.dtype)
+        elif self.most is not None:
+            size = (self.most + 1, (places,))
+            values = torch.randint(*size, device=self.device, dtype=self.dtype)
         else:  # a mask that keeps all
             values = torch.ones(places, device=self.device, dtype=self.dtype)
         return values.as_strided(self.shape, self.stride)
@@ -56,6 +63,12 @@ class Call:
     function: Callable[..., Any]
     leaves: tuple[Hashable, ...]
     structure: Any  # of (args, kwargs), as torch's pytrees have it
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it is a matrix product or an attention kernel."""
+        name = self.function._schema.name  # type: ignore[attr-defined]
+        return name in PRODUCTS or name.startswith(KERNELS)
 
     def seconds(self, least: float) -> float:
         """The median time of the call alone, over about `least` seconds."""
@@ -88,25 +101,52 @@ class _Recorder(TorchDispatchMode):
         self.calls: Counter[Call] = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        name = func._schema.name
-        if name in PRODUCTS or name.startswith(KERNELS):
-            leaves, structure = tree_flatten((args, kwargs or {}))
-            self.calls[Call(func, tuple(_Like.of(leaf) for leaf in leaves), structure)] += 1
-        return func(*args, **(kwargs or {}))
+        leaves, structure = tree_flatten((args, kwargs or {}))
+        call = Call(func, tuple(_Like.of(leaf) for leaf in leaves), structure)
+        result = func(*args, **(kwargs or {}))
+        if _touches_memory(func, leaves, result):
+            self.calls[call] += 1
+        return result
+
+
+def _touches_memory(function: Any, given: list[Any], result: Any) -> bool:
+    """Whether an operator wrote anything: views return what they were given, others nothing."""
+    if function._schema.is_mutable:
+        return True
+    if "empty" in function._schema.name:  # memory as it comes
+        return False
+    return not _memory(tree_leaves(result)) <= _memory(given)
+
+
+def _memory(leaves: list[Any]) -> set[int]:
+    return {leaf.untyped_storage().data_ptr() for leaf in leaves if isinstance(leaf, Tensor)}
 
 
 def recorded(step: Callable[[], object]) -> Counter[Call]:
-    """The products and kernels that a step calls, and how often each."""
+    """The operators that a step calls, views aside, and how often each."""
     with _Recorder() as recorder:
         step()
     return recorder.calls
 
 
-def alone(calls: Counter[Call], least: float = 0.05) -> float:
+def alone(calls: Counter[Call], least: float = 0.05) -> dict[str, float]:
     """Seconds that these calls take if nothing comes between calls of the same kind.
 
     Args:
         calls: what and how often.
         least: seconds for which each kind is repeated.
+
+    Returns:
+        "products", of the matrix products and attention kernels; "operators", of all; "left_out",
+        how many calls are in neither, as they do not run on operands like theirs.
     """
-    return sum(count * call.seconds(least) for call, count in calls.items())
+    found = {"products": 0.0, "operators": 0.0, "left_out": 0}
+    for call, count in calls.items():
+        try:
+            seconds = count * call.seconds(least)
+        except Exception:  # whatever the operator says of such operands
+            found["left_out"] += count
+            continue
+        found["operators"] += seconds
+        found["products"] += seconds * call.is_product
+    return found

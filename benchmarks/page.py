@@ -155,13 +155,17 @@ def _bars(results: Results, device: str) -> str:
     note = (
         "*Products alone* is what would be reached if this project's step consisted of its matrix "
         "products and attention kernels only, each at the pace that it has when it runs alone, "
-        "over and over: norms, activations, residuals, memory and Python would take no time. The "
+        "over and over: norms, activations, residuals, memory and Python would take no time. "
+        "*Operators alone* is what would be reached if every operator of the step that computes or "
+        "moves something ran at that pace, with nothing between them: the limit of any step made "
+        "of these operators one after the other, below which only fusing them (*compile*) goes; "
+        "the results count the calls that cannot run alone (`left_out`), which take no time. The "
         "*roof* is what would be reached if every matrix product that no exact rewriting takes "
         "away (projections of latents, their attention and MLPs, the decoder) ran at the measured "
         "peak and all else took no time; for the latent layers it is the rate of linear layers one "
         "after the other, whose weights come from memory (*layers* above):"
     )
-    head = ["", "bar", "reached", "products alone", "roof", "met"]
+    head = ["", "bar", "reached", "products alone", "operators alone", "roof", "met"]
     lines = []
     for name, found in results["peers"]["configurations"].items():
         with contextlib.suppress(KeyError):
