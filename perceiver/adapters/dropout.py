@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -34,16 +34,24 @@ class ModalityDropout(nn.Module):
             raise ValueError(f"modality dropout p={p} must lie in [0, 1]")
         self.p = p
 
+    def _rate(self, name: str) -> float:
+        return self.p.get(name, 0.0) if isinstance(self.p, Mapping) else self.p
+
+    def may_drop(self, names: Collection[str]) -> bool:
+        """Whether an example that has these modalities may lose one now: never a lone one."""
+        return self.training and len(names) > 1 and any(self._rate(name) > 0.0 for name in names)
+
     def forward(self, present: Mapping[str, Bool[Tensor, " b"]]) -> dict[str, Bool[Tensor, " b"]]:
         """Which modalities each example keeps, given those that it has."""
-        if not self.training or not present:
+        if not self.may_drop(present):
             return dict(present)
-        names = list(present)
-        had = torch.stack([present[name] for name in names], dim=1)
-        rates = [self.p.get(n, 0.0) if isinstance(self.p, Mapping) else self.p for n in names]
-        margin = torch.rand(had.shape, device=had.device) - torch.tensor(rates, device=had.device)
+        had = torch.stack(list(present.values()), dim=1)
+        draws = torch.rand(had.shape, device=had.device).unbind(1)
+        # Rates enter as numbers: a tensor of them would be copied to the device, and waited for.
+        margins = [draw - self._rate(name) for name, draw in zip(present, draws, strict=True)]
+        margin = torch.stack(margins, dim=1)
         kept = had & (margin >= 0)
         closest = margin.masked_fill(~had, float("-inf")).argmax(1, keepdim=True)
         saved = torch.zeros_like(had).scatter(1, closest, True) & had
         kept = torch.where(kept.any(1, keepdim=True), kept, saved)
-        return dict(zip(names, kept.unbind(1), strict=True))
+        return dict(zip(present, kept.unbind(1), strict=True))

@@ -102,7 +102,8 @@ class Perceiver(nn.Module):
         if len(set(sizes.values())) > 1:
             raise ValueError(f"the inputs hold different numbers of examples: {sizes}")
         masks, present = masks or {}, dict(present or {})
-        if self.training and self.modality_dropout is not None:
+        # Flags that are all true would mask nothing, yet cost as masks do: none where none is due.
+        if self.modality_dropout is not None and self.modality_dropout.may_drop(inputs):
             first = next(iter(inputs.values()))
             everything = torch.ones(len(first), dtype=torch.bool, device=first.device)
             present = self.modality_dropout(

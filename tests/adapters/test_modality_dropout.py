@@ -78,6 +78,32 @@ def test_nothing_is_dropped_at_rate_0_nor_in_evaluation():
         assert all(flags.all() for flags in dropout(present).values())
 
 
+@pytest.mark.parametrize("p", [0.3, {"image": 0.7, "text": 0.25}])
+def test_an_example_loses_what_its_draws_less_the_rates_say(p):
+    present = {"image": torch.rand(N) < 0.9, "text": torch.ones(N, dtype=torch.bool)}
+    torch.manual_seed(11)
+    kept = ModalityDropout(p=p).train()(present)
+    torch.manual_seed(11)
+    rates = torch.tensor(list(p.values()) if isinstance(p, dict) else [p, p])
+    margin = torch.rand(N, 2) - rates
+    for column, (name, other) in enumerate((("image", "text"), ("text", "image"))):
+        mine, its = margin[:, column], margin[:, 1 - column]
+        alone = ~(present[other] & ((its >= 0) | (its > mine)))
+        expected = present[name] & ((mine >= 0) | alone)
+        assert (kept[name] == expected).all()
+
+
+@pytest.mark.parametrize(("p", "names"), [(0.0, ("image", "text")), (1.0, ("image",))])
+def test_where_nothing_can_be_dropped_nothing_is_drawn(p, names):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    present = everything(*names)
+    kept = ModalityDropout(p=p).train()(present)
+    assert all(kept[name] is present[name] for name in names)
+    assert torch.equal(torch.rand(1), expected)
+
+
 def test_the_flags_that_are_given_are_not_changed():
     present = everything("image", "text")
     ModalityDropout(p=0.9).train()(present)

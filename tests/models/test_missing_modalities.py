@@ -128,6 +128,33 @@ def test_modality_dropout_leaves_one_modality_in_training_and_all_in_evaluation(
     close(only_text, single["text"])
 
 
+@pytest.mark.parametrize(
+    ("p", "given", "masked"),
+    [
+        (0.5, NAMES, True),
+        ({"text": 0.5}, NAMES, True),
+        (0.0, NAMES, False),
+        ({"text": 0.0}, NAMES, False),
+        ({"text": 0.5}, ("audio", "image"), False),
+        (0.9, ("image",), False),
+    ],
+)
+def test_training_masks_nothing_where_nothing_can_be_dropped(
+    small_model, small_inputs, p, given, masked
+):
+    model = small_model(modality_dropout=ModalityDropout(p=p)).train()
+    read = model.byte_array({name: small_inputs[name] for name in given})
+    assert (read.mask is not None) is masked
+
+
+@pytest.mark.parametrize("p", [0.0, 0.9])
+def test_a_lone_modality_that_examples_lack_stays_absent_in_training(small_model, small_inputs, p):
+    model = small_model(modality_dropout=ModalityDropout(p=p)).train()
+    has = torch.tensor([True, False, True])
+    read = model.byte_array({"text": small_inputs["text"]}, present={"text": has})
+    assert torch.equal(read.mask.any(1), has)
+
+
 def test_modalities_are_sorted_whatever_order_they_are_given_in(model, small_inputs):
     assert model.modalities == NAMES
     reversed_ = dict(reversed(small_inputs.items()))
