@@ -20,7 +20,16 @@ from benchmarks.contestants import LIBRARIES, PROJECT
 from benchmarks.plots import ablation_bars, scaling_curves
 from benchmarks.run import RESULTS
 from benchmarks.scaling import curve, exponent
-from benchmarks.tables import NAMES, comparison, costs, loading, mebibytes, milliseconds, table
+from benchmarks.tables import (
+    NAMES,
+    comparison,
+    costs,
+    loading,
+    mebibytes,
+    milliseconds,
+    spread,
+    table,
+)
 
 INTRODUCTION = """# Performance
 
@@ -246,10 +255,23 @@ def _training(result: Mapping[str, Any]) -> str:
     for job, variants in result["jobs"].items():
         base = next(iter(variants.values()))["median"]
         rows = [
-            [name, f"{found['median']:,.0f}", f"{found['median'] / base:.2f} ×"]
+            [
+                name,
+                f"{found['median']:,.0f}",
+                spread(found),
+                f"{found['median'] / base:.2f} ×",
+            ]
             for name, found in variants.items()
         ]
-        parts.append(table([f"{job} job", "examples/s", "of the first"], rows) + "\n")
+        parts.append(table([f"{job} job", "examples/s", "spread", "of the first"], rows) + "\n")
+    for job, variants in result.get("accuracy", {}).items():
+        rows = [
+            [name, *(f"{100 * value:.2f} %" for value in values)]
+            for name, values in variants.items()
+        ]
+        if rows:
+            seeds = [f"seed {seed}" for seed in range(len(rows[0]) - 1)]
+            parts.append(table([f"{job} job, accuracy on the test set", *seeds], rows) + "\n")
     return "\n".join(parts)
 
 

@@ -4,20 +4,23 @@
     python -m benchmarks.training --jobs default --variants auto dense bf16
     python -m benchmarks.training --before DIR                     # beside another checkout
     python -m benchmarks.training --variant wide model.encoder.latent_dim=192
+    python -m benchmarks.training --variants auto bf16 --accuracy auto bf16
 
 Runs follow one another in turns, each a process of its own. What is read is the callback's
-`train/examples_per_second`, without the first epoch.
+`train/examples_per_second`, without the first epoch. With --accuracy, runs of the variants named
+there go on to their end, and what is read is their accuracy on the test set.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -31,7 +34,7 @@ from benchmarks.tables import table
 Rates = dict[str, dict[str, list[float]]]  # job → variant → examples a second
 RATE = "train/examples_per_second"
 JOBS = {"default": (), "fsdd": ("experiment=fsdd",)}
-SHORT = ("test=false", "logger=csv")
+SEEDS = (0, 1, 2)  # of the runs that go on to their end
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,18 @@ def examples_per_second(folder: Path) -> list[float]:
     return rates[1:]
 
 
-def run(variant: Variant, overrides: Sequence[str], epochs: int, threads: int) -> list[float]:
-    """Train in a folder of its own, which is removed, and return the rates.
+def accuracy(folder: Path) -> list[float]:
+    """The share of the test set that the finished run has right."""
+    return [json.loads((folder / "results.json").read_text(encoding="utf-8"))["test/acc"]]
+
+
+def run(
+    variant: Variant,
+    overrides: Sequence[str],
+    threads: int,
+    read: Callable[[Path], list[float]] = examples_per_second,
+) -> list[float]:
+    """Train in a folder of its own, which is removed, and return what is read there.
 
     Raises:
         RuntimeError: with the last lines of what it said, if the run fails.
@@ -84,7 +97,7 @@ def run(variant: Variant, overrides: Sequence[str], epochs: int, threads: int) -
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [*overrides, *SHORT, *variant.overrides, f"trainer.max_epochs={epochs}"]
+        arguments = [*overrides, "logger=csv", *variant.overrides]
         done = subprocess.run(
             [sys.executable, "train.py", *arguments, f"hydra.run.dir={folder}/run"],
             cwd=variant.project,
@@ -95,7 +108,7 @@ def run(variant: Variant, overrides: Sequence[str], epochs: int, threads: int) -
         )
         if done.returncode:
             raise RuntimeError("\n".join(done.stderr.splitlines()[-5:]))
-        return examples_per_second(Path(folder) / "run")
+        return read(Path(folder) / "run")
 
 
 def main() -> None:
@@ -109,6 +122,7 @@ def main() -> None:
     options.add_argument("--before", type=Path, help="another checkout of this project")
     options.add_argument("--data-root", type=Path, help="the recordings of experiment=fsdd")
     options.add_argument("--epochs", type=int, default=3)
+    options.add_argument("--accuracy", nargs="+", choices=VARIANTS, default=[], metavar="VARIANT")
     arguments = options.parse_args()
     variants = {name: VARIANTS[name] for name in arguments.variants}
     variants |= {name: Variant(tuple(words)) for name, *words in arguments.variant}
@@ -122,8 +136,22 @@ def main() -> None:
         for job, overrides in jobs.items():
             for name, variant in variants.items():
                 epochs = 2 if arguments.quick else arguments.epochs
-                rates[job][name] += run(variant, overrides, epochs, arguments.threads)
-    _report(rates, arguments)
+                short = (*overrides, "test=false", f"trainer.max_epochs={epochs}")
+                rates[job][name] += run(variant, short, arguments.threads)
+    right = {
+        job: {
+            name: [
+                value
+                for seed in SEEDS[: 1 if arguments.quick else None]
+                for value in run(
+                    VARIANTS[name], (*overrides, f"seed={seed}"), arguments.threads, accuracy
+                )
+            ]
+            for name in arguments.accuracy
+        }
+        for job, overrides in jobs.items()
+    }
+    _report(rates, right, arguments)
 
 
 def _jobs(arguments: argparse.Namespace) -> dict[str, tuple[str, ...]]:
@@ -134,19 +162,27 @@ def _jobs(arguments: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     return jobs
 
 
-def _report(rates: Rates, arguments: argparse.Namespace) -> None:
+def _report(rates: Rates, right: Rates, arguments: argparse.Namespace) -> None:
     results: dict[str, Any] = {"kind": "training", "command": command()}
     results["jobs"] = {
         job: {name: summary(values) for name, values in variants.items()}
         for job, variants in rates.items()
     }
+    results["accuracy"] = right
     with Pool(device=arguments.device, threads=arguments.threads) as pool:
         pool.worker("ours")
         results["machine"] = machine(pool, arguments.threads)
     write(arguments.json or RESULTS / f"training-{arguments.device}.json", results)
     for job, variants in rates.items():
-        rows = [(name, f"{median(values):,.0f}") for name, values in variants.items()]
-        print(table([job, "examples/s"], rows), end="\n\n")
+        rows = [
+            (name, f"{median(values):,.0f}", _percent(right[job].get(name, [])))
+            for name, values in variants.items()
+        ]
+        print(table([job, "examples/s", "test accuracy"], rows), end="\n\n")
+
+
+def _percent(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.2%}" for value in values) or "–"
 
 
 if __name__ == "__main__":

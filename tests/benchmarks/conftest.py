@@ -70,7 +70,10 @@ def results():
         "peers": {"configurations": found},
         "scaling": {"axes": {"tokens": tokens}},
         "ablations": {"configurations": {"latents": found["latents"]}},
-        "training": {"jobs": {"default": {"auto": {**slow, "median": 300.0}, "dense": slow}}},
+        "training": {
+            "jobs": {"default": {"auto": {**slow, "median": 300.0}, "dense": slow}},
+            "accuracy": {"default": {"auto": [0.5, 0.25]}, "fsdd": {}},
+        },
     }
     loaders = {"plain": 50.0, "decoding": 100.0, "kept": 200.0}
     loaders |= {"plain, first": 40.0, "kept, first": 30.0}

@@ -104,7 +104,10 @@ def test_the_page_shows_every_bar_configuration_plot_and_command(results, tmp_pa
     assert str(tmp_path) not in written
     assert "| reached | products alone | operators alone | roof | met |" in written
     assert "| ≥ 6× | 2× | 4× | 2.5× | 13.3× | **no** |" in written
-    assert "200 | 0.67 ×" in written
+    assert "| dense | 200 | 5 % | 0.67 × |" in written
+    assert "| default job, accuracy on the test set | seed 0 | seed 1 |" in written
+    assert "| auto | 50.00 % | 25.00 % |" in written
+    assert "| fsdd job" not in written
     assert (
         "| a stem, forward | 500 | **250** |\n| a stem, training step | **2,000** |  |" in written
     )

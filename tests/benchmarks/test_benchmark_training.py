@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.training import RATE, Variant, examples_per_second, run
+from benchmarks.training import RATE, Variant, accuracy, examples_per_second, run
 
 
 def leave(folder, rates):
@@ -26,11 +26,14 @@ def test_a_single_epoch_has_no_rate(tmp_path):
 
 def test_a_run_that_fails_says_what_it_said(tmp_path):
     with pytest.raises(RuntimeError, match="optimizer"):
-        run(Variant(("optimizer.lrr=1",)), (), epochs=2, threads=1)
+        run(Variant(("optimizer.lrr=1",)), (), threads=1)
 
 
 @pytest.mark.slow
-def test_a_short_run_has_a_rate():
-    small = ("trainer.limit_train_batches=2", "trainer.limit_val_batches=1")
-    (rate,) = run(Variant(small), (), epochs=2, threads=1)
-    assert rate > 0
+def test_a_short_run_has_a_rate_and_an_accuracy():
+    small = [f"trainer.limit_{split}_batches=1" for split in ("train", "val", "test")]
+    overrides = (*small, "trainer.max_epochs=2")
+    found = run(Variant(), overrides, 1, lambda at: examples_per_second(at) + accuracy(at))
+    assert len(found) == 2
+    assert found[0] > 0
+    assert 0 <= found[1] <= 1
