@@ -102,6 +102,8 @@ def test_the_page_shows_every_bar_configuration_plot_and_command(results, tmp_pa
     assert len(pictures) == 2
     assert all((tmp_path / picture).stat().st_size > 1000 for picture in pictures)
     assert str(tmp_path) not in written
+    assert "## On a CPU\n" in written
+    assert "## On a cuda device\n\nNot measured: " in written
     assert "| reached | products alone | operators alone | roof | met |" in written
     assert "| ≥ 6× | 2× | 4× | 2.5× | 13.3× | **no** |" in written
     assert "| dense | 200 | 5 % | 0.67 × |" in written
