@@ -58,8 +58,9 @@ The Fourier codes of the peers' own adapters are part of their step, except in t
 alone and in the ragged batch, where they are given the tokens ready-made. lucidrains' layers have
 no biases on queries, keys and values, and gated MLPs; its inner widths are set so that parameters
 are as many, to half a per cent. In the text model the peers' output layer is the embedding itself;
-ours has weights of its own, 0.4 % more parameters for the same products. All MLPs have the exact GELU, as the peers ship
-(`model.encoder.activation=gelu` here; the default is the tanh form of the released models).
+ours has weights of its own, 0.4 % more parameters for the same products. All MLPs have the exact
+GELU, as the peers ship (`model.encoder.activation=gelu` here; the default is the tanh form of the
+released models).
 
 Without a word behind its name a contestant runs in fp32. *medium* has fp32 tensors and bf16
 products, *bf16-mixed* is autocast, *bf16-true* has parameters and inputs in bf16; *compile* is
