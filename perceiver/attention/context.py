@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from perceiver.attention.checks import check_shape
 from perceiver.attention.lean import cheap
@@ -19,6 +20,9 @@ T = TypeVar("T")
 
 # Places whose codes are looked at together: codes of a long axis are large.
 PLACES = 1 << 18
+
+# Code → its version, and the moments of that; an entry goes when its code does.
+_CONSTANT_MOMENTS = WeakTensorKeyDictionary()
 
 
 class Scaled(NamedTuple):
@@ -145,20 +149,40 @@ def check_segments(segments: Sequence[Segment], norm: nn.LayerNorm | None) -> No
 
 def _moments(content: Tensor, segment: Segment) -> list[tuple[int, Tensor, Tensor]]:
     """(channels, mean, variance) of the parts of every token; means broadcast to (b, m)."""
-    parts = [(content, content.shape[-1])]
+    variance, mean = _var_mean(content)
+    moments = [(content.shape[-1], mean, variance)]
     lengths = [code.shape[0] for code in segment.axes]
     for axis, code in enumerate(segment.axes):
         view = [1] * axis + [lengths[axis]] + [1] * (len(lengths) - axis - 1)
-        parts.append((widen(code).unflatten(0, view), code.shape[-1]))
+        variance, mean = (x.view(view).expand(lengths).reshape(1, -1) for x in _code_moments(code))
+        moments.append((code.shape[-1], mean, variance))
     if segment.constant is not None and segment.constant.numel():
-        parts.append((widen(segment.constant)[None], segment.constant.shape[0]))
-    moments = []
-    for part, (values, width) in enumerate(parts):
-        variance, mean = _var_mean(values)
-        if 0 < part <= len(lengths):
-            variance, mean = (x.expand(lengths).reshape(1, -1) for x in (variance, mean))
-        moments.append((width, mean, variance))
+        variance, mean = _var_mean(widen(segment.constant)[None])
+        moments.append((segment.constant.shape[0], mean, variance))
     return moments
+
+
+def _code_moments(code: Float[Tensor, "length c"]) -> tuple[Tensor, Tensor]:
+    """Variance and mean of each place's code; those of a constant code are computed once.
+
+    Kept are those of plain tensors with memory of their own: a parameter, a view of one and a
+    tensor of inference mode may change without a trace in their version.
+    """
+    is_constant = (
+        not torch.compiler.is_compiling()
+        and type(code) is Tensor
+        and code._base is None
+        and not code.requires_grad
+        and not code.is_inference()
+    )
+    if not is_constant:
+        return _var_mean(widen(code))
+    version, found = _CONSTANT_MOMENTS.get(code, (None, None))
+    if version != code._version:
+        with torch.inference_mode(False):  # what is kept outlives a validation loop
+            found = _var_mean(widen(code))
+        _CONSTANT_MOMENTS[code] = code._version, found
+    return found
 
 
 def _var_mean(values: Float[Tensor, "*places c"]) -> tuple[Tensor, Tensor]:

@@ -56,7 +56,7 @@ def attend(
     Args:
         query: rows r (heads × queries); a batch of 1 serves all examples.
         content: of the tokens. Its last channel is 1 on tokens that may be attended to; masked
-            tokens hold zeros in all channels, and zero `rho`.
+            tokens hold zeros in all channels, and zero `rho`; their gradients mean nothing.
         rho: factor of a token's position term.
         code: position codes of the tokens; None on a grid.
         query_tail: the queries of `code`; on a grid the terms of its t lines.
@@ -239,7 +239,6 @@ def _attend_backward(
         total.zero_()
     d_content, d_rho, d_code = _empty_token_gradients(content, rho, code, for_tokens)
     d_code.zero_()
-    is_safe = _is_safe(query, content, rho, code, query_tail, query_columns)
     # −lse and −offset enter as the queries of the channel that is 1.
     shifted = query.to(tokens.dtype).expand(b, -1, -1).clone()
     shifted[..., -1] -= lse.masked_fill(lse == float("-inf"), 0.0)
@@ -248,10 +247,8 @@ def _attend_backward(
     for chunk in tokens.chunks(rows):
         loaded = tokens.load(chunk)
         joined = tokens.queries("query", shifted, query_tail, chunk)
-        weights = tokens.product("scores", loaded, joined, query_columns, chunk)
-        if not is_safe:
-            weights.masked_fill_(loaded[..., None, :, tokens.channels - 1] == 0, float("-inf"))
-        weights.exp_()
+        # Masked tokens weigh e⁰ here, and hold zeros: their products are zero.
+        weights = tokens.product("scores", loaded, joined, query_columns, chunk).exp_()
         grad = tokens.queries("gradient", grad_read, grad_tail, chunk)
         d_scores = tokens.product("d_scores", loaded, grad, grad_columns, chunk)
         d_scores *= weights
