@@ -22,6 +22,17 @@ from torch import Tensor
 from perceiver.shapes import Bool, Float
 
 
+def _mover(device: torch.device | str, non_blocking: bool | None) -> Callable[[Tensor], Tensor]:
+    """How tensors get to a device.
+
+    Lightning leaves the choice to the batch. Of page-locked memory CUDA orders the copy before
+    what uses it, of other memory it waits; copies back to a CPU may be read too early.
+    """
+    if non_blocking is None:
+        non_blocking = torch.device(device).type == "cuda"
+    return lambda tensor: tensor.to(device, non_blocking=non_blocking)
+
+
 @dataclass
 class Batch:
     """Examples of one mini-batch, as a collator makes it and a task takes it.
@@ -62,9 +73,9 @@ class Batch:
             ids=self.ids,
         )
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    def to(self, device: torch.device | str, non_blocking: bool | None = None) -> Batch:
+        """The same batch on another device; `non_blocking`: None = to a CUDA device only."""
+        return self._map(_mover(device, non_blocking))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory (called by DataLoader)."""
@@ -94,9 +105,9 @@ class SequenceBatch:
         inputs, target, scored = map(function, (self.inputs, self.target, self.scored))
         return SequenceBatch(inputs, target, scored, self.size)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> SequenceBatch:
-        """The same batch on another device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    def to(self, device: torch.device | str, non_blocking: bool | None = None) -> SequenceBatch:
+        """The same batch on another device; `non_blocking`: None = to a CUDA device only."""
+        return self._map(_mover(device, non_blocking))
 
     def pin_memory(self) -> SequenceBatch:
         """The same batch in page-locked memory (called by DataLoader)."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from perceiver.types import Batch, ByteArray, Segment
+from perceiver.types import Batch, ByteArray, Segment, SequenceBatch
 
 
 def joined_by_loops(segment: Segment, lengths: tuple[int, ...]) -> torch.Tensor:
@@ -123,3 +123,28 @@ def test_a_modality_without_an_entry_in_present_is_there(batch):
     assert batch.has_any(["text", "image"]).tolist() == [True, True, True]
     batch.present["image"] = torch.tensor([False, False, True])
     assert batch.has_any(["text", "image"]).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "expected"),
+    [
+        ("cuda:1", None, True),
+        (torch.device("cuda"), None, True),
+        ("cpu", None, False),
+        ("mps", None, False),
+        ("cuda", False, False),
+        ("cpu", True, True),
+    ],
+)
+@pytest.mark.parametrize("kind", ["batch", "sequences"])
+def test_only_copies_to_cuda_are_not_waited_for(monkeypatch, kind, device, asked, expected):
+    seen = []
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda x, where, *, non_blocking: seen.append(non_blocking) or x
+    )
+    ones, codes = torch.ones(2, 3), torch.ones(2, 3, 5)
+    if kind == "batch":
+        Batch({"text": ones}, target=ones).to(device, non_blocking=asked)
+    else:
+        SequenceBatch(codes, ones, ones == 1, size=3).to(device, non_blocking=asked)
+    assert set(seen) == {expected}
