@@ -10,6 +10,7 @@ from typing import Any
 
 from perceiver.attention import (
     biases,
+    differential,
     heads,
     location,
     normalisers,
@@ -32,7 +33,7 @@ AXES: dict[str, dict[str, Callable[..., Any]]] = {
     "position": choices(Position, position, rotations, biases, relative),
     "pattern": choices(Pattern, patterns) | {"luong_local": LuongLocal},
     "normaliser": choices(Normaliser, normalisers),
-    "heads": choices(Heads, heads),
+    "heads": choices(Heads, heads, differential),
 }
 # What a member is given by the attention that it is part of, rather than by options.
 _SIZES = {
