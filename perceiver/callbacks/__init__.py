@@ -1,6 +1,6 @@
 """Lightning callbacks: what a run reports about itself."""
 
-from perceiver.callbacks.averaging import warmed_ema
+from perceiver.callbacks.averaging import WarmedAverage, warmed_ema
 from perceiver.callbacks.gradient_norm import GradientNorm
 from perceiver.callbacks.padding import PaddingShare
 from perceiver.callbacks.reports import ConfusionMatrix, PredictionTable
@@ -12,5 +12,6 @@ __all__ = [
     "PaddingShare",
     "PredictionTable",
     "Throughput",
+    "WarmedAverage",
     "warmed_ema",
 ]

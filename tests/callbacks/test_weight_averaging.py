@@ -1,12 +1,14 @@
 """Averaged weights: a moving average whose memory grows with the run."""
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.testing import assert_close
 
-from perceiver.callbacks import warmed_ema
+from perceiver.callbacks import WarmedAverage, warmed_ema
+from perceiver.callbacks.averaging import move_towards
 
 
 def averaged_by_hand(values: list[float], decay: float) -> float:
@@ -39,3 +41,49 @@ def test_weights_and_statistics_are_averaged_and_counters_copied(decay):
 def test_an_average_that_never_moves_is_refused(decay):
     with pytest.raises(ValueError, match=r"must be at least 0 and below 1"):
         warmed_ema(decay=decay)
+
+
+def test_an_average_moves_the_same_way_without_waiting_for_its_weight():
+    averaged, current = [torch.randn(3, 2), torch.randn(4)], [torch.randn(3, 2), torch.randn(4)]
+    expected = [old + 0.3 * (new - old) for old, new in zip(averaged, current, strict=True)]
+    for share in (0.3, torch.tensor(0.3)):
+        moved = [old.clone() for old in averaged]
+        move_towards(moved, current, share)
+        assert_close(moved, expected)
+
+
+class Linear(pl.LightningModule):
+    """One layer, trained towards zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed"])
+def test_the_average_is_kept_in_the_precision_that_the_model_was_made_in(precision, tmp_path):
+    average = WarmedAverage(decay=0.9)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        precision=precision,
+        callbacks=[average],
+        max_epochs=1,
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    model = Linear()
+    dtype = torch.bfloat16 if precision == "bf16-true" else torch.float32
+    trainer.fit(model, torch.utils.data.DataLoader(torch.ones(8, 2, dtype=dtype), batch_size=2))
+    held = average._average_model.module.layer.weight
+    assert held.dtype == torch.float32
+    assert held.device == trainer.strategy.root_device
+    assert_close(model.layer.weight, held.to(dtype))  # at the end the model is the average
