@@ -23,8 +23,8 @@ def _status(key: str) -> int:
     raise KeyError(key)
 
 
-def _give_back() -> None:
-    """Return freed memory to the system, so that the next step has to ask for its own."""
+def give_back() -> None:
+    """Return freed memory to the system, for the next step, or another process, to ask for."""
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -58,7 +58,7 @@ def rise(step: Callable[[], object]) -> int:
     Where the kernel does not let a process reset its high-water mark (outside Linux) the mark must
     be a new one: a step that stays below an earlier peak then gives 0.
     """
-    _give_back()
+    give_back()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -39,7 +39,7 @@ _load_this_package()
 from benchmarks.configurations import Configuration  # noqa: E402
 from benchmarks.contestants import Contestant, NotApplicable, build, compiled  # noqa: E402
 from benchmarks.floor import alone, recorded  # noqa: E402
-from benchmarks.memory import allocated, highest, rise  # noqa: E402
+from benchmarks.memory import allocated, give_back, highest, rise  # noqa: E402
 from benchmarks.peak import layer_rate, matmul_rates  # noqa: E402
 
 FOLDERS = re.compile(r"(?<![\w.])(/[\w.+-]+)+/")  # results name no place of this machine
@@ -94,8 +94,8 @@ class Bench:
     def time(self, kind: str, iterations: int) -> dict[str, list[float]]:
         """Seconds of each of some steps, gradients discarded before each.
 
-        The first is not counted: while others had their turn, memory of this process may have been
-        taken back, and has to come again.
+        The first is not counted: it has to ask for memory, which goes back at the end of a turn so
+        that the processes of all contestants fit on the machine.
         """
         assert self.step is not None
         self.module.zero_grad(set_to_none=True)
@@ -104,7 +104,12 @@ class Bench:
         for _ in range(iterations):
             self.module.zero_grad(set_to_none=True)
             seconds.append(self._clocked(kind))
+        self._rest()
         return {"seconds": seconds}
+
+    def _rest(self) -> None:
+        self.module.zero_grad(set_to_none=True)
+        give_back()
 
     def memory(self, kind: str) -> dict[str, float]:
         """Bytes of a step beside parameters, inputs and gradients, all there beforehand.
@@ -119,12 +124,14 @@ class Bench:
         seconds: list[float] = []
         held = allocated(lambda: seconds.append(self._clocked(kind)), self.device)
         risen = {} if self.device == "cuda" else {"rise": rise(lambda: self.step(kind))}
-        return risen | {
+        found = {
             "allocated": held,
             "total": highest(self.device),
             "seconds": seconds[0],
             "first_seconds": first,
         }
+        self._rest()
+        return risen | found
 
     def floor(self, kind: str) -> dict[str, float]:
         """Seconds of a step's operators and of its products and kernels, each timed alone."""
