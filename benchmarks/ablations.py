@@ -3,7 +3,8 @@
     python -m benchmarks.ablations
     python -m benchmarks.ablations --only cross_261
 
-A row is a contestant as `benchmarks.run` takes it; a new trick is a new word in the table below.
+A row is a contestant as `benchmarks.run` takes it: with another kernel, without a trick, compiled,
+in another precision. A new trick is a new word in the table below.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ KERNELS = tuple(f"cross_attention.kernel={name}" for name in ("dense", "sdpa", "
 LATENT_KERNELS = ("latent_attention.kernel=dense", "latent_attention.kernel=chunked")
 COMPILED = ("compile", "latent_attention.kernel=sdpa+compile")
 PRECISIONS = ("medium", "bf16-mixed", "bf16-true")
+KEPT = "freed_memory=kept"
+ALONE = ("without=recomputing", KEPT)  # for one example: little is fused, nothing shared
+BATCHED = ("without=fusing", "without=sharing", *ALONE)
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
-    "cross_261": (*KERNELS, *PRECISIONS),
+    "cross_261": (*KERNELS, KEPT, *PRECISIONS),
     "cross_1024": KERNELS,
-    "imagenet_1x6": (*KERNELS[:2], LATENT_KERNELS[0], *COMPILED, *PRECISIONS),
-    "small_image": (*KERNELS[:2], LATENT_KERNELS[0], "compile", *PRECISIONS),
-    "bytes": (*KERNELS[:2], LATENT_KERNELS[0], "compile", *PRECISIONS),
-    "modalities": (*KERNELS[:2], *PRECISIONS),
-    "latents": (*LATENT_KERNELS, *COMPILED, *PRECISIONS, "bf16-mixed+compile"),
+    "imagenet_1x6": (*KERNELS[:2], LATENT_KERNELS[0], *ALONE, *COMPILED, "regions", *PRECISIONS),
+    "small_image": (*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, "compile", "regions", *PRECISIONS),
+    "bytes": (*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, "compile", "regions", *PRECISIONS),
+    "audio": (*KERNELS, *BATCHED),
+    "modalities": (*KERNELS[:2], *BATCHED, *PRECISIONS),
+    "latents": (*LATENT_KERNELS, *ALONE, *COMPILED, *PRECISIONS, "bf16-mixed+compile"),
 }
 
 

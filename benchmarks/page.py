@@ -75,6 +75,13 @@ form that the cost model (`perceiver/attention/kernels/cost.py`) takes. *sdpa* a
 and values; *folded* and *separable* do not. Where forms are about as fast, the leanest is taken.
 """
 
+TRICKS = """The first row of a table is this project as it is; each other row has one thing changed.
+*kernel=…* is another form of an attention. *without=fusing* has a product each for the queries,
+keys and values of self-attention; *without=recomputing* keeps the results of norms and activations
+for the backward pass; *without=sharing* makes the first queries for each example.
+*freed_memory=kept* lets a step have the memory that the last one freed, as `train.py` does.
+"""
+
 LOADER = """### The loader
 
 Examples a second, on one thread a process. *Plain* is what one writes with torchvision, soundfile
@@ -249,7 +256,7 @@ def _large(axis: Mapping[str, Any]) -> str:
 
 
 def _ablations(result: Mapping[str, Any], device: str, folder: Path) -> str:
-    parts = ["### What each trick pays\n"]
+    parts = ["### What each trick pays\n", TRICKS]
     for name, found in result["configurations"].items():
         image = f"images/ablation-{name}-{device}.svg"
         ablation_bars(found, folder / image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from benchmarks.configurations import Decoder as DecoderSizes
 from benchmarks.values import equalise, random, raw_inputs, raw_masks
 from perceiver.adapters import ArrayAdapter, PaddingFusion, PixelAdapter, TokenAdapter
 from perceiver.adapters.adapter import Adapter
-from perceiver.attention import Attention
+from perceiver.attention import Attention, heads
 from perceiver.models import (
     AttentionBlock,
     Decoder,
@@ -22,8 +23,10 @@ from perceiver.models import (
     Perceiver,
     PerceiverEncoder,
     QueryDecoder,
+    blocks,
 )
 from perceiver.positions import FourierPositions, LearnedPositions
+from runner.memory import keep_freed_memory
 
 ROLES = (
     (r"^encoder\.latents$", "latents"),
@@ -73,9 +76,62 @@ class Stack(nn.Module):
         return latents
 
 
+def _never(*_: Any) -> bool:
+    return False
+
+
+def _without_fusing(module: nn.Module, configuration: Configuration) -> None:
+    heads.fusing_pays = _never
+
+
+def _without_recomputing(module: nn.Module, configuration: Configuration) -> None:
+    blocks.pays = _never
+
+
+def _without_sharing(module: nn.Module, configuration: Configuration) -> None:
+    def one_each(_: nn.Module, given: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
+        latents, context = given
+        return latents.expand(configuration.batch, -1, -1).contiguous(), context
+
+    module.encoder.cross_attends[0].register_forward_pre_hook(one_each)
+
+
+# What "without" takes away, in this process for good: one product for queries, keys and values;
+# norms and activations computed again instead of kept; the first queries once for all examples.
+TRICKS: dict[str, Callable[[nn.Module, Configuration], None]] = {
+    "fusing": _without_fusing,
+    "recomputing": _without_recomputing,
+    "sharing": _without_sharing,
+}
+
+
 def build(configuration: Configuration, **options: Any) -> Task:
-    """Options: "kernel" of all attentions; "cross_attention.X", "latent_attention.X" and
-    "decoder_attention.X" for any X that an attention takes; "encoder.X"."""
+    """The model of a configuration.
+
+    Args:
+        configuration: its sizes.
+        options: "kernel" of all attentions; "cross_attention.X", "latent_attention.X" and
+            "decoder_attention.X" for any X that an attention takes; "encoder.X"; "without", one of
+            `TRICKS`; "freed_memory": "kept", as train.py has it.
+
+    Raises:
+        ValueError: for another trick, or another way with freed memory.
+    """
+    without, freed = options.pop("without", None), options.pop("freed_memory", None)
+    if without not in (None, *TRICKS) or freed not in (None, "kept"):
+        raise ValueError(
+            f"without={without}, freed_memory={freed}: the first is one of {', '.join(TRICKS)}, "
+            "the second can only be kept"
+        )
+    if freed:
+        keep_freed_memory()
+    task = _build(configuration, options)
+    if without:
+        TRICKS[without](task.module, configuration)
+    return task
+
+
+def _build(configuration: Configuration, options: Mapping[str, Any]) -> Task:
     extra: dict[str, dict[str, Any]] = {}
     for path, value in options.items():
         part, _, key = path.rpartition(".")
@@ -92,8 +148,8 @@ def build(configuration: Configuration, **options: Any) -> Task:
         block = partial(
             AttentionBlock, sizes.latent_dim, attention=latent_attention, activation="gelu"
         )
-        blocks = [block(widening=sizes.widening) for _ in range(sizes.num_layers)]
-        module: nn.Module = Stack(blocks, random("latents", sizes.num_latents, sizes.latent_dim))
+        layers = [block(widening=sizes.widening) for _ in range(sizes.num_layers)]
+        module: nn.Module = Stack(layers, random("latents", sizes.num_latents, sizes.latent_dim))
         equalise(module, role_of)
         return Task(module, {})
     qk, v = sizes.cross_widths

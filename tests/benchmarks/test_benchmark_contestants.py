@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,7 +17,10 @@ from benchmarks.contestants import (
     ours,
 )
 from benchmarks.driver import Pool, compare
+from benchmarks.floor import recorded
 from benchmarks.values import fourier_codes, grouped_channels, joined_tokens
+from perceiver.attention import heads, lean
+from perceiver.models import blocks
 from perceiver.positions import fourier_features
 
 
@@ -39,6 +44,36 @@ def test_options_reach_the_part_that_they_name():
     model = ours.build(sizes, kernel="dense", **{"latent_attention.kernel": "sdpa"}).module
     assert model.encoder.cross_attends[0].attention.kernel == "dense"
     assert model.encoder.latent_blocks[0][0].attention.kernel == "sdpa"
+
+
+@pytest.mark.parametrize("trick", ours.TRICKS)
+def test_without_a_trick_the_step_is_another_and_its_answer_the_same(trick, monkeypatch):
+    monkeypatch.setattr(lean, "WORTHWHILE", 0)
+    monkeypatch.setattr(heads, "fusing_pays", heads.fusing_pays)  # put back what is taken away
+    monkeypatch.setattr(blocks, "pays", blocks.pays)
+    sizes = replace(tiny(CONFIGURATIONS["small_image"]), batch=4)
+
+    def step(**options):
+        task = ours.build(sizes, **options)
+        answers = []
+
+        def run():
+            output = task.output(task.module(**task.arguments))
+            output.square().mean().backward()
+            answers.append(output.detach())
+
+        calls = recorded(run)
+        return calls, [*answers, *(p.grad for p in task.module.parameters())]
+
+    (calls, values), (others, same) = step(), step(without=trick)
+    assert calls != others
+    torch.testing.assert_close(same, values, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("option", [{"without": "haste"}, {"freed_memory": "lost"}])
+def test_an_unknown_trick_is_refused(option):
+    with pytest.raises(ValueError, match="fusing, recomputing, sharing"):
+        ours.build(tiny(CONFIGURATIONS["small_image"]), **option)
 
 
 def test_given_tokens_are_those_that_this_project_reads():
