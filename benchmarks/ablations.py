@@ -18,18 +18,30 @@ LATENT_KERNELS = ("latent_attention.kernel=dense", "latent_attention.kernel=chun
 COMPILED = ("compile", "latent_attention.kernel=sdpa+compile")
 PRECISIONS = ("medium", "bf16-mixed", "bf16-true")
 KEPT = "freed_memory=kept"
-ALONE = ("without=recomputing", KEPT)  # for one example: little is fused, nothing shared
-BATCHED = ("without=fusing", "without=sharing", *ALONE)
+RECOMPUTED, NEVER = "recompute=always", "recompute=never"
+BATCHED = ("without=fusing", "without=sharing")
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "cross_261": (*KERNELS, KEPT, *PRECISIONS),
     "cross_1024": KERNELS,
-    "imagenet_1x6": (*KERNELS[:2], LATENT_KERNELS[0], *ALONE, *COMPILED, "regions", *PRECISIONS),
-    "small_image": (*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, "compile", "regions", *PRECISIONS),
-    "bytes": (*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, "compile", "regions", *PRECISIONS),
-    "audio": (*KERNELS, *BATCHED),
-    "modalities": (*KERNELS[:2], *BATCHED, *PRECISIONS),
-    "latents": (*LATENT_KERNELS, *ALONE, *COMPILED, *PRECISIONS, "bf16-mixed+compile"),
+    "imagenet_1x6": (
+        *(*KERNELS[:2], LATENT_KERNELS[0], RECOMPUTED, KEPT),
+        *(*COMPILED, "regions", *PRECISIONS),
+    ),
+    "small_image": (
+        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, RECOMPUTED, KEPT),
+        *("compile", "regions", *PRECISIONS),
+    ),
+    "bytes": (
+        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, NEVER, KEPT),
+        *("compile", "regions", *PRECISIONS),
+    ),
+    "audio": (*KERNELS, KEPT),
+    "modalities": (*KERNELS[:2], *BATCHED, KEPT, *PRECISIONS),
+    "latents": (
+        *(*LATENT_KERNELS, RECOMPUTED, KEPT),
+        *(*COMPILED, *PRECISIONS, "bf16-mixed+compile"),
+    ),
 }
 
 

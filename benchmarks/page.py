@@ -77,9 +77,10 @@ and values; *folded* and *separable* do not. Where forms are about as fast, the 
 
 TRICKS = """The first row of a table is this project as it is; each other row has one thing changed.
 *kernel=…* is another form of an attention. *without=fusing* has a product each for the queries,
-keys and values of self-attention; *without=recomputing* keeps the results of norms and activations
-for the backward pass; *without=sharing* makes the first queries for each example.
-*freed_memory=kept* lets a step have the memory that the last one freed, as `train.py` does.
+keys and values of self-attention; *without=sharing* makes the first queries for each example.
+*recompute=always* computes the results of norms and activations again in the backward pass, *never*
+keeps them; without the word those of large tensors alone are computed again. *freed_memory=kept*
+lets a step have the memory that the last one freed, as `train.py` does.
 """
 
 LOADER = """### The loader

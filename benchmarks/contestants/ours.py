@@ -15,7 +15,7 @@ from benchmarks.configurations import Decoder as DecoderSizes
 from benchmarks.values import equalise, random, raw_inputs, raw_masks
 from perceiver.adapters import ArrayAdapter, PaddingFusion, PixelAdapter, TokenAdapter
 from perceiver.adapters.adapter import Adapter
-from perceiver.attention import Attention, heads
+from perceiver.attention import Attention, heads, lean
 from perceiver.models import (
     AttentionBlock,
     Decoder,
@@ -84,10 +84,6 @@ def _without_fusing(module: nn.Module, configuration: Configuration) -> None:
     heads.fusing_pays = _never
 
 
-def _without_recomputing(module: nn.Module, configuration: Configuration) -> None:
-    blocks.pays = _never
-
-
 def _without_sharing(module: nn.Module, configuration: Configuration) -> None:
     def one_each(_: nn.Module, given: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
         latents, context = given
@@ -96,12 +92,25 @@ def _without_sharing(module: nn.Module, configuration: Configuration) -> None:
     module.encoder.cross_attends[0].register_forward_pre_hook(one_each)
 
 
-# What "without" takes away, in this process for good: one product for queries, keys and values;
-# norms and activations computed again instead of kept; the first queries once for all examples.
-TRICKS: dict[str, Callable[[nn.Module, Configuration], None]] = {
-    "fusing": _without_fusing,
-    "recomputing": _without_recomputing,
-    "sharing": _without_sharing,
+def _recompute_never(module: nn.Module, configuration: Configuration) -> None:
+    blocks.pays = _never
+
+
+def _recompute_always(module: nn.Module, configuration: Configuration) -> None:
+    lean.WORTHWHILE = 0
+
+
+def _keep(module: nn.Module, configuration: Configuration) -> None:
+    keep_freed_memory()
+
+
+# What changes a step and not its answer, in this process for good: a product each for queries, keys
+# and values; the first queries for each example; norms and activations kept or computed again,
+# whatever their size; freed memory kept, as train.py has it.
+TRICKS: dict[str, dict[str, Callable[[nn.Module, Configuration], None]]] = {
+    "without": {"fusing": _without_fusing, "sharing": _without_sharing},
+    "recompute": {"never": _recompute_never, "always": _recompute_always},
+    "freed_memory": {"kept": _keep},
 }
 
 
@@ -111,23 +120,18 @@ def build(configuration: Configuration, **options: Any) -> Task:
     Args:
         configuration: its sizes.
         options: "kernel" of all attentions; "cross_attention.X", "latent_attention.X" and
-            "decoder_attention.X" for any X that an attention takes; "encoder.X"; "without", one of
-            `TRICKS`; "freed_memory": "kept", as train.py has it.
+            "decoder_attention.X" for any X that an attention takes; "encoder.X"; those of `TRICKS`.
 
     Raises:
-        ValueError: for another trick, or another way with freed memory.
+        ValueError: for another value of a trick.
     """
-    without, freed = options.pop("without", None), options.pop("freed_memory", None)
-    if without not in (None, *TRICKS) or freed not in (None, "kept"):
-        raise ValueError(
-            f"without={without}, freed_memory={freed}: the first is one of {', '.join(TRICKS)}, "
-            "the second can only be kept"
-        )
-    if freed:
-        keep_freed_memory()
+    tricks = {name: options.pop(name) for name in TRICKS if name in options}
+    for name, value in tricks.items():
+        if value not in TRICKS[name]:
+            raise ValueError(f"{name}={value}: choose {' or '.join(TRICKS[name])}")
     task = _build(configuration, options)
-    if without:
-        TRICKS[without](task.module, configuration)
+    for name, value in tricks.items():
+        TRICKS[name][value](task.module, configuration)
     return task
 
 
