@@ -109,6 +109,15 @@ def test_resumed_run_ends_as_the_whole_one(compose_run, tmp_path, monkeypatch):
     assert ended["lr_schedulers"][0]["last_epoch"] == resumed["lr_schedulers"][0]["last_epoch"] == 9
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_the_default_job_trains_in_half_precision(compose_run, tmp_path, precision):
+    run_training(compose_run(*SHORT, f"trainer.precision={precision}"))
+    assert 0 <= results_of(tmp_path / "run")["test/acc"] <= 1
+    losses = _column(tmp_path / "run", "train/loss")
+    assert len(losses) == 6
+    assert all(map(math.isfinite, losses))
+
+
 def test_no_logger_is_needed(compose_run, tmp_path):
     assert math.isfinite(run_training(compose_run(*SHORT, "logger=none")))
     assert not (tmp_path / "run" / "metrics").exists()
