@@ -242,3 +242,19 @@ def evaluate(bar: Bar, results: Results) -> tuple[float | None, ...]:
 
     alone = [found(bar.alone, which) for which in ("products", "operators")]
     return found(bar.measure), *alone, found(bar.roof)
+
+
+def shortfall(bar: Bar, results: Results) -> str | None:
+    """What stands between a bar that was missed and this project, in shares of its time.
+
+    None for a bar that was met, or not measured, or one of memory.
+    """
+    reached, products, operators, _ = evaluate(bar, results)
+    if reached is None or products is None or operators is None or bar.is_met(reached):
+        return None
+    allowed, least = reached / bar.target, reached / operators
+    verdict = ": no step made of them meets it" if least > allowed else ""
+    return (
+        f"{bar.what}: the bar allows {allowed:.0%} of the time; the products alone take "
+        f"{reached / products:.0%}, all operators alone {least:.0%}{verdict}"
+    )

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bars import BARS, Results, evaluate, roofline
+from benchmarks.bars import BARS, Results, evaluate, roofline, shortfall
 from benchmarks.contestants import LIBRARIES, PROJECT
 from benchmarks.plots import ablation_bars, scaling_curves
 from benchmarks.run import RESULTS
@@ -194,6 +194,10 @@ def _bars(results: Results, device: str) -> str:
     for name, found in results["peers"]["configurations"].items():
         with contextlib.suppress(KeyError):
             lines.append(f"- {roofline(name, found)}")
+    missed = [line for bar in BARS if bar.device == device and (line := shortfall(bar, results))]
+    if missed:
+        lines += ["", "Missed, as parts of what this project's step takes:", ""]
+        lines += [f"- {line}" for line in missed]
     return "\n".join([f"### Bars\n\n{table(head, rows)}\n\n{note}\n", *lines, ""])
 
 

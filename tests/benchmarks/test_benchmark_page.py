@@ -8,7 +8,7 @@ import re
 import pytest
 
 from benchmarks import page
-from benchmarks.bars import BARS, evaluate, roofline
+from benchmarks.bars import BARS, evaluate, roofline, shortfall
 from benchmarks.configurations import CONFIGURATIONS
 from benchmarks.tables import comparison, spread, table, utilisation
 
@@ -79,6 +79,19 @@ def test_the_roofline_names_the_work_that_stays_and_the_time_it_takes(results):
     assert "the fastest peer 2,000 ms (15% of the peak)" in line
 
 
+def test_what_a_missed_bar_lacks_is_shown_in_shares_of_the_time(results):
+    missed, *_ = reached(results, ["qk = v = 261", "fast"])  # 2 ×, of 6 ×
+    assert shortfall(missed, results).endswith(
+        "the bar allows 33% of the time; the products alone take 50%, all operators alone 80%: "
+        "no step made of them meets it"
+    )
+    floor = results["peers"]["configurations"]["cross_261"]["contestants"]["ours"]["floor"]["train"]
+    floor |= {"products": 0.1, "operators": 0.25}
+    assert shortfall(missed, results).endswith("take 10%, all operators alone 25%")
+    met, *_ = reached(results, ["text bytes", ", bf16-mixed:"])
+    assert shortfall(met, results) is None
+
+
 def test_a_spread_is_half_the_quartiles_distance():
     assert spread({"median": 2.0, "low": 1.8, "high": 2.4}) == "15 %"
 
@@ -106,6 +119,7 @@ def test_the_page_shows_every_bar_configuration_plot_and_command(results, tmp_pa
     assert "## On a cuda device\n\nNot measured: " in written
     assert "| reached | products alone | operators alone | roof | met |" in written
     assert "| ≥ 6× | 2× | 4× | 2.5× | 13.3× | **no** |" in written
+    assert "- the paper's first cross-attend, qk = v = 261: training step, times as fast" in written
     assert "| dense | 200 | 5 % | 0.67 × |" in written
     assert "| default job, accuracy on the test set | seed 0 | seed 1 |" in written
     assert "| auto | 50.00 % | 25.00 % |" in written
