@@ -28,6 +28,7 @@ from benchmarks.driver import STEPS, Pool, compare
 from benchmarks.tables import comparison
 
 RESULTS = Path(__file__).with_name("results")
+TURN = 2.0  # seconds: several steps follow one another, as in training, where they are quick
 DEFAULT = ("ours", "ours+bf16-mixed", "ours+bf16-true", "hf", "lucidrains", "krasserm")
 # Compiled as well where more than the cross-attend runs, which is one operator of this project's.
 WHOLE = ("ours+compile", "ours+bf16-mixed+compile", "hf+compile", "krasserm+compile")
@@ -123,7 +124,7 @@ def measure(
                 who,
                 rounds=1 if arguments.quick else arguments.rounds,
                 steps=steps,
-                turn_seconds=0.0 if arguments.quick else 0.5,
+                turn_seconds=0.0 if arguments.quick else TURN,
                 seconds=arguments.seconds,
                 floors=kind == "peers",
             )
