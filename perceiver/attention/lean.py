@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Numbers of a tensor up to which results are kept: there computing again takes 3 to 7 % of a step
+# Numbers of a tensor up to which results are kept: there computing again takes up to 7 % of a step
 # (`recompute=always` of benchmarks.ablations) and saves a few MiB a layer.
 WORTHWHILE = 1 << 19
 
