@@ -14,6 +14,7 @@ Results = Mapping[str, Any]  # kind → what the command of that kind wrote
 PEERS = ("hf", "lucidrains", "krasserm")
 GIB = 2**30
 HALF = ("bf16-mixed", "bf16-true")
+DRIFT = 1.05  # between steps and operators timed minutes apart on one machine
 HALF_REGIONS, HALF_COMPILED = ([f"{half}+{how}" for half in HALF] for how in ("regions", "compile"))
 
 
@@ -247,13 +248,14 @@ def evaluate(bar: Bar, results: Results) -> tuple[float | None, ...]:
 def shortfall(bar: Bar, results: Results) -> str | None:
     """What stands between a bar that was missed and this project, in shares of its time.
 
-    None for a bar that was met, or not measured, or one of memory.
+    None for a bar that was met, or not measured, or one of memory. A bar is called out of reach
+    only where the operators take more than it allows by more than the machine's drift.
     """
     reached, products, operators, _ = evaluate(bar, results)
     if reached is None or products is None or operators is None or bar.is_met(reached):
         return None
     allowed, least = reached / bar.target, reached / operators
-    verdict = ": no step made of them meets it" if least > allowed else ""
+    verdict = ": no step made of them meets it" if least > DRIFT * allowed else ""
     return (
         f"{bar.what}: the bar allows {allowed:.0%} of the time; the products alone take "
         f"{reached / products:.0%}, all operators alone {least:.0%}{verdict}"

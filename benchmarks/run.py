@@ -34,7 +34,7 @@ DEFAULT = ("ours", "ours+bf16-mixed", "ours+bf16-true", "hf", "lucidrains", "kra
 WHOLE = ("ours+compile", "ours+bf16-mixed+compile", "hf+compile", "krasserm+compile")
 REGIONS = ("ours+regions", "ours+bf16-mixed+regions")
 COMPILED = {
-    # Whole, a block that serves eight times is compiled eight times: over ten minutes a peer.
+    # Whole, a block that serves eight times is compiled eight times: peers are not compiled here.
     "imagenet_8x6": (*REGIONS, "ours+bf16-true+regions"),
     **dict.fromkeys(("imagenet_1x6", "small_image"), WHOLE + REGIONS),
     "bytes": (*WHOLE, "ours+bf16-true+compile", *REGIONS),
