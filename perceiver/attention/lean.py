@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Numbers of a tensor up to which results are kept: there computing again saves a few MiB a layer and
-# takes 0 to 7 % of a step (four models; `recompute=always` of benchmarks.ablations measures it).
+# Numbers of a tensor up to which results are kept: there computing again saves a few MiB a layer
+# and takes 0 to 7 % of a step (four models; `recompute=always` of benchmarks.ablations measures it).
 WORTHWHILE = 1 << 19
 
 
