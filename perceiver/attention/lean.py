@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 # Numbers of a tensor up to which results are kept: there computing again saves a few MiB a layer
-# and takes 0 to 7 % of a step (four models; `recompute=always` of benchmarks.ablations measures it).
+# and takes 0 to 7 % of a step (four models; `recompute=always` of benchmarks.ablations).
 WORTHWHILE = 1 << 19
 
 
