@@ -119,12 +119,14 @@ LIBRARIES = {
     "ours": Library("this project", "perceiver-multimodal"),
     "hf": Library("transformers", "transformers"),
     "lucidrains": Library(
-        "lucidrains' perceiver-pytorch", "perceiver-pytorch", ("perceiver-pytorch==0.11.0",)
+        "lucidrains' perceiver-pytorch",
+        "perceiver-pytorch",
+        ("perceiver-pytorch==0.11.0", "einops==0.8.1"),
     ),
     "krasserm": Library(
         "krasserm's perceiver-io",
         "perceiver-io",
-        ("perceiver-io==0.11.0", "fairscale==0.4.13"),
+        ("perceiver-io==0.11.0", "fairscale==0.4.13", "einops==0.8.1"),
     ),
 }
 
