@@ -1,4 +1,4 @@
-"""Softmax attention a block of scores at a time, for heads that torch's fused kernel would pad."""
+"""Softmax attention a block of scores at a time, for heads that are wide or would be padded."""
 
 from __future__ import annotations
 
@@ -11,25 +11,30 @@ from perceiver.shapes import Bool, Float
 
 # Scores that are held at once: 4 MiB in float32, what stays in a core's share of the cache.
 BLOCK = 1 << 20
-# Scores of a head from which the few calls that a block takes do not count.
-LEAST_SCORES = 1 << 18
-# How much wider than queries values must be.
-LEAST_RATIO = 3
+# Scores of an example from which the few calls that a block takes do not count.
+LEAST_SCORES = 1 << 17
+# How much wider than queries values must be, where torch's kernel would pad the queries.
+LEAST_RATIO = 1.5
+# Width of a head from which products outweigh the passes over scores, and queries up to which:
+# torch's kernel makes fewer passes, this one larger products.
+WIDE, MOST_QUERIES = 128, 512
 
 _Block = tuple[int, slice, slice]  # an example, heads, queries
 
 
-def pays(queries: int, keys: int, widths: tuple[int, int], *, is_half: bool) -> bool:
-    """Whether this is quicker on a CPU than torch's fused kernel, which pads queries to values.
+def pays(heads: int, queries: int, keys: int, widths: tuple[int, int], *, is_half: bool) -> bool:
+    """Whether this is quicker on a CPU than torch's fused kernel.
 
     Args:
-        queries, keys: how many there are.
+        heads, queries, keys: how many there are.
         widths: of a query and of a value, of one head.
         is_half: whether in half precision, which torch's kernel is quick in.
     """
     query_width, value_width = widths
-    is_wide = value_width >= LEAST_RATIO * query_width
-    return is_wide and queries * keys >= LEAST_SCORES and not is_half
+    would_be_padded = value_width >= LEAST_RATIO * query_width
+    is_wide = query_width >= WIDE and heads > 1 and queries <= MOST_QUERIES
+    is_enough = heads * queries * keys >= LEAST_SCORES
+    return (would_be_padded or is_wide) and is_enough and not is_half
 
 
 def blocked(

@@ -142,8 +142,9 @@ def _dense(work: Work) -> float:
 
 def _sdpa(work: Work) -> float:
     product, score_product, score, channel, call = _SDPA[work.is_training, work.is_half]
-    # Heads are padded to one width, unless values are much wider.
-    unpadded = pays(work.queries, work.keys, work.widths, is_half=work.is_half)
+    # Torch's kernel pads heads to one width, ours does not.
+    sizes = work.heads, work.queries, work.keys
+    unpadded = pays(*sizes, work.widths, is_half=work.is_half)
     width = sum(work.widths) if unpadded else 2 * max(work.widths)
     time = (
         product * work.batch * work.keys * work.channels * work.projected

@@ -38,15 +38,15 @@ def _padded(x: Tensor, width: int) -> Tensor:
     return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))
 
 
-def _unpadded_pays(problem: Problem, query: Tensor, mask: Tensor | None) -> bool:
-    """Whether our own kernel takes less time, as torch's would pad heads to one width."""
+def _blocks_pay(problem: Problem, query: Tensor, mask: Tensor | None) -> bool:
+    """Whether our own kernel takes less time."""
     widths = query.shape[-1], problem.value.shape[-1]
     is_half = query.dtype.itemsize < 4 or torch.is_autocast_enabled("cpu")
     return (
         query.device.type == "cpu"
         and problem.dropout == 0
         and (mask is None or mask.dtype == torch.bool)
-        and pays(problem.num_queries, problem.num_keys, widths, is_half=is_half)
+        and pays(query.shape[1], problem.num_queries, problem.num_keys, widths, is_half=is_half)
         and not torch.compiler.is_exporting()  # exported programs should run without this package
     )
 
@@ -65,7 +65,7 @@ def sdpa(problem: Problem) -> Result:
         empty = ~keep.any(-1, keepdim=True)
         keep = keep | empty
     mask, scale = _mask(problem, keep, folded.key_bias), float(folded.scale)
-    if not is_causal and _unpadded_pays(problem, folded.query, mask):
+    if not is_causal and _blocks_pay(problem, folded.query, mask):
         read = blocked(folded.query, folded.key, problem.value, keep=mask, scale=scale)
     else:
         value_width = problem.value.shape[-1]

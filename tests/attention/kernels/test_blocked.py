@@ -53,12 +53,20 @@ def test_the_operator_keeps_the_rules_of_its_kind():
 
 
 @pytest.mark.parametrize(
-    ("widths", "is_half", "expected"),
-    [((32, 160), False, True), ((32, 160), True, False), ((32, 64), False, False)],
+    ("sizes", "widths", "expected"),
+    [
+        ((8, 256, 2048), (32, 160), True),  # torch's kernel would pad queries and keys to 160
+        ((8, 256, 256), (64, 96), True),
+        ((8, 256, 256), (64, 80), False),  # and here only a little
+        ((8, 512, 512), (128, 128), True),  # wide heads: products outweigh passes over scores
+        ((8, 1024, 1024), (128, 128), False),  # too many scores for the cache
+        ((1, 512, 512), (128, 128), False),  # nothing for the second core
+        ((8, 32, 32), (32, 160), False),  # too few scores for the calls
+    ],
 )
-def test_it_is_for_wide_values_in_full_precision(widths, is_half, expected):
-    assert pays(256, 2048, widths, is_half=is_half) is expected
-    assert not pays(256, 256, widths, is_half=is_half)
+def test_it_is_for_wide_heads_and_wider_values_in_full_precision(sizes, widths, expected):
+    assert pays(*sizes, widths, is_half=False) is expected
+    assert not pays(*sizes, widths, is_half=True)
 
 
 @pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
