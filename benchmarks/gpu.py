@@ -1,9 +1,9 @@
 """Everything that only a GPU can tell, in less than eight minutes: python -m benchmarks.gpu
 
 Prints markdown, then the same as JSON: the forms of the first cross-attend against SDPA, the
-ImageNet training step as a share of the measured bf16 matmul peak (eager, compiled by region and
-whole, with CUDA graphs), and whether fp8 would pay. `--device cpu --quick` is a rehearsal at sizes
-that mean nothing.
+ImageNet training step as a share of the measured bf16 matmul peak (eager, compiled by region, in
+float8, whole, with CUDA graphs), and what products in fp8 take alone. `--device cpu --quick` is a
+rehearsal at sizes that mean nothing.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ from benchmarks.configurations import CONFIGURATIONS, Configuration, Grid
 from benchmarks.contestants.ours import build
 from benchmarks.peak import SIDE, matmul_rates
 from benchmarks.tables import mebibytes, table
+from runner.speed import compile_model, use_float8
 
 SECONDS = 420  # after which what is left is skipped
 FORMS = ("sdpa", "folded", "separable")
-COMPILED = {
-    "eager": None,
-    "compile=true (regions)": "regions",
-    "compiled whole": "default",
-    "compiled whole, CUDA graphs": "reduce-overhead",
+# Options of train.py → what it compiles, and whether layers multiply in eight bits.
+WAYS: dict[str, tuple[bool | str, bool]] = {
+    "eager": (False, False),
+    "compile=true": (True, False),
+    "compile=true float8=true": (True, True),
+    "compile=whole": ("whole", False),
+    "compile=graphs": ("graphs", False),
 }
 # Compiling a model whole that applies 48 layers takes longer than the rest of the measurements.
-WAYS = {"imagenet_1x6": tuple(COMPILED), "imagenet_8x6": tuple(COMPILED)[:2]}
+STEPS = {"imagenet_1x6": tuple(WAYS), "imagenet_8x6": tuple(WAYS)[:3]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +155,7 @@ def _cross(
 
 def imagenet_steps(machine: Machine, peak: float) -> Iterator[dict[str, Any]]:
     """The whole training step with AdamW, a row a way to run it."""
-    for name, ways in WAYS.items():
+    for name, ways in STEPS.items():
         sizes = machine.sizes(name, 32)
         for way in ways[:1] if machine.is_quick else ways:
             row = {"name": name, "batch": sizes.batch, "way": way}
@@ -164,17 +167,16 @@ def _imagenet(machine: Machine, sizes: Configuration, way: str, peak: float) -> 
     module, inputs = machine.task(sizes)
     target = torch.zeros(sizes.batch, dtype=torch.long, device=machine.device)
     optimiser = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
-    run: Callable[..., Tensor] = module
-    mode = COMPILED[way]
-    if mode == "regions":
-        module.compile_regions()
-    elif mode:
-        run = torch.compile(module, mode=mode)
+    what, is_float8 = WAYS[way]
+    if is_float8:
+        use_float8(module, emulated=machine.device == "cpu")
+    if what:
+        compile_model(module, what)
 
     def step() -> None:
         optimiser.zero_grad()
         with machine.autocast("bf16"):
-            logits = run(**inputs).flatten(0, 1)
+            logits = module(**inputs).flatten(0, 1)
             loss = nn.functional.cross_entropy(logits.float(), target)
         loss.backward()
         optimiser.step()

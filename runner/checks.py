@@ -16,6 +16,7 @@ from torch import nn
 
 from datamodules.manifest import TARGETS
 from datamodules.readers import kind_of
+from runner.speed import check_speed
 
 _PARTS = ("fusion", "encoder", "cross_attention", "latent_attention", "decoder")
 
@@ -31,7 +32,7 @@ def check_config(config: DictConfig) -> None:
     _check_interpolations(config)
     _check_processes(config)
     _check_precision(config)
-    _check_compile(config)
+    check_speed(config)
 
 
 def check_model(config: DictConfig) -> None:
@@ -192,12 +193,4 @@ def _check_precision(config: DictConfig) -> None:
         raise ValueError(
             "trainer.precision=16-mixed cannot clip the gradients of a fused optimiser, which "
             "unscales them itself: set optimizer.fused=false, or trainer.precision=bf16-mixed"
-        )
-
-
-def _check_compile(config: DictConfig) -> None:
-    if config.compile not in (False, True, "whole"):
-        raise ValueError(
-            f"compile={config.compile} is none of its choices: false, true (latent blocks and "
-            "decoder) and whole (the model as one program)"
         )

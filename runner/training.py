@@ -24,6 +24,7 @@ from runner.launch import launches_of_this_job_alone
 from runner.loggers import build_callbacks, build_loggers
 from runner.memory import keep_freed_memory
 from runner.report import environment, print_summary, write_results
+from runner.speed import compile_model, use_float8, uses_gpu
 
 
 def quiet_lightning() -> None:
@@ -61,8 +62,10 @@ def _run(config: DictConfig) -> float:
     task, plain = build_task(config, datamodule.class_names)
     folder = Path(config.paths.run_dir)
     save_config(plain, folder)
+    if config.float8:
+        use_float8(task.model, emulated=not uses_gpu(config.trainer))
     if config.compile:
-        compile_model(task, config.compile)
+        compile_model(task.model, config.compile)
     if hasattr(datamodule, "report_to"):
         datamodule.report_to(folder, is_first=rank_zero_only.rank == 0)
 
@@ -108,25 +111,6 @@ def build_task(config: DictConfig, class_names: list[str]) -> tuple[Task, dict[s
     task: Task = instantiate(config.task, _convert_="all")
     task.run_config = plain
     return task, plain
-
-
-def compile_model(task: Task, what: bool | str) -> None:
-    """Compile the model where it stands; the first steps then take longer.
-
-    Args:
-        what: True = the regions that the model names; "whole" = all of it as one program.
-    """
-    if what == "whole":
-        task.model.compile()
-        rank_zero_info("compiling the whole model in the first steps")
-        return
-    if not hasattr(task.model, "compile_regions"):
-        raise ValueError(
-            f"compile=true: {type(task.model).__name__} names no regions to compile; set "
-            "compile=whole or compile=false"
-        )
-    task.model.compile_regions()
-    rank_zero_info("compiling latent blocks and decoder in the first step")
 
 
 @rank_zero_only

@@ -6,7 +6,6 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -212,22 +211,6 @@ def test_shipped_experiment_reaches_its_promise(run_script, tmp_path, experiment
     assert results["test/acc"] >= 0.985
     for part in ("image", "audio"):  # a part may be all that it takes, and is never more
         assert results["test/acc"] >= results.get(f"test/acc/{part}", 0)
-
-
-def test_each_choice_of_compile_compiles_its_part():
-    done = []
-
-    class Model(torch.nn.Module):
-        def compile(self):
-            done.append("whole")
-
-    task = SimpleNamespace(model=Model())
-    with pytest.raises(ValueError, match="compile=whole or compile=false"):
-        training.compile_model(task, True)
-    training.compile_model(task, "whole")
-    task.model.compile_regions = lambda: done.append("regions")
-    training.compile_model(task, True)
-    assert done == ["whole", "regions"]
 
 
 @pytest.mark.slow

@@ -162,7 +162,8 @@ def compiled(module: nn.Module, how: str) -> Callable[..., Any]:
     if how == "compile":
         return torch.compile(module)
     if how == "regions":
-        if not hasattr(module, "compile_regions"):
+        if not hasattr(module, "regions"):
             raise NotApplicable(f"{type(module).__name__} names no regions to compile")
-        module.compile_regions()
+        for region in module.regions():
+            region.compile()
     return module

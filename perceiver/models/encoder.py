@@ -124,15 +124,13 @@ class PerceiverEncoder(nn.Module):
             for cross in cast(list[AttentionBlock], list(self.cross_attends)):
                 cross.check_lengths(len(self.latents), num_tokens)
 
-    def compile_regions(self) -> None:
-        """Compile the latent blocks and what cross-attends do with what they read.
+    def regions(self) -> list[nn.Module]:
+        """The parts with the same shapes in every batch: latent blocks and cross-attends' MLPs.
 
-        The shapes of these never change. A block that serves several times is compiled once.
+        What serves several times is named once.
         """
-        for block in self.latent_blocks:
-            block.compile()
-        for cross in cast(list[AttentionBlock], list(self.cross_attends)):
-            cross.mlp.compile()
+        crosses = cast(list[AttentionBlock], list(self.cross_attends))
+        return [*self.latent_blocks, *(cross.mlp for cross in crosses)]
 
     def forward(self, inputs: ByteArray) -> Float[Tensor, "b n d"]:
         """The latents after all blocks."""

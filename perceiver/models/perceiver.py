@@ -73,14 +73,14 @@ class Perceiver(nn.Module):
         """The modalities that the model can read, sorted."""
         return tuple(self.adapters)
 
-    def compile_regions(self) -> None:
-        """Compile what has the same shapes in every batch: latent blocks, MLPs and decoder.
+    def regions(self) -> list[nn.Module]:
+        """The parts with the same shapes in every batch: latent blocks, MLPs and decoder.
 
-        Adapters and cross-attentions stay as they are: their lengths change from batch to batch,
-        and the structured kernels are operators that a compiler leaves alone.
+        They compile well (`compile=true`). Adapters and cross-attentions are left out: their
+        lengths change from batch to batch, and the structured kernels are operators that a compiler
+        leaves alone.
         """
-        self.encoder.compile_regions()
-        self.decoder.compile()
+        return [*self.encoder.regions(), self.decoder]
 
     def byte_array(
         self,
