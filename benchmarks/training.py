@@ -4,11 +4,12 @@
     python -m benchmarks.training --jobs default --variants auto dense bf16
     python -m benchmarks.training --before DIR                     # beside another checkout
     python -m benchmarks.training --variant wide model.encoder.latent_dim=192
-    python -m benchmarks.training --variants auto bf16 --accuracy auto bf16
+    python -m benchmarks.training --rounds 0 --accuracy auto bf16 float8 --add
 
 Runs follow one another in turns, each a process of its own. What is read is the callback's
 `train/examples_per_second`, without the first epoch. With --accuracy, runs of the variants named
 there go on to their end in the default job, and what is read is their accuracy on the test set.
+With --rounds 0 that is all.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ VARIANTS = {
     "dense": Variant(_kernels("dense")),
     "sdpa": Variant(_kernels("sdpa")),
     "bf16": Variant(("trainer.precision=bf16-mixed",)),
+    "float8": Variant(("trainer.precision=bf16-mixed", "float8=true")),
     "regions": Variant(("compile=true",)),
     "compiled": Variant(("compile=whole",)),
 }
@@ -164,19 +166,33 @@ def _jobs(arguments: argparse.Namespace) -> dict[str, tuple[str, ...]]:
 
 
 def _report(rates: Rates, right: Rates, arguments: argparse.Namespace) -> None:
-    results: dict[str, Any] = {"kind": "training", "command": command()}
-    results["jobs"] = {
-        job: {name: summary(values) for name, values in variants.items()}
+    path = arguments.json or RESULTS / f"training-{arguments.device}.json"
+    before: dict[str, Any] = {}
+    if arguments.add and path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+    commands = [*before.get("command", "").splitlines(), command()]
+    results: dict[str, Any] = {"kind": "training", "command": "\n".join(dict.fromkeys(commands))}
+    measured = {
+        job: {name: summary(values) for name, values in variants.items() if values}
         for job, variants in rates.items()
     }
-    results["accuracy"] = right
+    # Rates are compared with others of the same run; accuracies stand for themselves.
+    results["jobs"] = before.get("jobs", {}) | {
+        job: found for job, found in measured.items() if found
+    }
+    ended = before.get("accuracy", {})
+    results["accuracy"] = ended | {job: ended.get(job, {}) | found for job, found in right.items()}
     with Pool(device=arguments.device, threads=arguments.threads) as pool:
         pool.worker("ours")
         results["machine"] = machine(pool, arguments.threads)
-    write(arguments.json or RESULTS / f"training-{arguments.device}.json", results)
+    write(path, results)
     for job, variants in rates.items():
         rows = [
-            (name, f"{median(values):,.0f}", _percent(right.get(job, {}).get(name, [])))
+            (
+                name,
+                f"{median(values):,.0f}" if values else "–",
+                _percent(right.get(job, {}).get(name, [])),
+            )
             for name, values in variants.items()
         ]
         print(table([job, "examples/s", "test accuracy"], rows), end="\n\n")

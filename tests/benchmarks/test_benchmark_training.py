@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 import pytest
 
+from benchmarks import training
 from benchmarks.training import RATE, Variant, accuracy, examples_per_second, run
 
 
@@ -27,6 +31,29 @@ def test_a_single_epoch_has_no_rate(tmp_path):
 def test_a_run_that_fails_says_what_it_said(tmp_path):
     with pytest.raises(RuntimeError, match="optimizer"):
         run(Variant(("optimizer.lrr=1",)), (), threads=1)
+
+
+def test_what_is_added_replaces_a_job_and_joins_accuracies(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "training.json"
+
+    def measure(*words, found):
+        monkeypatch.setattr(training, "run", lambda *_: found)
+        monkeypatch.setattr(sys, "argv", ["training", "--json", str(file), *words])
+        training.main()
+        return json.loads(file.read_text())
+
+    one = ("--rounds", "1", "--jobs", "default")
+    measure(*one, "--variants", "auto", "dense", found=[2.0, 4.0])
+    only = ("--rounds", "0", "--variants", "auto", "--add", "--accuracy")
+    measure(*only, "auto", found=[0.5])
+    results = measure(*only, "bf16", found=[0.25])
+    assert results["jobs"]["default"].keys() == {"auto", "dense"}
+    assert results["accuracy"]["default"] == {"auto": [0.5, 0.5], "bf16": [0.25, 0.25]}
+    assert len(results["command"].splitlines()) == 3
+    results = measure(*one, "--variants", "bf16", "--add", found=[8.0])
+    assert results["jobs"]["default"].keys() == {"bf16"}
+    assert results["jobs"]["default"]["bf16"]["median"] == 8.0
+    assert "| bf16 | 8 | – |" in capsys.readouterr().out
 
 
 @pytest.mark.slow
