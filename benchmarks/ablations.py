@@ -17,29 +17,29 @@ KERNELS = tuple(f"cross_attention.kernel={name}" for name in ("dense", "sdpa", "
 LATENT_KERNELS = ("latent_attention.kernel=dense", "latent_attention.kernel=chunked")
 COMPILED = ("compile", "latent_attention.kernel=sdpa+compile")
 PRECISIONS = ("medium", "bf16-mixed", "bf16-true")
-KEPT = "freed_memory=kept"
+RETURNED = "freed_memory=returned"
 RECOMPUTED, NEVER = "recompute=always", "recompute=never"
 BATCHED = ("without=fusing", "without=sharing")
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
-    "cross_261": (*KERNELS, KEPT, *PRECISIONS),
+    "cross_261": (*KERNELS, RETURNED, *PRECISIONS),
     "cross_1024": KERNELS,
     "imagenet_1x6": (
-        *(*KERNELS[:2], LATENT_KERNELS[0], RECOMPUTED, KEPT),
+        *(*KERNELS[:2], LATENT_KERNELS[0], RECOMPUTED, RETURNED),
         *(*COMPILED, "regions", *PRECISIONS),
     ),
     "small_image": (
-        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, RECOMPUTED, KEPT),
+        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, RECOMPUTED, RETURNED),
         *("compile", "regions", *PRECISIONS),
     ),
     "bytes": (
-        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, NEVER, KEPT),
+        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, NEVER, RETURNED),
         *("compile", "regions", *PRECISIONS),
     ),
-    "audio": (*KERNELS, KEPT),
-    "modalities": (*KERNELS[:2], *BATCHED, KEPT, *PRECISIONS),
+    "audio": (*KERNELS, RETURNED),
+    "modalities": (*KERNELS[:2], *BATCHED, RETURNED, *PRECISIONS),
     "latents": (
-        *(*LATENT_KERNELS, RECOMPUTED, KEPT),
+        *(*LATENT_KERNELS, RECOMPUTED, RETURNED),
         *(*COMPILED, *PRECISIONS, "bf16-mixed+compile"),
     ),
 }

@@ -20,6 +20,8 @@ from benchmarks.peak import SIDE
 WORKER = Path(__file__).with_name("worker.py")
 STEPS = ("forward", "train")
 LEAST_ROUNDS = 3
+# What glibc reads at the start of a process, with the effect of `runner.memory.keep_freed_memory`.
+KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 TOLERANCE = 1e-3  # relative distance of outputs beyond which contestants are not at equal work
 
 
@@ -31,15 +33,27 @@ class Worker:
         device: "cpu" or "cuda".
         threads: of the CPU; 0 = torch's choice.
         log: where what it prints goes.
+        keeps_freed_memory: whether a step has what the last one freed, as with train.py; else
+            much of it is asked of the system again, a page fault after the other.
     """
 
-    def __init__(self, library: str, *, device: str, threads: int, log: TextIO | None) -> None:
+    def __init__(
+        self,
+        library: str,
+        *,
+        device: str,
+        threads: int,
+        log: TextIO | None,
+        keeps_freed_memory: bool = True,
+    ) -> None:
         python = interpreter(library)
         if python is None:
             raise FileNotFoundError(install_hint(library))
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         if not LIBRARIES[library].requirements:
             environment["PYTHONPATH"] = str(PROJECT)
+        if keeps_freed_memory:
+            environment |= KEEPING
         if threads:
             environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
@@ -99,10 +113,14 @@ class Pool:
         for worker in self._workers.values():
             worker.close()
 
-    def worker(self, name: str, library: str = "ours") -> Worker:
+    def worker(self, name: str, who: Contestant | None = None) -> Worker:
+        """The worker of a name, fit for a contestant (for this project, if none is named)."""
         held = self._workers.get(name)
         if held is None or held.process.poll() is not None:
-            held = self._workers[name] = Worker(library, **self._options)
+            who = who or Contestant("ours")
+            keeps = who.keeps_freed_memory
+            held = Worker(who.library, **self._options, keeps_freed_memory=keeps)
+            self._workers[name] = held
         return held
 
     @property
@@ -165,7 +183,7 @@ def compare(
         steps: "forward", "train" or both.
         turn_seconds: quick steps are repeated within a turn for about so long.
         seconds: after so long no further round begins, though not before the third is over.
-        floors: also time the operators of this project's last step, each alone.
+        floors: also time the operators of this project's last step, each alone, in every round.
 
     Raises:
         ValueError: if contestants with equal weights do not answer alike.
@@ -175,7 +193,11 @@ def compare(
         found[who.label] = _prepare(pool, configuration, who, steps)
     _check_agreement(found)
     ready = [who for who in contestants if "parameters" in found[who.label]]
+    bases = [who for who in ready if floors and _has_floor(who)]
+    for who in bases:
+        _prepare_floor(pool, configuration, who)
     times: dict[tuple[str, str], list[float]] = {}
+    alone: dict[str, list[dict[str, float]]] = {who.label: [] for who in bases}
     peaks: list[dict[str, float]] = []
     start = time.perf_counter()
     for number in range(rounds):
@@ -190,15 +212,19 @@ def compare(
                 iterations = min(20, max(1, math.ceil(turn_seconds / usual)))
                 answer = pool.worker(who.label).ask("time", kind=step, iterations=iterations)
                 taken += answer.get("seconds", [])
+        for who in bases:
+            floor = pool.worker(_alone(who)).ask("floor", kind=steps[-1])
+            alone[who.label] += [floor] if "operators" in floor else []
     for who in ready:
         entry = found[who.label]
         first = entry.pop("first")
         entry["seconds"] = {
             step: summary(times.get((who.label, step)) or [first[step]]) for step in steps
         }
-    for who in ready:
-        if floors and _has_floor(who):
-            found[who.label]["floor"] = {steps[-1]: _floor(pool, configuration, who, steps[-1])}
+    for label, floor in alone.items():
+        if floor:
+            medians = {key: median(one[key] for one in floor) for key in floor[0]}
+            found[label]["floor"] = {steps[-1]: medians}
     return {
         "title": configuration.title,
         "sizes": configuration.as_json(),
@@ -209,13 +235,14 @@ def compare(
     }
 
 
-def _floor(
-    pool: Pool, configuration: Configuration, who: Contestant, step: str
-) -> dict[str, float]:
+def _alone(who: Contestant) -> str:
+    return f"{who.label} alone"
+
+
+def _prepare_floor(pool: Pool, configuration: Configuration, who: Contestant) -> None:
     # In a process of its own: it leaves the allocator in another state than steps do.
-    worker = pool.worker(f"{who.label} alone", who.library)
-    worker.ask("build", configuration=configuration.as_json(), contestant=asdict(who))
-    return worker.ask("floor", kind=step)
+    fields = {"configuration": configuration.as_json(), "contestant": asdict(who)}
+    pool.worker(_alone(who), who).ask("build", **fields)
 
 
 def _has_floor(who: Contestant) -> bool:
@@ -228,7 +255,7 @@ def _prepare(
 ) -> dict[str, Any]:
     """Build one contestant and take its memory and a first time at each kind of step."""
     try:
-        worker = pool.worker(who.label, who.library)
+        worker = pool.worker(who.label, who)
     except FileNotFoundError as error:
         return {"absent": str(error)}
     fields = {"configuration": configuration.as_json(), "contestant": asdict(who)}

@@ -129,7 +129,7 @@ def recorded(step: Callable[[], object]) -> Counter[Call]:
     return recorder.calls
 
 
-def alone(calls: Counter[Call], least: float = 0.05) -> dict[str, float]:
+def alone(calls: Counter[Call], least: float = 0.02) -> dict[str, float]:
     """Seconds that these calls take if nothing comes between calls of the same kind.
 
     Args:

@@ -79,8 +79,12 @@ TRICKS = """The first row of a table is this project as it is; each other row ha
 *kernel=…* is another form of an attention. *without=fusing* has a product each for the queries,
 keys and values of self-attention; *without=sharing* makes the first queries for each example.
 *recompute=always* computes the results of norms and activations again in the backward pass, *never*
-keeps them; without the word those of large tensors alone are computed again. *freed_memory=kept*
-lets a step have the memory that the last one freed, as `train.py` does.
+keeps them; without the word those of large tensors alone are computed again.
+*freed_memory=returned* gives memory that a step freed back to the system, as torch does by itself.
+"""
+
+KEPT = """Here every process, of whatever library, keeps the memory that a step freed for the next, as
+`train.py` does: what is compared is the steps, and not the system's way of handing out pages.
 """
 
 LOADER = """### The loader
@@ -203,10 +207,15 @@ def _bars(results: Results, device: str) -> str:
 
 def _peers(result: Mapping[str, Any]) -> str:
     names = ", ".join(f"`{name}` is {library.title}" for name, library in LIBRARIES.items())
-    parts = [f"### Beside other Perceivers\n\n{names}.\n"]
+    parts = [f"### Beside other Perceivers\n\n{names}.\n", *_kept(result)]
     for name, found in result["configurations"].items():
         parts += [_sizes(found), comparison(name, found)]
     return "\n".join(parts)
+
+
+def _kept(result: Mapping[str, Any]) -> list[str]:
+    """What is to be said of freed memory, where the record says that it was kept."""
+    return [KEPT] if result["machine"].get("freed_memory") == "kept" else []
 
 
 def _sizes(found: Mapping[str, Any]) -> str:
@@ -221,7 +230,7 @@ def _sizes(found: Mapping[str, Any]) -> str:
 
 
 def _scaling(result: Mapping[str, Any], device: str, folder: Path) -> str:
-    parts = ["### Scaling\n"]
+    parts = ["### Scaling\n", *_kept(result)]
     for name, axis in result["axes"].items():
         image = f"images/scaling-{name}-{device}.svg"
         scaling_curves(axis, folder / image)
@@ -263,7 +272,7 @@ def _large(axis: Mapping[str, Any]) -> str:
 def _ablations(result: Mapping[str, Any], device: str, folder: Path) -> str:
     tables = result["configurations"].values()
     has_tricks = any("without=" in label for found in tables for label in found["contestants"])
-    parts = ["### What each trick pays\n", *([TRICKS] if has_tricks else [])]
+    parts = ["### What each trick pays\n", *([TRICKS] if has_tricks else []), *_kept(result)]
     for name, found in result["configurations"].items():
         image = f"images/ablation-{name}-{device}.svg"
         ablation_bars(found, folder / image)

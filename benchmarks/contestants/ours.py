@@ -26,7 +26,6 @@ from perceiver.models import (
     blocks,
 )
 from perceiver.positions import FourierPositions, LearnedPositions
-from runner.memory import keep_freed_memory
 
 ROLES = (
     (r"^encoder\.latents$", "latents"),
@@ -100,17 +99,17 @@ def _recompute_always(module: nn.Module, configuration: Configuration) -> None:
     lean.WORTHWHILE = 0
 
 
-def _keep(module: nn.Module, configuration: Configuration) -> None:
-    keep_freed_memory()
+def _nothing(module: nn.Module, configuration: Configuration) -> None:
+    """The process was started so (`Contestant.keeps_freed_memory`)."""
 
 
 # What changes a step and not its answer, in this process for good: a product each for queries, keys
 # and values; the first queries for each example; norms and activations kept or computed again,
-# whatever their size; freed memory kept, as train.py has it.
+# whatever their size; freed memory returned to the system, as torch has it by itself.
 TRICKS: dict[str, dict[str, Callable[[nn.Module, Configuration], None]]] = {
     "without": {"fusing": _without_fusing, "sharing": _without_sharing},
     "recompute": {"never": _recompute_never, "always": _recompute_always},
-    "freed_memory": {"kept": _keep},
+    "freed_memory": {"returned": _nothing},
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from benchmarks import driver
@@ -13,11 +15,14 @@ from benchmarks.driver import Pool, compare, summary
 class FakeWorker:
     def __init__(self, name, log, output):
         self.name, self.log, self.output = name, log, output
+        self.floors = [0.5, 0.25, 0.125]
 
     def ask(self, do, **arguments):
         self.log.append((self.name, do, arguments.get("kind"), arguments.get("iterations")))
         if self.output is None:
             return {"error": "RuntimeError: no"}
+        if do == "floor":
+            return {"products": 0.125, "operators": self.floors.pop()}
         return {
             "build": {"parameters": 7, "first_seconds": 1.0, "output": list(self.output)},
             "memory": {
@@ -28,7 +33,6 @@ class FakeWorker:
                 "first_seconds": 2.0,
             },
             "time": {"seconds": [0.25] * (arguments.get("iterations") or 1)},
-            "floor": {"products": 0.125, "operators": 0.25},
         }[do]
 
 
@@ -37,9 +41,9 @@ class FakePool:
         self.log, self.peak_measured = [], 0
         self.workers = {name: FakeWorker(name, self.log, out) for name, out in outputs.items()}
 
-    def worker(self, name, library="ours"):
+    def worker(self, name, who=None):
         if name not in self.workers:
-            raise FileNotFoundError(driver.install_hint(library))
+            raise FileNotFoundError(driver.install_hint(who.library))
         return self.workers[name]
 
     def measure_peaks(self):
@@ -85,11 +89,13 @@ def test_the_peak_of_a_configuration_is_the_median_over_its_turns():
 def test_floors_are_measured_of_this_project_as_it_is_and_not_compiled():
     others = ("ours+compile", "ours+regions", "ours+kernel=dense", "hf")
     who = {label: [1.0] for label in ("ours", *others)}
-    _, found = run({**who, "ours alone": [1.0]}, who=list(who), floors=True)
+    pool, found = run({**who, "ours alone": [1.0]}, who=list(who), floors=True)
     floors = {label: entry.get("floor") for label, entry in found["contestants"].items()}
     assert floors == dict.fromkeys(who) | {
         "ours": {"train": {"products": 0.125, "operators": 0.25}}
     }
+    turns = [what for _, what, kind, _ in pool.log if kind == "train" and what != "memory"]
+    assert turns == 3 * [*["time"] * len(who), "floor"], "in every round, beside the steps"
     assert "floor" not in run({"ours": [1.0]})[1]["contestants"]["ours"]
 
 
@@ -136,3 +142,17 @@ def test_a_worker_measures_a_model_in_a_process_of_its_own():
     import torch
 
     assert torch_version == torch.__version__
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+@pytest.mark.parametrize(
+    ("label", "keeps"), [("ours", True), ("ours+freed_memory=returned", False)]
+)
+def test_processes_keep_freed_memory_unless_a_contestant_returns_it(label, keeps):
+    who = Contestant.parse(label)
+    assert who.keeps_freed_memory is keeps
+    with Pool(threads=1) as pool:
+        worker = pool.worker(label, who)
+        worker.ask("versions")  # it has begun
+        with open(f"/proc/{worker.process.pid}/environ", encoding="utf-8") as file:
+            assert ("MALLOC_TRIM_THRESHOLD_" in file.read()) is keeps
