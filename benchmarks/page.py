@@ -83,8 +83,8 @@ keeps them; without the word those of large tensors alone are computed again.
 *freed_memory=returned* gives memory that a step freed back to the system, as torch does by itself.
 """
 
-KEPT = """Here every process, of whatever library, keeps the memory that a step freed for the next, as
-`train.py` does: what is compared is the steps, and not the system's way of handing out pages.
+KEPT = """Here every process, of whatever library, keeps the memory that a step freed for the next,
+as `train.py` does: what is compared is the steps, and not the system's way of handing out pages.
 """
 
 LOADER = """### The loader
