@@ -21,7 +21,7 @@ WORKER = Path(__file__).with_name("worker.py")
 STEPS = ("forward", "train")
 LEAST_ROUNDS = 3
 # What glibc reads at the start of a process, with the effect of `runner.memory.keep_freed_memory`.
-KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 TOLERANCE = 1e-3  # relative distance of outputs beyond which contestants are not at equal work
 
 
