@@ -228,6 +228,7 @@ def compare(
     return {
         "title": configuration.title,
         "sizes": configuration.as_json(),
+        "freed_memory": "kept",
         "flops": {step: configuration.flops(step) for step in steps},
         "irreducible_flops": {step: configuration.irreducible_flops(step) for step in steps},
         "peaks": {name: median(rates[name] for rates in peaks) for name in peaks[0]},

@@ -44,14 +44,16 @@ in by hand.
 
 All contestants compute the same thing: the same sizes, the same weights (the column *distance* is
 how far a contestant's outputs are from ours, relatively), the same inputs. Each runs in a process
-of its own, and they take turns: while one steps, the others wait. Times are medians over all
-turns, *spread* is half the distance between the quartiles. A training step is forward, mean square
-of the outputs, backward. *Memory* is what the tensors of a training step take at their peak beside
-what stood before it: parameters, gradients and inputs are there already, for everyone. *Resident*
-is how far the whole process rises, with what its allocator cannot use again and the buffers of
-libraries; it varies by a tenth and more. *Of the peak* divides the work of the dense definition (2
-operations a multiply-add, three forward passes a training step) by the time and by the rate of
-plain matrix products, in the same precision, the median over the same turns; a form that needs
+of its own, and they take turns: while one steps, the others wait. Every process, of whatever
+library, keeps the memory that a step freed for the next one, as `train.py` does: what is compared
+is steps, and not the system's way of handing out pages. Times are medians over all turns, *spread*
+is half the distance between the quartiles. A training step is forward, mean square of the outputs,
+backward. *Memory* is what the tensors of a training step take at their peak beside what stood
+before it: parameters, gradients and inputs are there already, for everyone. *Resident* is how far
+the whole process rises, with what its allocator cannot use again and the buffers of libraries; it
+varies by a tenth and more. *Of the peak* divides the work of the dense definition (2 operations a
+multiply-add, three forward passes a training step) by the time and by the rate of plain matrix
+products, in the same precision, the median over the same turns; a form that needs
 fewer operations than the definition can pass 100 %.
 
 The Fourier codes of the peers' own adapters are part of their step, except in the cross-attends
@@ -81,10 +83,6 @@ keys and values of self-attention; *without=sharing* makes the first queries for
 *recompute=always* computes the results of norms and activations again in the backward pass, *never*
 keeps them; without the word those of large tensors alone are computed again.
 *freed_memory=returned* gives memory that a step freed back to the system, as torch does by itself.
-"""
-
-KEPT = """Here every process, of whatever library, keeps the memory that a step freed for the next,
-as `train.py` does: what is compared is the steps, and not the system's way of handing out pages.
 """
 
 LOADER = """### The loader
@@ -207,15 +205,10 @@ def _bars(results: Results, device: str) -> str:
 
 def _peers(result: Mapping[str, Any]) -> str:
     names = ", ".join(f"`{name}` is {library.title}" for name, library in LIBRARIES.items())
-    parts = [f"### Beside other Perceivers\n\n{names}.\n", *_kept(result)]
+    parts = [f"### Beside other Perceivers\n\n{names}.\n"]
     for name, found in result["configurations"].items():
         parts += [_sizes(found), comparison(name, found)]
     return "\n".join(parts)
-
-
-def _kept(result: Mapping[str, Any]) -> list[str]:
-    """What is to be said of freed memory, where the record says that it was kept."""
-    return [KEPT] if result["machine"].get("freed_memory") == "kept" else []
 
 
 def _sizes(found: Mapping[str, Any]) -> str:
@@ -230,7 +223,7 @@ def _sizes(found: Mapping[str, Any]) -> str:
 
 
 def _scaling(result: Mapping[str, Any], device: str, folder: Path) -> str:
-    parts = ["### Scaling\n", *_kept(result)]
+    parts = ["### Scaling\n"]
     for name, axis in result["axes"].items():
         image = f"images/scaling-{name}-{device}.svg"
         scaling_curves(axis, folder / image)
@@ -272,7 +265,7 @@ def _large(axis: Mapping[str, Any]) -> str:
 def _ablations(result: Mapping[str, Any], device: str, folder: Path) -> str:
     tables = result["configurations"].values()
     has_tricks = any("without=" in label for found in tables for label in found["contestants"])
-    parts = ["### What each trick pays\n", *([TRICKS] if has_tricks else []), *_kept(result)]
+    parts = ["### What each trick pays\n", *([TRICKS] if has_tricks else [])]
     for name, found in result["configurations"].items():
         image = f"images/ablation-{name}-{device}.svg"
         ablation_bars(found, folder / image)

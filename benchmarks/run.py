@@ -70,7 +70,6 @@ def machine(pool: Pool, threads: int) -> dict[str, Any]:
         "threads": threads or torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {},
-        "freed_memory": "kept",
     }
     if pool.device == "cuda":
         described["accelerator"] = torch.cuda.get_device_name()

@@ -48,6 +48,8 @@ def comparison(name: str, found: dict[str, Any]) -> str:
     ]
     head += ["parameters", "distance"]
     rows, notes = [], []
+    if found.get("freed_memory") != "kept":
+        notes.append("an older record: freed memory went back to the system")
     for label, entry in found["contestants"].items():
         if "seconds" not in entry:
             notes.append(f"{label}: {entry.get('absent') or entry.get('error')}")

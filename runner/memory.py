@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import sys
 
-# Of <malloc.h>: how many blocks may be mappings of their own, and how much free memory at the end of
-# the heap is too much; here none, and never.
+# Of <malloc.h>: how many blocks may be mappings of their own, and how much free memory at the end
+# of the heap is too much; here none, and never.
 _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1
 _NONE, _NEVER = 0, 2**31 - 1
 

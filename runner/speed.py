@@ -84,8 +84,8 @@ def use_float8(model: nn.Module, *, emulated: bool) -> None:
     Operands are scaled to the range of float8 by their largest value each time (torchao's dynamic
     tensorwise recipe: e4m3 forward, e5m2 for gradients). Parameters, their names and checkpoints
     stay as they are, and so does what computes with the weights themselves, such as structured
-    cross-attention. Layers take part whose widths are multiples of 16, except for the last one of
-    the model, whose outputs are the answer.
+    cross-attention. It is for training: a trained model is rebuilt without. Layers take part whose
+    widths are multiples of 16, except for the last one of the model, whose outputs are the answer.
 
     Args:
         model: one that names its regions.

@@ -62,7 +62,7 @@ def _run(config: DictConfig) -> float:
     task, plain = build_task(config, datamodule.class_names)
     folder = Path(config.paths.run_dir)
     save_config(plain, folder)
-    if config.float8:
+    if config.float8 and config.fit:
         use_float8(task.model, emulated=not uses_gpu(config.trainer))
     if config.compile:
         compile_model(task.model, config.compile)
@@ -89,6 +89,9 @@ def _run(config: DictConfig) -> float:
         if trainer.interrupted:
             rank_zero_info("interrupted: reporting on what was trained so far")
     checkpoint = best_checkpoint(trainer) if config.fit else config.ckpt_path
+    if config.float8 and config.fit:  # what is tested is what evaluate.py and predict.py will run
+        trained, (task, _) = task, build_task(config, datamodule.class_names)
+        task.load_state_dict(trained.state_dict())
     # This callback would put the weights of the last step in place of a loaded checkpoint's.
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]
     rest = {"datamodule": datamodule, "verbose": False, "weights_only": True}

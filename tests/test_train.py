@@ -214,6 +214,23 @@ def test_shipped_experiment_reaches_its_promise(run_script, tmp_path, experiment
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_run_in_eight_bits_is_tested_as_others_are(run_script, tmp_path, precision):
+    pytest.importorskip("torchao", reason="needs the extra [float8]")
+    run = tmp_path / "run"
+    short = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", f"hydra.run.dir={run}")
+    small = ("modality@model.adapters=[text]", "model.modality_dropout=null")
+    said = run_script("train.py", "float8=true", f"trainer.precision={precision}", *short, *small)
+    assert "linear layers multiply in float8 (emulated" in said.stdout + said.stderr
+    again = tmp_path / "again"
+    run_script("evaluate.py", f"ckpt_path={run}/checkpoints/best.ckpt", f"hydra.run.dir={again}")
+    trained, evaluated = results_of(run), results_of(again)
+    assert evaluated["test/loss"] == pytest.approx(trained["test/loss"], rel=1e-2)
+    if precision == "32-true":
+        assert evaluated["test/loss"] == pytest.approx(trained["test/loss"], rel=1e-5)
+
+
+@pytest.mark.slow
 def test_compiling_changes_no_result(run_script, tmp_path):
     losses = []
     for compiled in ("false", "true", "whole"):
