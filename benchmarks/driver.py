@@ -20,7 +20,8 @@ from benchmarks.peak import SIDE
 WORKER = Path(__file__).with_name("worker.py")
 STEPS = ("forward", "train")
 LEAST_ROUNDS = 3
-# What glibc reads at the start of a process, with the effect of `runner.memory.keep_freed_memory`.
+# What glibc reads at the start of a process: as `runner.memory.keep_freed_memory`, but for blocks
+# of any size, so that no contestant waits for pages.
 KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 TOLERANCE = 1e-3  # relative distance of outputs beyond which contestants are not at equal work
 
@@ -33,7 +34,7 @@ class Worker:
         device: "cpu" or "cuda".
         threads: of the CPU; 0 = torch's choice.
         log: where what it prints goes.
-        keeps_freed_memory: whether a step has what the last one freed, as with train.py; else
+        keeps_freed_memory: whether a step has what the last one freed; else
             much of it is asked of the system again, a page fault after the other.
     """
 

@@ -45,8 +45,9 @@ in by hand.
 All contestants compute the same thing: the same sizes, the same weights (the column *distance* is
 how far a contestant's outputs are from ours, relatively), the same inputs. Each runs in a process
 of its own, and they take turns: while one steps, the others wait. Every process, of whatever
-library, keeps the memory that a step freed for the next one, as `train.py` does: what is compared
-is steps, and not the system's way of handing out pages. Times are medians over all turns, *spread*
+library, keeps the memory that a step freed for the next one, as `train.py` does for tensors of up
+to 32 MiB: what is compared is steps, and not the system's way of handing out pages; a table that
+was recorded without says so. Times are medians over all turns, *spread*
 is half the distance between the quartiles. A training step is forward, mean square of the outputs,
 backward. *Memory* is what the tensors of a training step take at their peak beside what stood
 before it: parameters, gradients and inputs are there already, for everyone. *Resident* is how far

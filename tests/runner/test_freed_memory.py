@@ -15,7 +15,7 @@ if sys.argv[1] == "keep" and not keep_freed_memory():
     print("-")
     raise SystemExit
 def step():
-    blocks = [bytearray(mib << 20) for mib in (5, 40, 5, 5, 80)]
+    blocks = [bytearray(5 << 20) for _ in range(7)]
 for _ in range(3):
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
