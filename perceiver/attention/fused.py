@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perceiver.attention.init import Linear
+from perceiver.attention.products import linear
 from perceiver.shapes import Float
 
 
@@ -28,7 +29,7 @@ def fusing_pays(x: Tensor, layers: Sequence[nn.Module]) -> bool:
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    return type(layer) is nn.Linear and not (
+    return type(layer) in (nn.Linear, Linear) and not (
         layer._forward_hooks
         or layer._forward_pre_hooks
         or layer._backward_hooks
@@ -43,5 +44,5 @@ def fused(x: Float[Tensor, "*b d"], layers: Sequence[nn.Linear]) -> tuple[Tensor
         dtype = torch.get_autocast_dtype(device)
     weight = torch.cat([layer.weight.to(dtype) for layer in layers])
     biases = [layer.bias.to(dtype) for layer in layers if layer.bias is not None]
-    joined = F.linear(x, weight, torch.cat(biases) if biases else None)
+    joined = linear(x, weight, torch.cat(biases) if biases else None)
     return joined.split([layer.out_features for layer in layers], -1)

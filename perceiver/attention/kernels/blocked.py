@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from perceiver.attention.products import onednn_pays, products
 from perceiver.shapes import Bool, Float
 
 # Scores that are held at once: 4 MiB in float32, what stays in a core's share of the cache.
@@ -18,6 +20,8 @@ LEAST_RATIO = 1.5
 # Width of a head from which products outweigh the passes over scores, and queries up to which:
 # torch's kernel makes fewer passes, this one larger products.
 WIDE, MOST_QUERIES = 128, 512
+# Multiplications for a head's scores from which oneDNN's products pay, one by one.
+LEAST_WORK = 1 << 24
 
 _Block = tuple[int, slice, slice]  # an example, heads, queries
 
@@ -34,7 +38,9 @@ def pays(heads: int, queries: int, keys: int, widths: tuple[int, int], *, is_hal
     would_be_padded = value_width >= LEAST_RATIO * query_width
     is_wide = query_width >= WIDE and heads > 1 and queries <= MOST_QUERIES
     is_enough = heads * queries * keys >= LEAST_SCORES
-    return (would_be_padded or is_wide) and is_enough and not is_half
+    sizes = queries, keys, min(widths)
+    is_large = math.prod(sizes) >= LEAST_WORK and onednn_pays(*sizes)
+    return (would_be_padded or is_wide or is_large) and is_enough and not is_half
 
 
 def blocked(
@@ -71,6 +77,8 @@ class _Blocks:
         (self.examples, self.heads, self.queries), self.keys = query.shape[:3], key.shape[2]
         self.rows = min(self.queries, max(1, BLOCK // self.keys))
         self.group = min(self.heads, max(1, BLOCK // (self.rows * self.keys)))
+        if onednn_pays(self.rows, self.keys, query.shape[-1]):
+            self.group = 1  # it multiplies one matrix at a time
 
     def __iter__(self) -> Iterator[_Block]:
         for example in range(self.examples):
@@ -88,7 +96,7 @@ class _Blocks:
         example, heads, rows = at
         query, key = self.query[example, heads, rows], self.key[example, heads]
         scores = room[: query.shape[0], : query.shape[1]]
-        torch.baddbmm(scores, query, key.mT, beta=0, alpha=self.scale, out=scores)
+        scores = products(query, key.mT, scale=self.scale, out=scores)
         if self.keep is not None:
             part = self.keep[example if self.keep.shape[0] > 1 else 0]
             part = part[heads] if part.shape[0] > 1 else part
@@ -118,7 +126,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, scal
     room = blocks.room()
     for at in blocks:
         # A product is quicker into memory of its own than among other heads: it is copied there.
-        read[at] = torch.bmm(blocks.weights(at, room), value[at[:2]])
+        read[at] = products(blocks.weights(at, room), value[at[:2]])
     return read
 
 
@@ -144,21 +152,16 @@ def _attend_backward(
         keys, part, is_first = at[:2], grad[at], at[2].start == 0
         weights = blocks.weights(at, room)
         d_scores = other[: weights.shape[0], : weights.shape[1]]
-        torch.bmm(part, value[keys].mT, out=d_scores)
+        d_scores = products(part, value[keys].mT, out=d_scores)
         _softmax_backward(d_scores, weights, -1, weights.dtype, grad_input=d_scores)
-        d_query[at] = _scaled(scale, d_scores, key[keys])
+        d_query[at] = products(d_scores, key[keys], scale=scale)
         if is_first:
-            d_key[keys] = _scaled(scale, d_scores.mT, query[at])
-            d_value[keys] = torch.bmm(weights.mT, part)
+            d_key[keys] = products(d_scores.mT, query[at], scale=scale)
+            d_value[keys] = products(weights.mT, part)
         else:
-            d_key[keys] += _scaled(scale, d_scores.mT, query[at])
-            d_value[keys] += torch.bmm(weights.mT, part)
+            d_key[keys] += products(d_scores.mT, query[at], scale=scale)
+            d_value[keys] += products(weights.mT, part)
     return d_query, d_key, d_value
-
-
-def _scaled(scale: float, left: Tensor, right: Tensor) -> Tensor:
-    """scale · left · right."""
-    return torch.baddbmm(left.new_empty(()), left, right, beta=0, alpha=scale)
 
 
 # In one pass, where it is written out in three.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from perceiver.attention.kernels.structured_tokens import Chunk, Tokens
+from perceiver.attention.products import products
 from perceiver.shapes import Float
 
 # Scores that cannot pass this are exponentiated as they are: e⁶⁰ times ten million tokens still
@@ -256,7 +257,8 @@ def _attend_backward(
         if query_columns is not None:
             tokens.add_columns(d_scores, chunk, d_columns)
         if for_tokens:
-            d_loaded = torch.bmm(d_scores.mT, joined).baddbmm_(weights.mT, grad)
+            d_loaded = products(d_scores.mT, joined)
+            d_loaded = products(weights.mT, grad, out=d_loaded, is_added=True)
             _token_gradients(
                 tokens, chunk, d_loaded, d_scores, weights, query_columns, grad_columns,
                 (d_content, d_rho, d_code),

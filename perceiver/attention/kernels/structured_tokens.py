@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from perceiver.attention.products import products
 from perceiver.shapes import Float
 
 # Scores that a chunk holds: 4 MiB in float32, what stays in a core's share of the cache.
@@ -116,7 +117,7 @@ class Tokens:
     ) -> Float[Tensor, "b r m"]:
         """Queries times tokens, with a grid's column terms."""
         out = self.room(name, query.shape[0], query.shape[1], tokens.shape[1])
-        torch.bmm(query, tokens.mT, out=out)
+        out = products(query, tokens.mT, out=out)
         if columns is not None:
             columns = columns[chunk.examples] if columns.shape[0] > 1 else columns
             grid = out.unflatten(-1, (-1, self.width))
@@ -134,7 +135,7 @@ class Tokens:
     ) -> None:
         """Add what weights read of content and tail."""
         read = self.room("read", weights.shape[0], weights.shape[1], tokens.shape[2])
-        torch.bmm(weights, tokens, out=read)
+        read = products(weights, tokens, out=read)
         content[chunk.examples] += read[..., : self.channels]
         if tail.shape[-1]:
             tail[chunk.examples][..., self.tail_slice(chunk)] += read[..., self.channels :]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from perceiver.attention import Attention
+from perceiver.attention import products as matrices
 from perceiver.attention.kernels import blocked as module
 from perceiver.attention.kernels.blocked import blocked, pays
 
@@ -46,12 +47,33 @@ def test_blocks_of_any_size_give_results_and_gradients_of_all_scores(block, kept
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_heads_one_by_one_as_onednn_takes_them(kept, monkeypatch):
+    monkeypatch.setattr(matrices, "MKL_IS_SLOW", True)
+    monkeypatch.setattr(matrices, "LEAST_WORK", 1)
+    monkeypatch.setattr(module, "BLOCK", 4 * 7)  # of queries, so that two blocks share their keys
+    torch.manual_seed(0)
+    b, h, q, k = SIZES
+    given = [torch.randn(b, n, h, d).transpose(1, 2) for n, d in ((q, 4), (k, 4), (k, 11))]
+    given = [x.requires_grad_() for x in given]
+    keep = torch.rand(b, 1, q, k) < 0.7 if kept else None
+    if kept:
+        keep[..., 3] = True
+    ours, expected = blocked(*given, keep=keep, scale=0.7), dense(*given, keep, 0.7)
+    torch.testing.assert_close(ours, expected)
+    factor = torch.randn_like(expected)
+    grads = [torch.autograd.grad((out * factor).sum(), given) for out in (ours, expected)]
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_the_operator_keeps_the_rules_of_its_kind():
     torch.manual_seed(0)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(module._attend, (*tensors(), None, 0.7), test_utils=checks)
 
 
+@pytest.mark.parametrize("mkl_is_slow", [False, True])
 @pytest.mark.parametrize(
     ("sizes", "widths", "expected"),
     [
@@ -59,12 +81,18 @@ def test_the_operator_keeps_the_rules_of_its_kind():
         ((8, 256, 256), (64, 96), True),
         ((8, 256, 256), (64, 80), False),  # and here only a little
         ((8, 512, 512), (128, 128), True),  # wide heads: products outweigh passes over scores
-        ((8, 1024, 1024), (128, 128), False),  # too many scores for the cache
-        ((1, 512, 512), (128, 128), False),  # nothing for the second core
+        ((8, 1024, 1024), (128, 128), None),  # too many scores for the cache
+        ((1, 512, 512), (128, 128), None),  # nothing for the second core
+        ((8, 256, 2048), (32, 32), None),
         ((8, 32, 32), (32, 160), False),  # too few scores for the calls
     ],
 )
-def test_it_is_for_wide_heads_and_wider_values_in_full_precision(sizes, widths, expected):
+def test_it_is_for_wide_heads_and_wider_values_in_full_precision(
+    sizes, widths, expected, mkl_is_slow, monkeypatch
+):
+    """And for all large products (None) where oneDNN makes them, as torch's kernel has MKL do."""
+    monkeypatch.setattr(matrices, "MKL_IS_SLOW", mkl_is_slow)
+    expected = mkl_is_slow if expected is None else expected
     assert pays(*sizes, widths, is_half=False) is expected
     assert not pays(*sizes, widths, is_half=True)
 

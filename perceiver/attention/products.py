@@ -1,0 +1,165 @@
+"""Products with weights in single precision on CPUs, by the quicker of torch's two libraries."""
+
+from __future__ import annotations
+
+import math
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
+
+from perceiver.shapes import Float
+
+# Multiplications from which oneDNN's longer way to a product does not count, and the least of the
+# three sizes: below it a product is as slow as memory.
+LEAST_WORK, LEAST_SIDE = 1 << 22, 4
+
+
+def _processor() -> str:
+    """A text with the vendor's name as the processor gives it; what stands around it differs."""
+    try:
+        return Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    except OSError:  # not Linux
+        return platform.processor()
+
+
+def _mkl_is_slow() -> bool:
+    """Whether MKL, which torch multiplies float32 with, leaves half of the processor unused.
+
+    On other vendors' processors it keeps to instructions of 256 bits. oneDNN, which torch has for
+    half precision, knows those of 512 bits as well: on AMD's Zen 5 it takes half the time.
+    """
+    return (
+        torch.backends.mkl.is_available()
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and "AuthenticAMD" in _processor()
+    )
+
+
+MKL_IS_SLOW = _mkl_is_slow()
+
+
+def onednn_pays(m: int, n: int, k: int) -> bool:
+    """Whether oneDNN is the quicker one for (m, k) times (k, n) in float32 on this CPU."""
+    return MKL_IS_SLOW and m * n * k >= LEAST_WORK and min(m, n, k) >= LEAST_SIDE
+
+
+def linear(
+    x: Float[Tensor, "*b k"], weight: Float[Tensor, "n k"], bias: Float[Tensor, " n"] | None
+) -> Float[Tensor, "*b n"]:
+    """x Wᵀ + b, as `torch.nn.functional.linear`, by oneDNN where that pays."""
+    is_plain = (
+        not torch.is_autocast_enabled("cpu")
+        and type(x) is Tensor
+        and type(weight) in (Tensor, nn.Parameter)
+        and (torch.compiler.is_dynamo_compiling() or not _is_transformed())
+        and not torch.compiler.is_exporting()
+    )
+    return _linear(x, weight, bias) if is_plain else F.linear(x, weight, bias)
+
+
+def product(left: Float[Tensor, "m k"], right: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
+    """left · right of plain tensors, by oneDNN where that pays; for use inside of operators.
+
+    oneDNN copies a left operand that lies transposed; then the smaller one becomes the left one.
+    """
+    if left.is_contiguous() or left.numel() <= right.numel():
+        return _linear(left, right.mT, None)
+    return _linear(right.mT, left, None).mT
+
+
+def products(
+    left: Float[Tensor, "b m k"],
+    right: Float[Tensor, "b k n"],
+    *,
+    scale: float = 1.0,
+    out: Float[Tensor, "b m n"] | None = None,
+    is_added: bool = False,
+) -> Float[Tensor, "b m n"]:
+    """scale · left · right of plain tensors, one matrix alone by oneDNN where that pays.
+
+    Args:
+        left, right: the matrices.
+        scale: factor on their product.
+        out: memory that the result may be in; oneDNN takes its own.
+        is_added: to what is in `out`, which then has the result.
+    """
+    sizes = left.shape[1], left.shape[2], right.shape[2]
+    if left.shape[0] > 1 or not (onednn_pays(*sizes) and _has(left) and _has(right)):
+        into = left.new_empty(()) if out is None else out
+        return torch.baddbmm(into, left, right, beta=int(is_added), alpha=scale, out=out)
+    (left,), (right,) = left, right
+    if scale != 1.0 and left.shape[1] < right.shape[1]:
+        left, scale = left * scale, 1.0
+    result = product(left, right)[None]
+    result = result if scale == 1.0 else result * scale
+    return result if out is None or not is_added else out.add_(result)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    pays = (
+        onednn_pays(x.numel() // max(1, x.shape[-1]), *weight.shape)
+        and _has(x)
+        and _has(weight)
+        and bool(torch.backends.mkldnn.enabled)
+    )
+    return _onednn(x, weight, bias) if pays else F.linear(x, weight, bias)
+
+
+def _has(x: Tensor) -> bool:
+    """Whether oneDNN takes a tensor where MKL would."""
+    return x.device.type == "cpu" and x.dtype == torch.float32
+
+
+def _is_transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation asks for rules that an operator of ours
+    lacks."""
+    is_forward_mode = torch.autograd.forward_ad._current_level >= 0
+    return is_forward_mode or torch._C._are_functorch_transforms_active()
+
+
+@torch.library.custom_op(
+    "perceiver::linear",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
+)
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # Weights that are not dense would go oneDNN's slowest way.
+    is_across = weight.stride(-1) != 1
+    weight = weight.mT.contiguous().mT if is_across else weight.contiguous()
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@_onednn.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+def _setup(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    x, weight, _ = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+    x, weight = ctx.saved_tensors
+    wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+    rows, grads = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+    return (
+        _linear(grad, weight.mT, None) if wants_x else None,
+        product(grads.mT, rows) if wants_weight else None,
+        grads.sum(0) if wants_bias else None,
+    )
+
+
+_onednn.register_autograd(_backward, setup_context=_setup)
+
+
+@register_flop_formula(torch.ops.perceiver.linear)
+def _flops(x: torch.Size, weight: torch.Size, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return 2 * math.prod(x) * weight[0]
