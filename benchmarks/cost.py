@@ -6,8 +6,6 @@ python -m benchmarks.cost --only "small image" decoder --rounds 15
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.run import RESULTS, command, write
+from benchmarks.machine import describe, place
+from benchmarks.run import command, write
 from benchmarks.tables import costs
 from perceiver.attention import Attention
 from perceiver.attention.context import Context
@@ -145,7 +144,7 @@ def main() -> None:
     )
     options.add_argument("--only", nargs="+", choices=CASES, metavar="CASE")
     options.add_argument("--rounds", type=int, default=9, help="turns of every form")
-    options.add_argument("--json", type=Path, default=RESULTS / "cost-cpu.json", metavar="FILE")
+    options.add_argument("--json", type=Path, metavar="FILE")
     arguments = options.parse_args()
     found: dict[str, dict[str, Any]] = {}
     for name in arguments.only or CASES:
@@ -154,17 +153,10 @@ def main() -> None:
             for step, seconds in measure(CASES[name], arguments.rounds).items()
         }
         print(costs({name: found[name]}), flush=True)
-    machine = {
-        "device": "cpu",
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": {"torch": torch.__version__},
-    }
-    write(
-        arguments.json, {"kind": "cost", "command": command(), "machine": machine, "cases": found}
-    )
-    print(f"written: {arguments.json.name}")
+    told = {"kind": "cost", "command": command(), "machine": describe("cpu", libraries=["torch"])}
+    path = arguments.json or place("cost", "cpu")
+    write(path, told | {"cases": found})
+    print(f"written: {path.name}")
 
 
 if __name__ == "__main__":

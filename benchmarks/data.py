@@ -13,14 +13,11 @@ one writes with torchvision or soundfile and a DataLoader: read, decode, the sam
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from benchmarks.machine import describe
 from benchmarks.run import command, write
 from benchmarks.tables import loading
 from datamodules.base import MultimodalDataModule
@@ -311,13 +309,7 @@ def main() -> None:
                 }
     print("Examples a second", *loading(cases), sep="\n\n")
     if options.out:
-        machine = {
-            "device": "cpu",
-            "cores": os.cpu_count(),
-            "threads": 1,
-            "python": platform.python_version(),
-            "versions": {name: version(name) for name in ("torch", "torchvision", "soundfile")},
-        }
+        machine = describe("cpu", 1, ("torch", "torchvision", "soundfile"))
         told = {"kind": "data", "command": command(), "machine": machine, "cases": cases}
         write(options.out, told)
 

@@ -1,6 +1,6 @@
 """Write docs/performance.md and its plots from results: python -m benchmarks.page
 
-    python -m benchmarks.page benchmarks/results/*.json
+    python -m benchmarks.page benchmarks/results/*/*.json
     python -m benchmarks.page FILE ... --out DIR
 
 Every number of the page comes from the files that the other commands wrote.
@@ -17,8 +17,8 @@ from typing import Any
 
 from benchmarks.bars import BARS, Results, evaluate, roofline, shortfall
 from benchmarks.contestants import LIBRARIES, PROJECT
+from benchmarks.machine import RESULTS, slug, title
 from benchmarks.plots import ablation_bars, scaling_curves
-from benchmarks.run import RESULTS
 from benchmarks.scaling import curve, exponent
 from benchmarks.tables import (
     NAMES,
@@ -71,28 +71,39 @@ torch.compile of the whole model (`compile=whole` of `train.py`), *regions* what
 compiles of this project's (latent blocks and decoder), *key=value* an option of its attention.
 """
 
-COSTS = """### The forms of attention
+HOW_TO_READ = """## How to read the tables
 
-Milliseconds of one block, attention and MLP, in each form that computes the same, and in bold the
-form that the cost model (`perceiver/attention/kernels/cost.py`) takes. *sdpa* and *dense* make keys
-and values; *folded* and *separable* do not. Where forms are about as fast, the leanest is taken.
-"""
+**Contestants.** {names}.
 
-TRICKS = """The first row of a table is this project as it is; each other row has one thing changed.
-*kernel=…* is another form of an attention. *without=fusing* has a product each for the queries,
-keys and values of self-attention; *without=sharing* makes the first queries for each example.
-*recompute=always* computes the results of norms and activations again in the backward pass, *never*
-keeps them; without the word those of large tensors alone are computed again.
+**Bars.** *Products alone* is what would be reached if this project's step consisted of its matrix
+products and attention kernels only, each at the pace that it has when it runs alone, over and over:
+norms, activations, residuals, memory and Python would take no time. *Operators alone* is what would
+be reached if every operator of the step that computes or moves something ran at that pace, with
+nothing between them: the limit of any step made of these operators one after the other, below which
+only fusing them (*compile*) goes; the results count the calls that cannot run alone (`left_out`),
+which take no time. The *roof* is what would be reached if every matrix product that no exact
+rewriting takes away (projections of latents, their attention and MLPs, the decoder) ran at the
+measured peak and all else took no time; for the latent layers it is the rate of linear layers one
+after the other, whose weights come from memory (*layers*). Below the bars stands what that leaves
+each configuration.
+
+**The forms of attention.** Milliseconds of one block, attention and MLP, in each form that computes
+the same, and in bold the form that the cost model (`perceiver/attention/kernels/cost.py`) takes.
+*sdpa* and *dense* make keys and values; *folded* and *separable* do not. Where forms are about as
+fast, the leanest is taken.
+
+**What each trick pays.** The first row of a table is this project as it is; each other row has one
+thing changed. *kernel=…* is another form of an attention. *without=fusing* has a product each for
+the queries, keys and values of self-attention; *without=sharing* makes the first queries for each
+example. *recompute=always* computes the results of norms and activations again in the backward
+pass, *never* keeps them; without the word those of large tensors alone are computed again.
 *freed_memory=returned* gives memory that a step freed back to the system, as torch does by itself.
-"""
 
-LOADER = """### The loader
-
-Examples a second, on one thread a process. *Plain* is what one writes with torchvision, soundfile
-and a DataLoader: read, decode, the same transforms, pad. *Decoding* reads files every epoch, *kept*
-keeps them decoded (`data.cache_gib`; texts are never kept, they are quick to encode). *First* is an
-epoch from nothing, the data set made, the workers started, all examples decoded; the others are
-later epochs. The command makes photographs and shards.
+**The loader.** Examples a second, on one thread a process. *Plain* is what one writes with
+torchvision, soundfile and a DataLoader: read, decode, the same transforms, pad. *Decoding* reads
+files every epoch, *kept* keeps them decoded (`data.cache_gib`; texts are never kept, they are quick
+to encode). *First* is an epoch from nothing, the data set made, the workers started, all examples
+decoded; the others are later epochs. The command makes photographs and shards.
 """
 
 
@@ -103,7 +114,7 @@ def main() -> None:
     options.add_argument("results", nargs="*", type=Path, help="default: benchmarks/results")
     options.add_argument("--out", type=Path, default=PROJECT / "docs", metavar="DIR")
     arguments = options.parse_args()
-    files = arguments.results or sorted(RESULTS.glob("*.json"))
+    files = arguments.results or sorted(RESULTS.glob("*/*.json"))
     if not files:
         options.error("there are no results: python -m benchmarks.run writes some")
     written = write_page(
@@ -119,33 +130,41 @@ def write_page(found: Sequence[Mapping[str, Any]], folder: Path) -> Path:
         found: what the commands wrote, each with its "kind" and "machine".
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    parts = [INTRODUCTION]
+    names = ", ".join(f"`{name}` is {library.title}" for name, library in LIBRARIES.items())
+    parts = [INTRODUCTION, HOW_TO_READ.format(names=names)]
     for device in ("cpu", "cuda"):
-        results = {r["kind"]: r for r in found if r["machine"]["device"] == device}
-        parts += _device(results, device, folder) if results else [UNMEASURED.format(device)]
+        here = [result for result in found if result["machine"]["device"] == device]
+        machines = dict.fromkeys(title(result["machine"]) for result in here)
+        for machine in machines:
+            results = {r["kind"]: r for r in here if title(r["machine"]) == machine}
+            parts += _machine(results, machine, folder)
+        if not machines:
+            parts.append(UNMEASURED.format(device))
     path = folder / "performance.md"
     path.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
     return path
 
 
-def _device(results: Results, device: str, folder: Path) -> list[str]:
-    parts = [f"## On a {device.upper().replace('CUDA', 'GPU')}", "", _machine(results), ""]
+def _machine(results: Results, machine: str, folder: Path) -> list[str]:
+    device = next(iter(results.values()))["machine"]["device"]
+    where = device.upper().replace("CUDA", "GPU")
+    parts = [f"## On a {where}: {machine}", "", _described(results), ""]
     if "peers" in results:
-        parts += [_bars(results, device), _peers(results["peers"])]
+        parts += [_bars(results, device), _rooflines(results, device), _peers(results["peers"])]
     if "cost" in results:
-        parts += [COSTS, costs(results["cost"]["cases"])]
+        parts += ["### The forms of attention\n", costs(results["cost"]["cases"])]
     if "scaling" in results:
-        parts += [_scaling(results["scaling"], device, folder)]
+        parts += [_scaling(results["scaling"], slug(machine), folder)]
     if "ablations" in results:
-        parts += [_ablations(results["ablations"], device, folder)]
+        parts += [_ablations(results["ablations"], slug(machine), folder)]
     if "training" in results:
         parts += [_training(results["training"])]
     if "data" in results:
-        parts += [LOADER, *(f"{one}\n" for one in loading(results["data"]["cases"]))]
+        parts += ["### The loader\n", *(f"{one}\n" for one in loading(results["data"]["cases"]))]
     return parts
 
 
-def _machine(results: Results) -> str:
+def _described(results: Results) -> str:
     described = next(iter(results.values()))["machine"]
     peaks: dict[str, float] = {}
     for result in results.values():
@@ -179,20 +198,12 @@ def _bars(results: Results, device: str) -> str:
         verdict = "–" if value is None else ("yes" if bar.is_met(value) else "**no**")
         shown = ["–" if bound is None else f"{bound:.3g}{bar.unit}" for bound in bounds]
         rows.append([bar.what, f"{sign} {bar.target:.3g}{bar.unit}", reached, *shown, verdict])
-    note = (
-        "*Products alone* is what would be reached if this project's step consisted of its matrix "
-        "products and attention kernels only, each at the pace that it has when it runs alone, "
-        "over and over: norms, activations, residuals, memory and Python would take no time. "
-        "*Operators alone* is what would be reached if every operator of the step that computes or "
-        "moves something ran at that pace, with nothing between them: the limit of any step made "
-        "of these operators one after the other, below which only fusing them (*compile*) goes; "
-        "the results count the calls that cannot run alone (`left_out`), which take no time. The "
-        "*roof* is what would be reached if every matrix product that no exact rewriting takes "
-        "away (projections of latents, their attention and MLPs, the decoder) ran at the measured "
-        "peak and all else took no time; for the latent layers it is the rate of linear layers one "
-        "after the other, whose weights come from memory (*layers* above):"
-    )
     head = ["", "bar", "reached", "products alone", "operators alone", "roof", "met"]
+    return f"### Bars\n\n{table(head, rows)}\n"
+
+
+def _rooflines(results: Results, device: str) -> str:
+    """What the machine leaves room for, and what missed bars lack."""
     lines = []
     for name, found in results["peers"]["configurations"].items():
         with contextlib.suppress(KeyError):
@@ -201,12 +212,11 @@ def _bars(results: Results, device: str) -> str:
     if missed:
         lines += ["", "Missed, as parts of what this project's step takes:", ""]
         lines += [f"- {line}" for line in missed]
-    return "\n".join([f"### Bars\n\n{table(head, rows)}\n\n{note}\n", *lines, ""])
+    return "\n".join([*lines, ""])
 
 
 def _peers(result: Mapping[str, Any]) -> str:
-    names = ", ".join(f"`{name}` is {library.title}" for name, library in LIBRARIES.items())
-    parts = [f"### Beside other Perceivers\n\n{names}.\n"]
+    parts = ["### Beside other Perceivers\n"]
     for name, found in result["configurations"].items():
         parts += [_sizes(found), comparison(name, found)]
     return "\n".join(parts)
@@ -223,10 +233,10 @@ def _sizes(found: Mapping[str, Any]) -> str:
     return f"{read if sizes.inputs else ''}{latents}, {layers}, {widening}:\n"
 
 
-def _scaling(result: Mapping[str, Any], device: str, folder: Path) -> str:
+def _scaling(result: Mapping[str, Any], machine: str, folder: Path) -> str:
     parts = ["### Scaling\n"]
     for name, axis in result["axes"].items():
-        image = f"images/scaling-{name}-{device}.svg"
+        image = f"images/scaling-{name}-{machine}.svg"
         scaling_curves(axis, folder / image)
         labels = list(dict.fromkeys(w for f in axis["points"].values() for w in f["contestants"]))
         rows = []
@@ -263,12 +273,10 @@ def _large(axis: Mapping[str, Any]) -> str:
     return table(["this project", "ms", "whole process, MiB"], rows) + "\n" if rows else ""
 
 
-def _ablations(result: Mapping[str, Any], device: str, folder: Path) -> str:
-    tables = result["configurations"].values()
-    has_tricks = any("without=" in label for found in tables for label in found["contestants"])
-    parts = ["### What each trick pays\n", *([TRICKS] if has_tricks else [])]
+def _ablations(result: Mapping[str, Any], machine: str, folder: Path) -> str:
+    parts = ["### What each trick pays\n"]
     for name, found in result["configurations"].items():
-        image = f"images/ablation-{name}-{device}.svg"
+        image = f"images/ablation-{name}-{machine}.svg"
         ablation_bars(found, folder / image)
         parts += [comparison(name, found), f"![{found['title']}]({image})\n"]
     return "\n".join(parts)

@@ -15,19 +15,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import machine
 from benchmarks.configurations import CONFIGURATIONS, Configuration, tiny
 from benchmarks.contestants import PRECISIONS, Contestant
 from benchmarks.driver import STEPS, Pool, compare
 from benchmarks.tables import comparison
 
-RESULTS = Path(__file__).with_name("results")
 TURN = 2.0  # seconds: several steps follow one another, as in training, where they are quick
 DEFAULT = ("ours", "ours+bf16-mixed", "ours+bf16-true", "hf", "lucidrains", "krasserm")
 # Compiled as well where more than the cross-attend runs, which is one operator of this project's.
@@ -54,28 +53,35 @@ def parser(description: str) -> argparse.ArgumentParser:
         "--seconds", type=float, default=60.0, help="after which no fourth or later turn begins"
     )
     made.add_argument("--quick", action="store_true", help="tiny sizes, one round")
-    made.add_argument("--json", type=Path, default=None, metavar="FILE", help="where results go")
+    made.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="where results go; default: results, in the folder of this machine's processor",
+    )
     made.add_argument("--add", action="store_true", help="to what that file holds already")
     made.add_argument("--log", type=Path, default=None, help="what the workers print")
     return made
 
 
-def machine(pool: Pool, threads: int) -> dict[str, Any]:
-    """What the numbers depend on, without the machine's name."""
-    import torch
-
-    described = {
-        "device": pool.device,
-        "cores": os.cpu_count(),
-        "threads": threads or torch.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": {},
-    }
-    if pool.device == "cuda":
-        described["accelerator"] = torch.cuda.get_device_name()
+def described(pool: Pool, threads: int) -> dict[str, Any]:
+    """The machine, with the versions that the workers of a pool have."""
+    found = machine.describe(pool.device, threads)
     for name in list(pool.names):
-        described["versions"] |= pool.worker(name).ask("versions")
-    return described
+        found["versions"] |= pool.worker(name).ask("versions")
+    return found
+
+
+def destination(kind: str, arguments: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """Where results go, and what is there already if they are to be added.
+
+    Raises:
+        ValueError: what is there is of another machine.
+    """
+    path = arguments.json or machine.place(kind, arguments.device)
+    if arguments.add and path.exists():
+        return path, machine.record(path, arguments.device)
+    return path, {}
 
 
 def write(path: Path, results: dict[str, Any]) -> None:
@@ -104,10 +110,9 @@ def measure(
     steps: Sequence[str] = STEPS,
 ) -> dict[str, Any]:
     """Compare contestants on configurations, printing a table after each, and write the results."""
-    path = arguments.json or RESULTS / f"{kind}-{arguments.device}.json"
+    path, before = destination(kind, arguments)
     results: dict[str, Any] = {"kind": kind, "command": command(), "configurations": {}}
-    if arguments.add and path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+    if before:
         results["command"] = "\n".join(dict.fromkeys([before["command"], results["command"]]))
         results["configurations"] = before["configurations"]
     log = open(arguments.log, "w") if arguments.log else open(os.devnull, "w")  # noqa: SIM115
@@ -129,7 +134,7 @@ def measure(
                 floors=kind == "peers",
             )
             results["configurations"][name] = found
-            results["machine"] = machine(pool, arguments.threads)
+            results["machine"] = described(pool, arguments.threads)
             results["machine"]["peaks"] = dict(pool.peaks)
             write(path, results)
             print(comparison(name, found), flush=True)

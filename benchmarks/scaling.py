@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.configurations import CONFIGURATIONS, PAPER, Configuration, image, tiny
 from benchmarks.driver import STEPS, Pool, compare
-from benchmarks.run import RESULTS, command, contestants, machine, parser, write
+from benchmarks.run import command, contestants, described, destination, parser, write
 from benchmarks.tables import comparison
 
 DEFAULT = ("ours", "hf")
@@ -106,8 +106,13 @@ def main() -> None:
     options.add_argument("--most", type=int, default=10**8, help="tokens; larger points are left")
     arguments = options.parse_args()
     who = contestants(arguments.contestants, None, False)
-    path = arguments.json or RESULTS / f"scaling-{arguments.device}.json"
-    results: dict[str, Any] = {"kind": "scaling", "command": command(), "axes": {}}
+    try:
+        path, before = destination("scaling", arguments)
+    except ValueError as error:
+        options.exit(1, f"error: {error}\n")
+    commands = dict.fromkeys([*before.get("command", "").splitlines(), command()])
+    results: dict[str, Any] = {"kind": "scaling", "command": "\n".join(commands)}
+    results["axes"] = before.get("axes", {})
     pool = Pool(
         device=arguments.device,
         threads=arguments.threads,
@@ -127,7 +132,7 @@ def main() -> None:
                     continue
                 points[size] = _point(pool, configuration, who, arguments)
                 print(comparison(f"{name} {size:,}", points[size]), flush=True)
-                results["machine"] = machine(pool, arguments.threads)
+                results["machine"] = described(pool, arguments.threads)
                 write(path, results)
     print(f"written: {path.name}")
 

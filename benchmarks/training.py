@@ -29,7 +29,7 @@ from typing import Any
 
 from benchmarks.contestants import PROJECT
 from benchmarks.driver import Pool, summary
-from benchmarks.run import RESULTS, command, machine, parser, write
+from benchmarks.run import command, described, destination, parser, write
 from benchmarks.tables import table
 
 Rates = dict[str, dict[str, list[float]]]  # job → variant → examples a second
@@ -126,6 +126,10 @@ def main() -> None:
     options.add_argument("--epochs", type=int, default=3)
     options.add_argument("--accuracy", nargs="+", choices=VARIANTS, default=[], metavar="VARIANT")
     arguments = options.parse_args()
+    try:
+        path, before = destination("training", arguments)
+    except ValueError as error:
+        options.exit(1, f"error: {error}\n")
     variants = {name: VARIANTS[name] for name in arguments.variants}
     variants |= {name: Variant(tuple(words)) for name, *words in arguments.variant}
     if arguments.before:
@@ -148,7 +152,7 @@ def main() -> None:
         for seed in SEEDS[: 1 if arguments.quick else None]:
             overrides = (*JOBS["default"], f"seed={seed}")
             right["default"][name] += run(VARIANTS[name], overrides, arguments.threads, accuracy)
-    _report(rates, right, arguments)
+    _report(rates, right, arguments, path, before)
 
 
 def _commit(checkout: Path) -> str:
@@ -165,11 +169,13 @@ def _jobs(arguments: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     return jobs
 
 
-def _report(rates: Rates, right: Rates, arguments: argparse.Namespace) -> None:
-    path = arguments.json or RESULTS / f"training-{arguments.device}.json"
-    before: dict[str, Any] = {}
-    if arguments.add and path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+def _report(
+    rates: Rates,
+    right: Rates,
+    arguments: argparse.Namespace,
+    path: Path,
+    before: dict[str, Any],
+) -> None:
     commands = [*before.get("command", "").splitlines(), command()]
     results: dict[str, Any] = {"kind": "training", "command": "\n".join(dict.fromkeys(commands))}
     measured = {
@@ -184,7 +190,7 @@ def _report(rates: Rates, right: Rates, arguments: argparse.Namespace) -> None:
     results["accuracy"] = ended | {job: ended.get(job, {}) | found for job, found in right.items()}
     with Pool(device=arguments.device, threads=arguments.threads) as pool:
         pool.worker("ours")
-        results["machine"] = machine(pool, arguments.threads)
+        results["machine"] = described(pool, arguments.threads)
     write(path, results)
     for job, variants in rates.items():
         rows = [

@@ -39,6 +39,7 @@ def results():
     mib = 2**20
     machine = {
         "device": "cpu",
+        "processor": "a CPU",
         "cores": 2,
         "threads": 2,
         "python": "3.11.7",

@@ -117,7 +117,7 @@ def test_the_page_shows_every_bar_configuration_plot_and_command(results, tmp_pa
     assert len(pictures) == 2
     assert all((tmp_path / picture).stat().st_size > 1000 for picture in pictures)
     assert str(tmp_path) not in written
-    assert "## On a CPU\n" in written
+    assert "## On a CPU: a CPU\n" in written
     assert "## On a cuda device\n\nNot measured: " in written
     assert "| reached | products alone | operators alone | roof | met |" in written
     assert "| ≥ 6× | 2× | 4× | 2.5× | 13.3× | **no** |" in written
@@ -131,6 +131,19 @@ def test_the_page_shows_every_bar_configuration_plot_and_command(results, tmp_pa
     )
     assert "| clips | 100 | 250 (2.50 ×) | 70 |" in written
     assert "| clips | 0 | 50 | 100 (2.00 ×) | 200 (4.00 ×) | 40 | 30 (0.75 ×) |" in written
+
+
+def test_each_machine_has_its_own_section_and_plots(results, tmp_path):
+    other = {
+        kind: {**r, "machine": r["machine"] | {"processor": "b"}} for kind, r in results.items()
+    }
+    written = page.write_page([*results.values(), *other.values()], tmp_path).read_text()
+    first, second = written.split("## On a CPU: ")[1:]
+    assert first.startswith("a CPU\n")
+    assert second.startswith("b\n")
+    assert "images/scaling-tokens-a-cpu.svg" in first
+    assert "images/scaling-tokens-b.svg" in second
+    assert written.count("*Operators alone* is what") == 1
 
 
 def test_the_page_is_made_from_files(results, tmp_path, monkeypatch, capsys):
@@ -151,7 +164,7 @@ def test_a_record_of_processes_that_returned_freed_memory_says_so(results):
 def test_a_gpu_has_its_own_bar_and_its_own_section(results, tmp_path):
     results["peers"]["machine"] |= {"device": "cuda", "accelerator": "a GPU"}
     written = page.write_page([results["peers"]], tmp_path).read_text()
-    assert "## On a GPU" in written
+    assert "## On a GPU: a GPU\n" in written
     assert "- a GPU\n" in written
     assert "| ≥ 60 % | 18.8 % |" in written  # 3 GFLOP in 0.4 s of 40 GFLOP/s
     assert "≥ 6 ×" not in written

@@ -20,8 +20,9 @@ LEAST_RATIO = 1.5
 # Width of a head from which products outweigh the passes over scores, and queries up to which:
 # torch's kernel makes fewer passes, this one larger products.
 WIDE, MOST_QUERIES = 128, 512
-# Multiplications for a head's scores from which oneDNN's products pay, one by one.
-LEAST_WORK = 1 << 24
+# Multiplications for a head's scores from which oneDNN's products pay, one by one, and keys up to
+# which: with more, blocks have so few queries that adding to the gradients of keys takes over.
+LEAST_WORK, MOST_KEYS = 1 << 24, 1 << 12
 
 _Block = tuple[int, slice, slice]  # an example, heads, queries
 
@@ -39,7 +40,7 @@ def pays(heads: int, queries: int, keys: int, widths: tuple[int, int], *, is_hal
     is_wide = query_width >= WIDE and heads > 1 and queries <= MOST_QUERIES
     is_enough = heads * queries * keys >= LEAST_SCORES
     sizes = queries, keys, min(widths)
-    is_large = math.prod(sizes) >= LEAST_WORK and onednn_pays(*sizes)
+    is_large = keys <= MOST_KEYS and math.prod(sizes) >= LEAST_WORK and onednn_pays(*sizes)
     return (would_be_padded or is_wide or is_large) and is_enough and not is_half
 
 

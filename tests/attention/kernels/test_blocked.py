@@ -84,6 +84,7 @@ def test_the_operator_keeps_the_rules_of_its_kind():
         ((8, 1024, 1024), (128, 128), None),  # too many scores for the cache
         ((1, 512, 512), (128, 128), None),  # nothing for the second core
         ((8, 256, 2048), (32, 32), None),
+        ((1, 512, 8192), (64, 64), False),  # too many keys, whose gradients are added up
         ((8, 32, 32), (32, 160), False),  # too few scores for the calls
     ],
 )

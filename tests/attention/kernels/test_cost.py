@@ -10,22 +10,30 @@ import pytest
 import torch
 
 from benchmarks.cost import CASES, FORMS, chosen, image, sizes
-from benchmarks.run import RESULTS
+from benchmarks.machine import RESULTS
 from perceiver.attention import Attention
 from perceiver.attention.kernels import roofline
 from perceiver.attention.kernels.cost import ROOMY, cheapest, work
 from perceiver.models.blocks import AttentionBlock
 from perceiver.types import ByteArray
 
-RECORDED = json.loads((RESULTS / "cost-cpu.json").read_text(encoding="utf-8"))["cases"]
+RECORDED = {
+    path.parent.name: json.loads(path.read_text(encoding="utf-8"))["cases"]
+    for path in RESULTS.glob("*/cost.json")
+}
+# The rates are of the first; on others they are a little further off.
+OFF = dict.fromkeys(RECORDED, 1.4) | {"intel-xeon-amx": 1.25}
 
 
+@pytest.mark.parametrize("machine", RECORDED)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("step", ["forward", "train"])
-def test_the_choice_is_nearly_the_fastest_that_was_measured(name, step):
-    seconds = RECORDED[name][step]["seconds"]
+def test_the_choice_is_nearly_the_fastest_that_was_measured(name, step, machine):
+    seconds = RECORDED[machine][name][step]["seconds"]
     assert seconds.keys() == set(CASES[name].forms)
-    assert seconds[chosen(name, is_training=step == "train")] <= 1.25 * min(seconds.values())
+    assert seconds[chosen(name, is_training=step == "train")] <= OFF[machine] * min(
+        seconds.values()
+    )
 
 
 # 1.04 × in a compiled ImageNet step, 0.99 × in a small image's: `benchmarks.ablations`.

@@ -1,0 +1,75 @@
+"""What the numbers of a record depend on, and where records of this machine lie."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).with_name("results")
+
+
+def describe(device: str, threads: int = 0, libraries: Iterable[str] = ()) -> dict[str, Any]:
+    """The machine without its own name.
+
+    Args:
+        device: "cpu" or "cuda", what is measured.
+        threads: of the CPU; 0 = torch's choice.
+        libraries: whose versions matter.
+    """
+    import torch
+
+    described = {
+        "device": device,
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": threads or torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in libraries},
+    }
+    return described | ({"accelerator": torch.cuda.get_device_name()} if device == "cuda" else {})
+
+
+def processor() -> str:
+    """The model of the CPU, and the widest instructions that torch multiplies with on it."""
+    import torch
+
+    told = getattr(torch.cpu, "get_capabilities", dict)()  # not in all releases of torch
+    widest = "AMX" if told.get("amx_bf16") else torch.backends.cpu.get_cpu_capability()
+    return f"{told.get('cpu_name') or platform.processor() or platform.machine()}, {widest}"
+
+
+def record(path: Path, device: str) -> dict[str, Any]:
+    """What a file holds, to be added to.
+
+    Raises:
+        ValueError: it was recorded on another machine, whose times are not comparable.
+    """
+    held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    there, here = title(held["machine"]), title(describe(device))
+    if there != here:
+        raise ValueError(
+            f"{path.name} was recorded on {there} and this is {here}, whose times are not to be "
+            "compared: give another --json FILE"
+        )
+    return held
+
+
+def title(described: dict[str, Any]) -> str:
+    """What sets the machine of a record apart from others."""
+    return described.get("accelerator") or described["processor"]
+
+
+def place(kind: str, device: str) -> Path:
+    """The file of this machine's results of one kind."""
+    return RESULTS / slug(title(describe(device))) / f"{kind}.json"
+
+
+def slug(title: str) -> str:
+    """A title in the name of a file."""
+    return re.sub(r"\W+", "-", title.lower()).strip("-")
