@@ -57,7 +57,10 @@ def main() -> None:
         )
         for name in arguments.only or ABLATIONS
     }
-    measure(chosen, arguments, kind="ablations")
+    try:
+        measure(chosen, arguments, kind="ablations")
+    except ValueError as error:
+        options.exit(1, f"error: {error}\n")
 
 
 def words(name: str) -> list[tuple[str, ...]]:

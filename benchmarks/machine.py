@@ -62,7 +62,8 @@ def record(path: Path, device: str) -> dict[str, Any]:
 
 def title(described: dict[str, Any]) -> str:
     """What sets the machine of a record apart from others."""
-    return described.get("accelerator") or described["processor"]
+    of_cpu = f"{described.get('processor', 'of no name')}, {described.get('cores', 1)} cores"
+    return described.get("accelerator") or of_cpu
 
 
 def place(kind: str, device: str) -> Path:

@@ -54,8 +54,9 @@ before it: parameters, gradients and inputs are there already, for everyone. *Re
 the whole process rises, with what its allocator cannot use again and the buffers of libraries; it
 varies by a tenth and more. *Of the peak* divides the work of the dense definition (2 operations a
 multiply-add, three forward passes a training step) by the time and by the rate of plain matrix
-products, in the same precision, the median over the same turns; a form that needs
-fewer operations than the definition can pass 100 %.
+products, in the same precision and by the quicker of the libraries that torch has for them (before
+there was a record of a second machine, by the one that it takes itself), the median over the same
+turns; a form that needs fewer operations than the definition can pass 100 %.
 
 The Fourier codes of the peers' own adapters are part of their step, except in the cross-attends
 alone and in the ragged batch, where they are given the tokens ready-made. lucidrains' layers have

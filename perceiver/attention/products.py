@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from perceiver.shapes import Float
@@ -17,10 +19,11 @@ from perceiver.shapes import Float
 # Multiplications from which oneDNN's longer way to a product does not count, and the least of the
 # three sizes: below it a product is as slow as memory.
 LEAST_WORK, LEAST_SIDE = 1 << 22, 4
+ZEN_5 = 26  # its family, and the first of that kind
 
 
 def _processor() -> str:
-    """A text with the vendor's name as the processor gives it; what stands around it differs."""
+    """A text with the processor's vendor and family; what stands around them differs."""
     try:
         return Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:  # not Linux
@@ -31,13 +34,19 @@ def _mkl_is_slow() -> bool:
     """Whether MKL, which torch multiplies float32 with, leaves half of the processor unused.
 
     On other vendors' processors it keeps to instructions of 256 bits. oneDNN, which torch has for
-    half precision, knows those of 512 bits as well: on AMD's Zen 5 it takes half the time.
+    half precision, knows those of 512 bits as well: on AMD's Zen 5, which is the first to do them
+    at once, it takes half the time.
     """
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    told = _processor()
+    family = re.search(r"family\W+(\d+)", told, re.IGNORECASE)
     return (
-        torch.backends.mkl.is_available()
+        "AuthenticAMD" in told
+        and family is not None
+        and int(family[1]) >= ZEN_5
+        and torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and "AuthenticAMD" in _processor()
     )
 
 
@@ -46,7 +55,27 @@ MKL_IS_SLOW = _mkl_is_slow()
 
 def onednn_pays(m: int, n: int, k: int) -> bool:
     """Whether oneDNN is the quicker one for (m, k) times (k, n) in float32 on this CPU."""
-    return MKL_IS_SLOW and m * n * k >= LEAST_WORK and min(m, n, k) >= LEAST_SIDE
+    return (
+        MKL_IS_SLOW
+        and m * n * k >= LEAST_WORK
+        and min(m, n, k) >= LEAST_SIDE
+        and bool(torch.backends.mkldnn.enabled)
+    )
+
+
+def own_operators_serve() -> bool:
+    """Whether operators of our own can run here.
+
+    Exported and traced programs should do without this package; torch.func and forward-mode
+    differentiation ask for rules that our operators lack.
+    """
+    return not (
+        torch.compiler.is_exporting()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        # Dynamo cannot read the level, and has no forward mode of its own.
+        or (not torch.compiler.is_dynamo_compiling() and forward_ad._current_level >= 0)
+    )
 
 
 def linear(
@@ -54,11 +83,10 @@ def linear(
 ) -> Float[Tensor, "*b n"]:
     """x Wᵀ + b, as `torch.nn.functional.linear`, by oneDNN where that pays."""
     is_plain = (
-        not torch.is_autocast_enabled("cpu")
+        MKL_IS_SLOW
+        and not torch.is_autocast_enabled("cpu")
         and type(x) is Tensor
         and type(weight) in (Tensor, nn.Parameter)
-        and (torch.compiler.is_dynamo_compiling() or not _is_transformed())
-        and not torch.compiler.is_exporting()
     )
     return _linear(x, weight, bias) if is_plain else F.linear(x, weight, bias)
 
@@ -66,9 +94,11 @@ def linear(
 def product(left: Float[Tensor, "m k"], right: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
     """left · right of plain tensors, by oneDNN where that pays; for use inside of operators.
 
-    oneDNN copies a left operand that lies transposed; then the smaller one becomes the left one.
+    oneDNN copies a left operand that lies transposed. Then the right one becomes the left one,
+    unless copying it and what lies transposed as a result is more.
     """
-    if left.is_contiguous() or left.numel() <= right.numel():
+    other = right.numel() + left.shape[0] * right.shape[1]
+    if left.is_contiguous() or left.numel() <= other:
         return _linear(left, right.mT, None)
     return _linear(right.mT, left, None).mT
 
@@ -86,7 +116,7 @@ def products(
     Args:
         left, right: the matrices.
         scale: factor on their product.
-        out: memory that the result may be in; oneDNN takes its own.
+        out: memory that the result may be in; oneDNN takes its own, of the same layout.
         is_added: to what is in `out`, which then has the result.
     """
     sizes = left.shape[1], left.shape[2], right.shape[2]
@@ -96,17 +126,18 @@ def products(
     (left,), (right,) = left, right
     if scale != 1.0 and left.shape[1] < right.shape[1]:
         left, scale = left * scale, 1.0
-    result = product(left, right)[None]
+    has_layout = out is not None and not is_added
+    result = (_linear(left, right.mT, None) if has_layout else product(left, right))[None]
     result = result if scale == 1.0 else result * scale
     return result if out is None or not is_added else out.add_(result)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     pays = (
-        onednn_pays(x.numel() // max(1, x.shape[-1]), *weight.shape)
-        and _has(x)
-        and _has(weight)
-        and bool(torch.backends.mkldnn.enabled)
+        own_operators_serve()
+        and onednn_pays(x.numel() // max(1, x.shape[-1]), *weight.shape)
+        and x.shape[-1] == weight.shape[-1]
+        and all(operand is None or _has(operand) for operand in (x, weight, bias))
     )
     return _onednn(x, weight, bias) if pays else F.linear(x, weight, bias)
 
@@ -114,13 +145,6 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _has(x: Tensor) -> bool:
     """Whether oneDNN takes a tensor where MKL would."""
     return x.device.type == "cpu" and x.dtype == torch.float32
-
-
-def _is_transformed() -> bool:
-    """Whether torch.func or forward-mode differentiation asks for rules that an operator of ours
-    lacks."""
-    is_forward_mode = torch.autograd.forward_ad._current_level >= 0
-    return is_forward_mode or torch._C._are_functorch_transforms_active()
 
 
 @torch.library.custom_op(
@@ -143,16 +167,17 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _setup(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     x, weight, _ = inputs
-    ctx.save_for_backward(x, weight)
+    wants_x, wants_weight = ctx.needs_input_grad[:2]
+    ctx.save_for_backward(x if wants_weight else None, weight if wants_x else None)
 
 
 def _backward(ctx, grad):  # type: ignore[no-untyped-def]
     x, weight = ctx.saved_tensors
     wants_x, wants_weight, wants_bias = ctx.needs_input_grad
-    rows, grads = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+    grads = grad.reshape(-1, grad.shape[-1])
     return (
         _linear(grad, weight.mT, None) if wants_x else None,
-        product(grads.mT, rows) if wants_weight else None,
+        product(grads.mT, x.reshape(-1, x.shape[-1])) if wants_weight else None,
         grads.sum(0) if wants_bias else None,
     )
 

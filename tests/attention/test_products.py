@@ -120,6 +120,27 @@ def test_what_is_not_plain_full_precision_on_a_cpu_goes_torchs_way(called, monke
     assert not called
 
 
+@pytest.mark.parametrize("x_shape", [(4, 7), (7,)])
+def test_mistakes_are_torchs_to_tell(x_shape, called):
+    layer = Linear(8, 8)
+    with pytest.raises(RuntimeError, match=r"shapes? (cannot|.*invalid)|size mismatch|mat"):
+        module._linear(torch.randn(x_shape), layer.weight, layer.bias)
+    with pytest.raises(RuntimeError, match=r"dtype|same"):
+        linear(torch.randn(4, 8), layer.weight, layer.bias.double())
+    assert not called
+
+
+@needs_onednn
+@pytest.mark.parametrize("learns", ["weight", "x"])
+def test_what_no_gradient_needs_is_not_kept(learns):
+    x, weight = torch.randn(4, 8), torch.randn(8, 8)
+    kept, layout = [], {"weight": x, "x": weight}
+    {"weight": weight, "x": x}[learns].requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        linear(x, weight, None)
+    assert [t.data_ptr() for t in kept] == [layout[learns].data_ptr()]
+
+
 def test_transforms_and_exports_see_a_plain_linear_layer(called):
     layer, x = Linear(8, 8), torch.randn(4, 8)
     parameters = dict(layer.named_parameters())
@@ -138,7 +159,12 @@ def test_transforms_and_exports_see_a_plain_linear_layer(called):
     torch.testing.assert_close(tangent, torch.ones_like(x) @ layer.weight.mT)
     program = torch.export.export(nn.Sequential(layer), (x,))
     assert "perceiver" not in str(program.graph)
+    assert "aten::linear" in str(torch.jit.trace(layer, x, check_trace=False).graph)
     assert not called
+    rows = torch.eye(4)[..., None].expand(4, 4, 8)  # gradients of each row of the result
+    loss_by_row = {"grad_outputs": rows, "is_grads_batched": True}
+    by_row = torch.autograd.grad(layer(x), layer.weight, **loss_by_row)[0]
+    torch.testing.assert_close(by_row[:, 0], x)
 
 
 @pytest.mark.slow
@@ -156,18 +182,21 @@ def test_a_compiled_layer_has_it_for_the_result_and_both_gradients():
 
 
 @pytest.mark.parametrize(
-    ("vendor", "capability", "is_slow"),
+    ("told", "capability", "is_slow"),
     [
-        ("AuthenticAMD", "AVX512", True),
-        ("AuthenticAMD", "AVX2", False),  # MKL does as well as oneDNN
-        ("GenuineIntel", "AVX512", False),
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t: 2", "AVX512", True),
+        ("AMD64 Family 26 Model 68 Stepping 0, AuthenticAMD", "AVX512", True),
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t: 2", "AVX2", False),
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t: 17", "AVX512", False),  # Zen 4
+        ("vendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t: 143", "AVX512", False),
+        ("", "AVX512", False),
     ],
 )
-def test_mkl_is_slow_on_processors_of_others_with_wide_instructions(
-    vendor, capability, is_slow, monkeypatch
+def test_mkl_is_slow_on_processors_of_others_with_wide_units(
+    told, capability, is_slow, monkeypatch
 ):
     for library in (torch.backends.mkl, torch.backends.mkldnn):
         monkeypatch.setattr(library, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(module, "_processor", lambda: f"processor: 0\nvendor_id: {vendor}\n")
+    monkeypatch.setattr(module, "_processor", lambda: told)
     assert module._mkl_is_slow() is is_slow

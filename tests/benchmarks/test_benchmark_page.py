@@ -117,7 +117,7 @@ def test_the_page_shows_every_bar_configuration_plot_and_command(results, tmp_pa
     assert len(pictures) == 2
     assert all((tmp_path / picture).stat().st_size > 1000 for picture in pictures)
     assert str(tmp_path) not in written
-    assert "## On a CPU: a CPU\n" in written
+    assert "## On a CPU: a CPU, 2 cores\n" in written
     assert "## On a cuda device\n\nNot measured: " in written
     assert "| reached | products alone | operators alone | roof | met |" in written
     assert "| ≥ 6× | 2× | 4× | 2.5× | 13.3× | **no** |" in written
@@ -139,10 +139,10 @@ def test_each_machine_has_its_own_section_and_plots(results, tmp_path):
     }
     written = page.write_page([*results.values(), *other.values()], tmp_path).read_text()
     first, second = written.split("## On a CPU: ")[1:]
-    assert first.startswith("a CPU\n")
-    assert second.startswith("b\n")
-    assert "images/scaling-tokens-a-cpu.svg" in first
-    assert "images/scaling-tokens-b.svg" in second
+    assert first.startswith("a CPU, 2 cores\n")
+    assert second.startswith("b, 2 cores\n")
+    assert "images/scaling-tokens-a-cpu-2-cores.svg" in first
+    assert "images/scaling-tokens-b-2-cores.svg" in second
     assert written.count("*Operators alone* is what") == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -49,22 +50,23 @@ def test_a_run_writes_its_results_and_prints_a_table(tmp_path, monkeypatch, caps
     assert str(tmp_path) not in file.read_text()
 
 
-@pytest.mark.parametrize("command", [run, scaling, training])
+@pytest.mark.parametrize("command", [run, scaling, training, ablations])
 def test_results_of_another_machine_are_not_added_to(command, tmp_path, monkeypatch, capsys):
     file = tmp_path / "held.json"
-    held = {"machine": {"device": "cpu", "processor": "another CPU"}, "command": ""}
+    held = {"machine": {"device": "cpu", "processor": "another CPU", "cores": 3}, "command": ""}
     file.write_text(json.dumps(held))
     monkeypatch.setattr("sys.argv", f"command --quick --add --json {file}".split())
     with pytest.raises(SystemExit):
         command.main()
-    assert "held.json was recorded on another CPU and this is " in capsys.readouterr().err
+    assert "held.json was recorded on another CPU, 3 cores and this is " in capsys.readouterr().err
     assert json.loads(file.read_text()) == held
 
 
 def test_each_machine_has_a_folder_of_its_own(monkeypatch):
     monkeypatch.setattr(machine, "processor", lambda: "Some(R) CPU @ 2 GHz, AVX512")
     path = machine.place("peers", "cpu")
-    assert path.relative_to(machine.RESULTS).as_posix() == "some-r-cpu-2-ghz-avx512/peers.json"
+    folder = f"some-r-cpu-2-ghz-avx512-{os.cpu_count()}-cores"
+    assert path.relative_to(machine.RESULTS).as_posix() == f"{folder}/peers.json"
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ if sys.argv[1] == "keep" and not keep_freed_memory():
     print("-")
     raise SystemExit
 def step():
-    blocks = [bytearray(5 << 20) for _ in range(7)]
+    blocks = [bytearray(int(sys.argv[2]) << 20) for _ in range(7)]
 for _ in range(3):
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -26,9 +26,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_what_a_step_freed_the_next_one_has_without_a_page_fault():
-    def faults(word):
+    def faults(word, mebibytes=5):
         done = subprocess.run(
-            [sys.executable, "-c", FAULTS, word],
+            [sys.executable, "-c", FAULTS, word, str(mebibytes)],
             cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,
@@ -40,3 +40,4 @@ def test_what_a_step_freed_the_next_one_has_without_a_page_fault():
     if kept == "-":
         pytest.skip("another C library")
     assert int(kept) < 50 < 1000 < int(faults("give back"))
+    assert int(faults("keep", 40)) > 1000  # larger blocks go back

@@ -22,7 +22,7 @@ LEAST_RATIO = 1.5
 WIDE, MOST_QUERIES = 128, 512
 # Multiplications for a head's scores from which oneDNN's products pay, one by one, and keys up to
 # which: with more, blocks have so few queries that adding to the gradients of keys takes over.
-LEAST_WORK, MOST_KEYS = 1 << 24, 1 << 12
+LEAST_OF_A_HEAD, MOST_KEYS = 1 << 24, 1 << 12
 
 _Block = tuple[int, slice, slice]  # an example, heads, queries
 
@@ -40,7 +40,7 @@ def pays(heads: int, queries: int, keys: int, widths: tuple[int, int], *, is_hal
     is_wide = query_width >= WIDE and heads > 1 and queries <= MOST_QUERIES
     is_enough = heads * queries * keys >= LEAST_SCORES
     sizes = queries, keys, min(widths)
-    is_large = keys <= MOST_KEYS and math.prod(sizes) >= LEAST_WORK and onednn_pays(*sizes)
+    is_large = keys <= MOST_KEYS and math.prod(sizes) >= LEAST_OF_A_HEAD and onednn_pays(*sizes)
     return (would_be_padded or is_wide or is_large) and is_enough and not is_half
 
 
@@ -78,7 +78,7 @@ class _Blocks:
         (self.examples, self.heads, self.queries), self.keys = query.shape[:3], key.shape[2]
         self.rows = min(self.queries, max(1, BLOCK // self.keys))
         self.group = min(self.heads, max(1, BLOCK // (self.rows * self.keys)))
-        if onednn_pays(self.rows, self.keys, query.shape[-1]):
+        if query.dtype == torch.float32 and onednn_pays(self.rows, self.keys, query.shape[-1]):
             self.group = 1  # it multiplies one matrix at a time
 
     def __iter__(self) -> Iterator[_Block]:

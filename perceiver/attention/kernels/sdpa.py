@@ -8,6 +8,7 @@ from torch import Tensor
 
 from perceiver.attention.kernels.blocked import blocked, pays
 from perceiver.attention.kernels.problem import Problem, Result
+from perceiver.attention.products import own_operators_serve
 
 
 def _mask(problem: Problem, keep: Tensor | None, key_bias: Tensor | None) -> Tensor | None:
@@ -47,7 +48,7 @@ def _blocks_pay(problem: Problem, query: Tensor, mask: Tensor | None) -> bool:
         and problem.dropout == 0
         and (mask is None or mask.dtype == torch.bool)
         and pays(query.shape[1], problem.num_queries, problem.num_keys, widths, is_half=is_half)
-        and not torch.compiler.is_exporting()  # exported programs should run without this package
+        and own_operators_serve()
     )
 
 

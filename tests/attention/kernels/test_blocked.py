@@ -47,13 +47,18 @@ def test_blocks_of_any_size_give_results_and_gradients_of_all_scores(block, kept
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("lengths", [(5, 7), (9, 4)])  # more keys, more queries
 @pytest.mark.parametrize("kept", [False, True])
-def test_heads_one_by_one_as_onednn_takes_them(kept, monkeypatch):
+def test_heads_one_by_one_as_onednn_takes_them(kept, lengths, monkeypatch):
+    (b, h), (q, k), calls = SIZES[:2], lengths, []
+    by_onednn = matrices._onednn
+    monkeypatch.setattr(matrices, "_onednn", lambda *a: calls.append(1) or by_onednn(*a))
     monkeypatch.setattr(matrices, "MKL_IS_SLOW", True)
     monkeypatch.setattr(matrices, "LEAST_WORK", 1)
-    monkeypatch.setattr(module, "BLOCK", 4 * 7)  # of queries, so that two blocks share their keys
+    monkeypatch.setattr(matrices, "LEAST_SIDE", 1)
+    monkeypatch.setattr(module, "BLOCK", 4 * k)  # blocks of four queries share their keys
     torch.manual_seed(0)
-    b, h, q, k = SIZES
     given = [torch.randn(b, n, h, d).transpose(1, 2) for n, d in ((q, 4), (k, 4), (k, 11))]
     given = [x.requires_grad_() for x in given]
     keep = torch.rand(b, 1, q, k) < 0.7 if kept else None
@@ -61,10 +66,14 @@ def test_heads_one_by_one_as_onednn_takes_them(kept, monkeypatch):
         keep[..., 3] = True
     ours, expected = blocked(*given, keep=keep, scale=0.7), dense(*given, keep, 0.7)
     torch.testing.assert_close(ours, expected)
-    factor = torch.randn_like(expected)
-    grads = [torch.autograd.grad((out * factor).sum(), given) for out in (ours, expected)]
+    # Heads are merged, as an attention does: their gradients lie apart.
+    factor = torch.randn(b, q, h * 11)
+    losses = [(x.transpose(1, 2).flatten(-2) * factor).sum() for x in (ours, expected)]
+    grads = [torch.autograd.grad(loss, given) for loss in losses]
     for one, other in zip(*grads, strict=True):
         torch.testing.assert_close(one, other)
+    blocks = b * h * -(-q // 4)
+    assert len(calls) == 7 * blocks  # two products forward, five backward
 
 
 def test_the_operator_keeps_the_rules_of_its_kind():

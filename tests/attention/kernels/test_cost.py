@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.cost import CASES, FORMS, chosen, image, sizes
 from benchmarks.machine import RESULTS
-from perceiver.attention import Attention
+from perceiver.attention import Attention, products
 from perceiver.attention.kernels import roofline
 from perceiver.attention.kernels.cost import ROOMY, cheapest, work
 from perceiver.models.blocks import AttentionBlock
@@ -21,14 +21,15 @@ RECORDED = {
     path.parent.name: json.loads(path.read_text(encoding="utf-8"))["cases"]
     for path in RESULTS.glob("*/cost.json")
 }
-# The rates are of the first; on others they are a little further off.
-OFF = dict.fromkeys(RECORDED, 1.4) | {"intel-xeon-amx": 1.25}
+# The model has the rates of this machine; those of others are a little further off.
+OFF = dict.fromkeys(RECORDED, 1.4) | {"intel-xeon-amx-2-cores": 1.25}
 
 
 @pytest.mark.parametrize("machine", RECORDED)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("step", ["forward", "train"])
-def test_the_choice_is_nearly_the_fastest_that_was_measured(name, step, machine):
+def test_the_choice_is_nearly_the_fastest_that_was_measured(name, step, machine, monkeypatch):
+    monkeypatch.setattr(products, "MKL_IS_SLOW", machine.startswith("amd-"))
     seconds = RECORDED[machine][name][step]["seconds"]
     assert seconds.keys() == set(CASES[name].forms)
     assert seconds[chosen(name, is_training=step == "train")] <= OFF[machine] * min(
