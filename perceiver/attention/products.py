@@ -1,4 +1,4 @@
-"""Products with weights in single precision on CPUs, by the quicker of torch's two libraries."""
+"""Matrix products in float32 on CPUs, by the quicker of the two libraries that torch has."""
 
 from __future__ import annotations
 
