@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import SymInt, Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
@@ -53,7 +53,7 @@ def _mkl_is_slow() -> bool:
 MKL_IS_SLOW = _mkl_is_slow()
 
 
-def onednn_pays(m: int, n: int, k: int) -> bool:
+def onednn_pays(m: int | SymInt, n: int | SymInt, k: int | SymInt) -> bool:
     """Whether oneDNN is the quicker one for (m, k) times (k, n) in float32 on this CPU."""
     return (
         MKL_IS_SLOW

@@ -169,10 +169,11 @@ def test_transforms_and_exports_see_a_plain_linear_layer(called):
 
 @pytest.mark.slow
 @needs_onednn
-def test_a_compiled_layer_has_it_for_the_result_and_both_gradients():
+@pytest.mark.parametrize("is_dynamic", [False, True])
+def test_a_compiled_layer_has_it_for_the_result_and_both_gradients(is_dynamic):
     layer, x = Linear(16, 16), torch.randn(8, 16, requires_grad=True)
     expected = torch.autograd.grad(layer(x).square().sum(), layer.weight)[0]
-    compiled = torch.compile(layer)
+    compiled = torch.compile(layer, dynamic=is_dynamic)
     with torch.profiler.profile() as profiler:
         ours = torch.autograd.grad(compiled(x).square().sum(), layer.weight)[0]
     torch.testing.assert_close(ours, expected)
