@@ -36,12 +36,19 @@ def describe(device: str, threads: int = 0, libraries: Iterable[str] = ()) -> di
 
 
 def processor() -> str:
-    """The model of the CPU, and the widest instructions that torch multiplies with on it."""
+    """The model of the CPU, and the widest instructions that torch multiplies with on it.
+
+    Virtual machines name AMD's processors without their generation: the family tells it.
+    """
     import torch
+
+    from perceiver.attention.products import amd_family
 
     told = getattr(torch.cpu, "get_capabilities", dict)()  # not in all releases of torch
     widest = "AMX" if told.get("amx_bf16") else torch.backends.cpu.get_cpu_capability()
-    return f"{told.get('cpu_name') or platform.processor() or platform.machine()}, {widest}"
+    name = told.get("cpu_name") or platform.processor() or platform.machine()
+    family = f", family {amd_family()}" if amd_family() else ""
+    return f"{name}{family}, {widest}"
 
 
 def record(path: Path, device: str) -> dict[str, Any]:

@@ -30,6 +30,13 @@ def _processor() -> str:
         return platform.processor()
 
 
+def amd_family() -> int | None:
+    """The family of an AMD processor, 25 up to Zen 4 and 26 for Zen 5; None for others."""
+    told = _processor()
+    family = re.search(r"family\W+(\d+)", told, re.IGNORECASE)
+    return int(family[1]) if family and "AuthenticAMD" in told else None
+
+
 def _mkl_is_slow() -> bool:
     """Whether MKL, which torch multiplies float32 with, leaves half of the processor unused.
 
@@ -37,14 +44,9 @@ def _mkl_is_slow() -> bool:
     half precision, knows those of 512 bits as well: on AMD's Zen 5, which is the first to do them
     at once, it takes half the time.
     """
-    if torch.backends.cpu.get_cpu_capability() != "AVX512":
-        return False
-    told = _processor()
-    family = re.search(r"family\W+(\d+)", told, re.IGNORECASE)
     return (
-        "AuthenticAMD" in told
-        and family is not None
-        and int(family[1]) >= ZEN_5
+        torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and (amd_family() or 0) >= ZEN_5
         and torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
     )

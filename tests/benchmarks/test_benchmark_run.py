@@ -10,6 +10,7 @@ import pytest
 from benchmarks import ablations, machine, run, scaling, training
 from benchmarks.configurations import CONFIGURATIONS
 from benchmarks.contestants import Contestant
+from perceiver.attention import products
 
 
 def test_one_precision_for_all_leaves_each_contestant_once():
@@ -87,3 +88,10 @@ def test_a_wrong_contestant_is_refused_in_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run.main()
     assert capsys.readouterr().err.startswith("error: unknown library 'theirs'")
+
+
+def test_a_generation_that_a_name_leaves_open_is_told(monkeypatch):
+    monkeypatch.setattr(products, "_processor", lambda: "AuthenticAMD\ncpu family\t: 25")
+    assert ", family 25, " in machine.processor()
+    monkeypatch.setattr(products, "_processor", lambda: "GenuineIntel\ncpu family\t: 6")
+    assert "family" not in machine.processor()
