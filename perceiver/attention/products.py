@@ -57,11 +57,11 @@ MKL_IS_SLOW = _mkl_is_slow()
 
 def onednn_pays(m: int | SymInt, n: int | SymInt, k: int | SymInt) -> bool:
     """Whether oneDNN is the quicker one for (m, k) times (k, n) in float32 on this CPU."""
-    return (
+    return bool(
         MKL_IS_SLOW
         and m * n * k >= LEAST_WORK
         and min(m, n, k) >= LEAST_SIDE
-        and bool(torch.backends.mkldnn.enabled)
+        and torch.backends.mkldnn.enabled
     )
 
 
