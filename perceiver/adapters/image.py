@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -180,10 +181,34 @@ class ConvStemAdapter(Adapter):
         pad, conv, norm, relu, edge, pool = self.stem
         features = conv(pad(values))
         here = _halved(mask)
-        real = norm(features.movedim(1, -1)[here][:, :, None, None])[:, :, 0, 0]
-        places = torch.zeros_like(features.movedim(1, -1), dtype=real.dtype)
-        places = places.index_put((here,), relu(real))
-        return pool(edge(places.movedim(-1, 1))), _halved(here)
+        real = relu(_batch_norm(norm, features, here)).masked_fill(~here[:, None], 0.0)
+        return pool(edge(real)), _halved(here)
+
+
+def _batch_norm(
+    norm: Any,
+    features: Float[Tensor, "b c rows columns"],
+    here: Bool[Tensor, "b rows columns"],
+) -> Float[Tensor, "b c rows columns"]:
+    """A batch norm that learns from the places `here` alone; what others become is of no use."""
+    if not norm.training:
+        return norm(features)
+    if isinstance(norm, nn.SyncBatchNorm):
+        # Over processes: it takes no mask, and a GPU has to tell how many places there are.
+        places = features.movedim(1, -1)
+        real = norm(places[here][:, :, None, None])[:, :, 0, 0]
+        return places.to(real.dtype, copy=True).index_put((here,), real).movedim(-1, 1)
+    weights, axes, wide = here[:, None].float(), (0, 2, 3), features.float()
+    count = weights.sum().clamp(min=1)
+    mean = (wide * weights).sum(axes) / count
+    centred = wide - mean[:, None, None]
+    var = (centred.square() * weights).sum(axes) / count
+    with torch.no_grad():
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(var * count / (count - 1).clamp(min=1), norm.momentum)
+        norm.num_batches_tracked += 1
+    scale = norm.weight * (var + norm.eps).rsqrt()
+    return (centred * scale[:, None, None] + norm.bias[:, None, None]).to(features.dtype)
 
 
 def _halved(mask: Bool[Tensor, "b height width"]) -> Bool[Tensor, "b rows columns"]:

@@ -133,16 +133,36 @@ def test_padding_changes_no_answer(case):
         assert_close(outputs[row], model({"it": example[None]})[0], rtol=1e-5, atol=1e-5)
 
 
-def test_a_batch_norm_in_training_counts_real_places_alone():
+class Together(torch.nn.SyncBatchNorm):
+    """One of a single process, which a CPU takes as well."""
+
+    forward = torch.nn.BatchNorm2d.forward
+
+
+@pytest.mark.parametrize("kind", [torch.nn.BatchNorm2d, Together])
+def test_a_batch_norm_in_training_counts_real_places_alone(kind):
     adapter = ConvStemAdapter(stem_dim=5, **image).train()
+    norm = adapter.stem[2] = kind(5)
+    for values in norm.parameters():
+        torch.nn.init.normal_(values)
     images = torch.randn(2, 3, 12, 16)
     unpadded = adapter(images).dense()
-    statistics = adapter.stem[2].running_mean.clone(), adapter.stem[2].running_var.clone()
-    adapter.stem[2].reset_running_stats()
+    factor = torch.randn_like(unpadded)
+    expected = torch.autograd.grad((unpadded * factor).sum(), adapter.parameters())
+    statistics = norm.running_mean.clone(), norm.running_var.clone(), norm.num_batches_tracked + 0
+    norm.reset_running_stats()
     values, mask = together(adapter, *images, torch.zeros(3, 20, 20))
     segment = adapter(values[:2], mask[:2])
-    assert_close(segment.dense()[segment.mask].reshape(unpadded.shape), unpadded)
-    assert_close((adapter.stem[2].running_mean, adapter.stem[2].running_var), statistics)
+    padded = segment.dense()[segment.mask].reshape(unpadded.shape)
+    assert_close(padded, unpadded)
+    assert_close(torch.autograd.grad((padded * factor).sum(), adapter.parameters()), expected)
+    assert_close((norm.running_mean, norm.running_var, norm.num_batches_tracked), statistics)
+
+
+def test_padding_alone_spoils_no_batch_norm():
+    adapter = ConvStemAdapter(stem_dim=5, **image).train()
+    adapter(torch.randn(2, 3, 12, 16), torch.zeros(2, 12, 16, dtype=torch.bool))
+    assert all(values.isfinite().all() for values in adapter.state_dict().values())
 
 
 def test_positions_that_padding_would_move_are_refused():
