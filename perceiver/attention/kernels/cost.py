@@ -118,9 +118,9 @@ _FOLDED = {
 }
 # What passes over dense scores cost where torch.compile fuses them, as a part of the cost else.
 _FUSED_PASSES = 0.7
-# What a product costs more if the tokens learn, and a channel of theirs in parts; of a grid, what a
-# score costs more.
-_TOKENS_LEARN, _PARTS_LEARN, _GRID = 1.5e-2, 2.5, (0.5, 1.4)
+# What a product costs more if the tokens learn; what a channel of theirs costs more in parts, and
+# once more if it learns; of a grid, what a score costs more.
+_TOKENS_LEARN, _PARTS, _PARTS_LEARN, _GRID = 1.5e-2, 0.15, 2.5, (0.5, 1.4)
 # SDPA's kernel begins anew for every head of every example: nanoseconds, in inference and training.
 _BEGINNING = (1e3, 2.7e3)
 # SDPA's backward pass in half precision packs every head of every example: nanoseconds of each.
@@ -180,7 +180,7 @@ def _folded(work: Work) -> float:
 
 def _separable(work: Work) -> float:
     # Each segment is a call, with sums over its parts besides.
-    part = _PARTS_LEARN * work.tokens_learn
+    part = _PARTS + _PARTS_LEARN * work.tokens_learn
     return sum(
         _structured(work, tokens, channels + 3, width, width == channels + 3 + CHUNK_LINES)
         + part * work.batch * tokens * channels

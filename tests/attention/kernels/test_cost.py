@@ -21,8 +21,7 @@ RECORDED = {
     path.parent.name: json.loads(path.read_text(encoding="utf-8"))["cases"]
     for path in RESULTS.glob("*/cost.json")
 }
-# The model has the rates of this machine; those of others are a little further off.
-OFF = dict.fromkeys(RECORDED, 1.4) | {"intel-xeon-amx-2-cores": 1.25}
+OFF = 1.25  # of the fastest; the model has one machine's rates for all
 
 
 @pytest.mark.parametrize("machine", RECORDED)
@@ -32,9 +31,8 @@ def test_the_choice_is_nearly_the_fastest_that_was_measured(name, step, machine,
     monkeypatch.setattr(products, "MKL_IS_SLOW", machine.startswith("amd-"))
     seconds = RECORDED[machine][name][step]["seconds"]
     assert seconds.keys() == set(CASES[name].forms)
-    assert seconds[chosen(name, is_training=step == "train")] <= OFF[machine] * min(
-        seconds.values()
-    )
+    taken = seconds[chosen(name, is_training=step == "train")]
+    assert taken <= OFF * min(seconds.values())
 
 
 # 1.04 × in a compiled ImageNet step, 0.99 × in a small image's: `benchmarks.ablations`.
