@@ -55,7 +55,7 @@ def test_a_run_reports_bits_per_sequence_of_every_length(compose_run, tmp_path, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("experiment", "longer"), [("ntm_copy", 80), ("dnc_graph", 8), ("fast_weights", 12)]
+    ("experiment", "longer"), [("ntm_copy", 40), ("dnc_graph", 8), ("fast_weights", 12)]
 )
 def test_experiment_solves_its_problems_and_longer_ones(run_script, tmp_path, experiment, longer):
     run_script("train.py", f"experiment={experiment}", "logger=none", timeout=1800)
