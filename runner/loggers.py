@@ -7,7 +7,7 @@ import os
 import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelSummary, ProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
@@ -35,9 +35,18 @@ def _wandb_account() -> bool:
     return wandb.login(prompt=False, verify=False)
 
 
-def build_callbacks(config: DictConfig | None, loggers: list[Logger]) -> list[pl.Callback]:
-    """All chosen callbacks, without those that have nobody to report to."""
+def build_callbacks(
+    config: DictConfig | None, loggers: list[Logger], trainer: DictConfig
+) -> list[pl.Callback]:
+    """All chosen callbacks, without those that the trainer's config switches off.
+
+    A monitor of the learning rate needs a logger to report to.
+    """
+    switches = {
+        LearningRateMonitor: bool(loggers),
+        ProgressBar: trainer.enable_progress_bar,
+        ModelSummary: trainer.enable_model_summary,
+    }
+    off = tuple(kind for kind, is_on in switches.items() if not is_on)
     callbacks = [instantiate(choice) for choice in (config or {}).values() if choice is not None]
-    if loggers:
-        return callbacks
-    return [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
+    return [callback for callback in callbacks if not isinstance(callback, off)]

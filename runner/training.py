@@ -70,7 +70,7 @@ def _run(config: DictConfig) -> float:
         datamodule.report_to(folder, is_first=rank_zero_only.rank == 0)
 
     loggers = build_loggers(config.logger)
-    callbacks = build_callbacks(config.callbacks, loggers)
+    callbacks = build_callbacks(config.callbacks, loggers, config.trainer)
     callbacks += report_callbacks(task, datamodule, folder)
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)
     for logger in trainer.loggers:

@@ -3,6 +3,7 @@
 from perceiver.callbacks.averaging import WarmedAverage, warmed_ema
 from perceiver.callbacks.gradient_norm import GradientNorm
 from perceiver.callbacks.padding import PaddingShare
+from perceiver.callbacks.progress import ProgressBar
 from perceiver.callbacks.reports import ConfusionMatrix, PredictionTable
 from perceiver.callbacks.throughput import Throughput
 
@@ -11,6 +12,7 @@ __all__ = [
     "GradientNorm",
     "PaddingShare",
     "PredictionTable",
+    "ProgressBar",
     "Throughput",
     "WarmedAverage",
     "warmed_ema",

@@ -5,9 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import RichProgressBar
 from torch.utils.data import DataLoader
 
-from perceiver.callbacks import GradientNorm, PaddingShare, Throughput, throughput
+from perceiver.callbacks import (
+    GradientNorm,
+    PaddingShare,
+    ProgressBar,
+    Throughput,
+    progress,
+    throughput,
+)
 from perceiver.types import Batch
 
 
@@ -91,3 +99,31 @@ def test_the_share_of_padding_is_that_of_each_epoch_and_of_masked_modalities_alo
     trainer(PaddingShare(), max_epochs=2).fit(task, loader)
     assert list(memory.values("train/padding/sound").values()) == pytest.approx([6 / 21] * 2)
     assert not memory.values("train/padding/x")
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(100.0, [0, 10, 19]), (0.0, range(20))])
+def test_the_progress_bar_reads_the_loss_once_in_a_while_and_at_the_end(
+    task, data, trainer, monkeypatch, seconds, steps
+):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    bar, shown, fresh = ProgressBar(seconds=seconds), [], []
+    read = RichProgressBar.get_metrics
+
+    def reading(self, run, module):
+        fresh.append(run.global_step - 1)
+        return read(self, run, module)
+
+    def showing(self, run, module):
+        clock.now += 10.0
+        shown.append(ProgressBar.get_metrics(self, run, module)["train/loss"])
+        return {}
+
+    monkeypatch.setattr(RichProgressBar, "get_metrics", reading)
+    monkeypatch.setattr(bar, "get_metrics", showing.__get__(bar))
+    run = trainer(bar, enable_progress_bar=True)
+    run.fit(task, data(*[2] * 20))
+    assert sorted(set(fresh)) == list(steps)
+    assert len(shown) == 21  # and once after the epoch
+    assert len(set(shown)) == len(steps)
+    assert shown[-1] == run.callback_metrics["train/loss"].item()
