@@ -14,98 +14,16 @@ from typing import no_type_check  # Triton reads sources: nothing may wrap these
 import triton
 import triton.language as tl
 
+from perceiver.attention.kernels.structured_tiles import (
+    channel_of_rho,
+    load_tile,
+    load_tokens,
+    scores_of,
+    store_tile,
+    with_line_term,
+)
+
 LOG2E = tl.constexpr(1.4426950408889634)
-
-
-@triton.jit
-@no_type_check
-def _tile(start, row, is_row, stride, num, BLOCK: tl.constexpr):
-    """(rows, BLOCK) of a matrix, zeros beyond its `num` columns and in rows outside."""
-    column = tl.arange(0, BLOCK)
-    at = start + row[:, None] * stride + column[None, :]
-    return tl.load(at, mask=is_row[:, None] & (column < num)[None, :], other=0.0).to(tl.float32)
-
-
-@triton.jit
-@no_type_check
-def _put(start, row, is_row, stride, num, value, BLOCK: tl.constexpr):
-    column = tl.arange(0, BLOCK)
-    at = start + row[:, None] * stride + column[None, :]
-    tl.store(at, value, mask=is_row[:, None] & (column < num)[None, :])
-
-
-@triton.jit
-@no_type_check
-def _tokens(
-    content,
-    side,
-    rho,
-    first,
-    column,
-    inside,
-    side_stride,
-    K: tl.constexpr,
-    KX: tl.constexpr,
-    KY: tl.constexpr,
-    BLOCK_X: tl.constexpr,
-    BLOCK_Y: tl.constexpr,
-    IS_GRID: tl.constexpr,
-    HAS_CODE: tl.constexpr,
-):
-    """x, side, ρ and who may be attended to, of the tokens from `first` on."""
-    content += first * K
-    x = _tile(content, column, inside, K, KX, BLOCK_X)
-    keep = tl.load(content + column * K + K - 1, mask=inside, other=0.0) != 0
-    factor = tl.zeros_like(column).to(tl.float32)
-    if IS_GRID or HAS_CODE:
-        factor = tl.load(rho + first + column, mask=inside, other=0.0).to(tl.float32)
-    if IS_GRID:
-        x = tl.where(tl.arange(0, BLOCK_X)[None, :] == KX, factor[:, None], x)
-    y = x
-    if KY > 0:
-        y = _tile(side + first * side_stride, column, inside, side_stride, KY, BLOCK_Y)
-        if HAS_CODE:
-            y = y * factor[:, None]
-    return x, y, factor, keep
-
-
-@triton.jit
-@no_type_check
-def _on_line(
-    query, line, row, is_row, terms, lines, scale, KX: tl.constexpr, BLOCK_X: tl.constexpr
-):
-    """Queries whose part of ρ is the term of a grid's line."""
-    term = tl.load(terms + row.to(tl.int64) * lines + line, mask=is_row, other=0.0)
-    own = tl.arange(0, BLOCK_X)[None, :] == KX
-    return tl.where(own, term.to(tl.float32)[:, None] * scale, query)
-
-
-@triton.jit
-@no_type_check
-def _channel(values, KX: tl.constexpr, BLOCK_X: tl.constexpr):
-    return tl.sum(tl.where(tl.arange(0, BLOCK_X)[None, :] == KX, values, 0.0), 1)
-
-
-@triton.jit
-@no_type_check
-def _product(
-    query,
-    query_side,
-    query_columns,
-    x,
-    side,
-    rho,
-    KY: tl.constexpr,
-    IS_GRID: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """(rows, tokens): queries times tokens, with the terms of a grid's columns."""
-    out = tl.dot(query, tl.trans(x), input_precision=PRECISION)
-    if KY > 0:
-        out = tl.dot(query_side, tl.trans(side), out, input_precision=PRECISION)
-    if IS_GRID:
-        out += query_columns * rho[None, :]
-    return out
 
 
 @triton.jit
@@ -170,11 +88,11 @@ def forward_kernel(
     query_columns += example * query_columns_batch
     at = (example * parts + part) * num_rows
     at_line = (example * num_rows + row) * num_lines
-    q = _tile(query + example * query_batch, row, is_row, K, KX, BLOCK_X) * LOG2E
+    q = load_tile(query + example * query_batch, row, is_row, K, KX, BLOCK_X) * LOG2E
     q_side, q_columns = q, tl.zeros((BLOCK_R, BLOCK_M), tl.float32)
     if KY > 0:
         start = query_side + example * query_side_batch
-        q_side = _tile(start, row, is_row, query_side_stride, KY, BLOCK_Y) * LOG2E
+        q_side = load_tile(start, row, is_row, query_side_stride, KY, BLOCK_Y) * LOG2E
     peak = tl.full((BLOCK_R,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_R, BLOCK_X), tl.float32)
     total_side = tl.zeros((BLOCK_R, BLOCK_Y), tl.float32)
@@ -186,17 +104,17 @@ def forward_kernel(
             tl.debug_barrier()
             left = width - first_column
             start = query_columns + first_column
-            q_columns = _tile(start, row, is_row, width, left, BLOCK_M) * LOG2E
+            q_columns = load_tile(start, row, is_row, width, left, BLOCK_M) * LOG2E
         for line in range(first_line, last_line):
             first = tl.full((), width, tl.int64) * line
             inside = (column < width) & (first + column < num_tokens)
-            x, y, factor, keep = _tokens(
+            x, y, factor, keep = load_tokens(
                 content, side, rho, first, column, inside, side_stride,
                 K, KX, KY, BLOCK_X, BLOCK_Y, IS_GRID, HAS_CODE,
             )  # fmt: skip
             if IS_GRID:
-                q = _on_line(q, line, row, is_row, query_lines, num_lines, LOG2E, KX, BLOCK_X)
-            scores = _product(q, q_side, q_columns, x, y, factor, KY, IS_GRID, PRECISION)
+                q = with_line_term(q, line, row, is_row, query_lines, num_lines, LOG2E, KX, BLOCK_X)
+            scores = scores_of(q, q_side, q_columns, x, y, factor, KY, IS_GRID, PRECISION)
             scores = tl.where(keep[None, :], scores, float("-inf"))
             highest = tl.maximum(peak, tl.max(scores, 1))
             # Nothing to attend to so far: there is nothing to rescale either.
@@ -213,20 +131,20 @@ def forward_kernel(
                 seen = is_row & (first_column > 0)
                 before = tl.load(line_peaks + at_line + line, seen, other=float("-inf"))
                 so_far = tl.load(read_lines + at_line + line, seen, other=0.0)
-                so_far = so_far * tl.exp2(before - shift) + _channel(here, KX, BLOCK_X)
+                so_far = so_far * tl.exp2(before - shift) + channel_of_rho(here, KX, BLOCK_X)
                 tl.store(read_lines + at_line + line, so_far, is_row)
                 tl.store(line_peaks + at_line + line, peak, is_row)
         if IS_GRID:
-            _put(
+            store_tile(
                 read_columns + at * width + first_column, row, is_row, width,
                 width - first_column, total_columns, BLOCK_M,
             )  # fmt: skip
         at_block = at * column_blocks + first_column // BLOCK_M * num_rows
         tl.store(peaks + at_block + row, peak, is_row)
-    _put(read + at * K, row, is_row, K, KX, total, BLOCK_X)
+    store_tile(read + at * K, row, is_row, K, KX, total, BLOCK_X)
     if KY > 0:
         start = read_side + at * read_side_stride
-        _put(start, row, is_row, read_side_stride, KY, total_side, BLOCK_Y)
+        store_tile(start, row, is_row, read_side_stride, KY, total_side, BLOCK_Y)
 
 
 @triton.jit
@@ -293,16 +211,16 @@ def backward_rows_kernel(
     at = example * num_rows
     grad_lines += at * num_lines
     at_line = (at + row) * num_lines
-    q = _tile(query + example * query_batch, row, is_row, K, KX, BLOCK_X)
-    g = _tile(grad + at * K, row, is_row, K, KX, BLOCK_X)
+    q = load_tile(query + example * query_batch, row, is_row, K, KX, BLOCK_X)
+    g = load_tile(grad + at * K, row, is_row, K, KX, BLOCK_X)
     q_side, g_side = q, g
     q_columns = tl.zeros((BLOCK_R, BLOCK_M), tl.float32)
     g_columns = q_columns
     if KY > 0:
         start = query_side + example * query_side_batch
-        q_side = _tile(start, row, is_row, query_side_stride, KY, BLOCK_Y)
+        q_side = load_tile(start, row, is_row, query_side_stride, KY, BLOCK_Y)
         start = grad_side + at * query_side_stride
-        g_side = _tile(start, row, is_row, query_side_stride, KY, BLOCK_Y)
+        g_side = load_tile(start, row, is_row, query_side_stride, KY, BLOCK_Y)
     shift = tl.load(lse + at + row, is_row, other=0.0)
     # A row with nothing to attend to has no weights at all.
     shift = tl.where(shift == float("-inf"), 0.0, shift)
@@ -318,22 +236,22 @@ def backward_rows_kernel(
             tl.debug_barrier()
             left = width - first_column
             start = query_columns + first_column
-            q_columns = _tile(start, row, is_row, width, left, BLOCK_M)
+            q_columns = load_tile(start, row, is_row, width, left, BLOCK_M)
             start = grad_columns + at * width + first_column
-            g_columns = _tile(start, row, is_row, width, left, BLOCK_M)
+            g_columns = load_tile(start, row, is_row, width, left, BLOCK_M)
         for line in range(first_line, last_line):
             first = tl.full((), width, tl.int64) * line
             inside = (column < width) & (first + column < num_tokens)
-            x, y, factor, keep = _tokens(
+            x, y, factor, keep = load_tokens(
                 content, side, rho, first, column, inside, side_stride,
                 K, KX, KY, BLOCK_X, BLOCK_Y, IS_GRID, HAS_CODE,
             )  # fmt: skip
             if IS_GRID:
-                q = _on_line(q, line, row, is_row, query_lines, num_lines, 1.0, KX, BLOCK_X)
-                g = _on_line(g, line, row, is_row, grad_lines, num_lines, 1.0, KX, BLOCK_X)
-            scores = _product(q, q_side, q_columns, x, y, factor, KY, IS_GRID, PRECISION)
+                q = with_line_term(q, line, row, is_row, query_lines, num_lines, 1.0, KX, BLOCK_X)
+                g = with_line_term(g, line, row, is_row, grad_lines, num_lines, 1.0, KX, BLOCK_X)
+            scores = scores_of(q, q_side, q_columns, x, y, factor, KY, IS_GRID, PRECISION)
             scores = tl.where(keep[None, :], scores - shift[:, None], float("-inf"))
-            d_scores = _product(g, g_side, g_columns, x, y, factor, KY, IS_GRID, PRECISION)
+            d_scores = scores_of(g, g_side, g_columns, x, y, factor, KY, IS_GRID, PRECISION)
             d_scores = tl.exp2(scores * LOG2E) * (d_scores - drop[:, None])
             here = tl.dot(d_scores, x, input_precision=PRECISION)
             total += here
@@ -343,17 +261,17 @@ def backward_rows_kernel(
                 total_columns += d_scores * factor[None, :]
                 seen = is_row & (first_column > 0)
                 so_far = tl.load(d_lines + at_line + line, seen, other=0.0)
-                so_far += _channel(here, KX, BLOCK_X)
+                so_far += channel_of_rho(here, KX, BLOCK_X)
                 tl.store(d_lines + at_line + line, so_far, is_row)
         if IS_GRID:
-            _put(
+            store_tile(
                 d_columns + at_part * width + first_column, row, is_row, width,
                 width - first_column, total_columns, BLOCK_M,
             )  # fmt: skip
-    _put(d_query + at_part * K, row, is_row, K, KX, total, BLOCK_X)
+    store_tile(d_query + at_part * K, row, is_row, K, KX, total, BLOCK_X)
     if KY > 0:
         start = d_side + at_part * query_side_stride
-        _put(start, row, is_row, query_side_stride, KY, total_side, BLOCK_Y)
+        store_tile(start, row, is_row, query_side_stride, KY, total_side, BLOCK_Y)
 
 
 @triton.jit
@@ -417,7 +335,7 @@ def backward_tokens_kernel(
     for index in range(first_example, tl.minimum(first_example + examples_per_group, batch)):
         example = tl.full((), 1, tl.int64) * index
         tokens, at = example * num_tokens, example * num_rows
-        x, y, factor, keep = _tokens(
+        x, y, factor, keep = load_tokens(
             content + tokens * K, side + example * side_batch, rho + tokens,
             first, column, inside, side_stride,
             K, KX, KY, BLOCK_X, BLOCK_Y, IS_GRID, HAS_CODE,
@@ -428,30 +346,31 @@ def backward_tokens_kernel(
         for start in range(0, num_rows, BLOCK_R):
             row = start + tl.arange(0, BLOCK_R)
             is_row = row < num_rows
-            q = _tile(query + example * query_batch, row, is_row, K, KX, BLOCK_X)
-            g = _tile(grad + at * K, row, is_row, K, KX, BLOCK_X)
+            q = load_tile(query + example * query_batch, row, is_row, K, KX, BLOCK_X)
+            g = load_tile(grad + at * K, row, is_row, K, KX, BLOCK_X)
             q_side, g_side, q_columns, g_columns = q, g, d_x, d_x
             if KY > 0:
                 first_query = query_side + example * query_side_batch
-                q_side = _tile(first_query, row, is_row, query_side_stride, KY, BLOCK_Y)
+                q_side = load_tile(first_query, row, is_row, query_side_stride, KY, BLOCK_Y)
                 first_grad = grad_side + at * query_side_stride
-                g_side = _tile(first_grad, row, is_row, query_side_stride, KY, BLOCK_Y)
+                g_side = load_tile(first_grad, row, is_row, query_side_stride, KY, BLOCK_Y)
             if IS_GRID:
                 first_query = query_columns + example * query_columns_batch + first_column
-                q_columns = _tile(first_query, row, is_row, width, width - first_column, BLOCK_M)
+                left = width - first_column
+                q_columns = load_tile(first_query, row, is_row, width, left, BLOCK_M)
                 first_grad = grad_columns + at * width + first_column
-                g_columns = _tile(first_grad, row, is_row, width, width - first_column, BLOCK_M)
+                g_columns = load_tile(first_grad, row, is_row, width, left, BLOCK_M)
                 terms = query_lines + example * query_lines_batch
-                q = _on_line(q, line, row, is_row, terms, num_lines, 1.0, KX, BLOCK_X)
+                q = with_line_term(q, line, row, is_row, terms, num_lines, 1.0, KX, BLOCK_X)
                 terms = grad_lines + at * num_lines
-                g = _on_line(g, line, row, is_row, terms, num_lines, 1.0, KX, BLOCK_X)
+                g = with_line_term(g, line, row, is_row, terms, num_lines, 1.0, KX, BLOCK_X)
             shift = tl.load(lse + at + row, is_row, other=0.0)
             shift = tl.where(shift == float("-inf"), 0.0, shift)
             drop = tl.load(offset + at + row, is_row, other=0.0)
-            scores = _product(q, q_side, q_columns, x, y, factor, KY, IS_GRID, PRECISION)
+            scores = scores_of(q, q_side, q_columns, x, y, factor, KY, IS_GRID, PRECISION)
             scores = tl.where(keep[None, :], scores - shift[:, None], float("-inf"))
             weights = tl.exp2(scores * LOG2E)
-            d_scores = _product(g, g_side, g_columns, x, y, factor, KY, IS_GRID, PRECISION)
+            d_scores = scores_of(g, g_side, g_columns, x, y, factor, KY, IS_GRID, PRECISION)
             d_scores = weights * (d_scores - drop[:, None])
             d_x = tl.dot(tl.trans(d_scores), q, d_x, input_precision=PRECISION)
             d_x = tl.dot(tl.trans(weights), g, d_x, input_precision=PRECISION)
@@ -460,17 +379,17 @@ def backward_tokens_kernel(
                 d_y = tl.dot(tl.trans(weights), g_side, d_y, input_precision=PRECISION)
             if IS_GRID:
                 d_factor += tl.sum(d_scores * q_columns + weights * g_columns, 0)
-        _put(d_content + (tokens + first) * K, column, inside, K, KX, d_x, BLOCK_X)
+        store_tile(d_content + (tokens + first) * K, column, inside, K, KX, d_x, BLOCK_X)
         if IS_GRID:
-            d_factor += _channel(d_x, KX, BLOCK_X)
+            d_factor += channel_of_rho(d_x, KX, BLOCK_X)
         if HAS_CODE:
-            code = _tile(side + first * side_stride, column, inside, side_stride, KY, BLOCK_Y)
+            code = load_tile(side + first * side_stride, column, inside, side_stride, KY, BLOCK_Y)
             d_factor = tl.sum(d_y * code, 1)
             d_code += d_y * factor[:, None]
         elif KY > 0:
-            _put(d_content + (tokens + first) * K + KX, column, inside, K, KY, d_y, BLOCK_Y)
+            store_tile(d_content + (tokens + first) * K + KX, column, inside, K, KY, d_y, BLOCK_Y)
         if IS_GRID or HAS_CODE:
             tl.store(d_rho + tokens + first + column, d_factor, inside)
     if HAS_CODE:
         start = d_side + (group.to(tl.int64) * num_tokens + first) * KY
-        _put(start, column, inside, KY, KY, d_code, BLOCK_Y)
+        store_tile(start, column, inside, KY, KY, d_code, BLOCK_Y)
