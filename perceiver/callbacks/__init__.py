@@ -1,6 +1,6 @@
 """Lightning callbacks: what a run reports about itself."""
 
-from perceiver.callbacks.averaging import WarmedAverage, warmed_ema
+from perceiver.callbacks.averaging import WarmedAverage, WarmedModel
 from perceiver.callbacks.gradient_norm import GradientNorm
 from perceiver.callbacks.padding import PaddingShare
 from perceiver.callbacks.progress import ProgressBar
@@ -15,5 +15,5 @@ __all__ = [
     "ProgressBar",
     "Throughput",
     "WarmedAverage",
-    "warmed_ema",
+    "WarmedModel",
 ]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from itertools import chain
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
 class WarmedAverage(WeightAveraging):
     """An exponential moving average of weights and statistics that is young while the run is.
 
     Validated, saved and tested in place of the trained weights, as Lightning's WeightAveraging
-    does; see `warmed_ema` for the average. It is kept on the device of the training, in the
+    does; see `WarmedModel` for the average. It is kept on the device of the training, in the
     precision in which the model was made: half-precision weights have a full-precision average.
 
     Args:
@@ -25,46 +27,61 @@ class WarmedAverage(WeightAveraging):
     """
 
     def __init__(self, *, decay: float) -> None:
-        super().__init__(use_buffers=True, multi_avg_fn=warmed_ema(decay=decay))
+        super().__init__()
+        _check(decay)
+        self.decay = decay
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        # Lightning moves the model only after this: its average would be left on the CPU, and every
-        # step would copy all weights there.
-        self._device = trainer.strategy.root_device
-        super().setup(trainer, pl_module, stage)
+        # Lightning moves the model only after this: its own average would be left on the CPU, and
+        # every step would copy all weights there.
+        if stage == "fit":
+            device = trainer.strategy.root_device
+            self._average_model = WarmedModel(pl_module, decay=self.decay, device=device)
 
 
-def warmed_ema(*, decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """The update of an average, for torch's AveragedModel (`multi_avg_fn`).
+class WarmedModel(AveragedModel):
+    """torch's AveragedModel with a decay that grows to its full value, and statistics averaged too.
 
     After n updates the decay is min(`decay`, (1 + n) / (10 + n)), so that a short run's average
-    does not linger on its initial weights.
+    does not linger on its initial weights. Whole numbers, as the counters of a batch norm, are
+    copied. Updates are counted on the host, so that none waits for the device.
+
+    Args:
+        model: is copied.
+        decay: what an update keeps of the average, in [0, 1).
+        device: where the average stands.
 
     Raises:
-        ValueError: for a decay outside [0, 1).
+        ValueError: for another decay.
     """
-    if not 0.0 <= decay < 1.0:
-        raise ValueError(f"decay={decay} must be at least 0 and below 1")
+
+    def __init__(
+        self, model: nn.Module, *, decay: float, device: torch.device | None = None
+    ) -> None:
+        _check(decay)
+        super().__init__(model, device=device, use_buffers=True)
+        self.decay = decay
+        self.n_averaged = self.n_averaged.cpu()
 
     @torch.no_grad()
-    def average(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor) -> None:
-        first = averaged[0]  # lists come grouped by the average's device and type
-        if not first.is_floating_point():  # counters of a batch norm
-            torch._foreach_copy_(averaged, current)
-            return
-        count = num_averaged.double()
-        weight = 1.0 - ((1.0 + count) / (10.0 + count)).clamp(max=decay)
-        share = weight.item() if weight.is_cpu else weight.to(first.dtype)
-        move_towards(averaged, [new.to(first.dtype) for new in current], share)
+    def update_parameters(self, model: nn.Module) -> None:
+        """Let the average go its share of the way to the model as it is; at first, all of it."""
+        count = int(self.n_averaged)
+        kept = min(self.decay, (1 + count) / (10 + count)) if count else 0.0
+        alike = defaultdict[torch.dtype, tuple[list[Tensor], list[Tensor]]](lambda: ([], []))
+        ours, others = (chain(m.parameters(), m.buffers()) for m in (self.module, model))
+        for averaged, current in zip(ours, others, strict=True):
+            averages, values = alike[averaged.dtype]
+            averages.append(averaged.detach())
+            values.append(current.detach().to(averaged))
+        for dtype, (averages, values) in alike.items():
+            if dtype.is_floating_point:
+                torch._foreach_lerp_(averages, values, 1.0 - kept)
+            else:
+                torch._foreach_copy_(averages, values)
+        self.n_averaged += 1
 
-    return average
 
-
-def move_towards(averaged: list[Tensor], current: list[Tensor], share: float | Tensor) -> None:
-    """Let the average go this share of the way; a tensor's value is not waited for."""
-    if not isinstance(share, Tensor):
-        torch._foreach_lerp_(averaged, current, share)
-        return
-    step = torch._foreach_sub(current, averaged)
-    torch._foreach_mul_(step, share)
-    torch._foreach_add_(averaged, step)
+def _check(decay: float) -> None:
+    if not 0.0 <= decay < 1.0:
+        raise ValueError(f"decay={decay} must be at least 0 and below 1")

@@ -15,6 +15,10 @@ class Throughput(pl.Callback):
     def __init__(self) -> None:
         self._examples, self._seconds, self._start = 0, 0.0, 0.0
 
+    # A run that is resumed within an epoch has no start of it.
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._examples, self._seconds, self._start = 0, 0.0, time.perf_counter()
 

@@ -129,7 +129,7 @@ class SequenceTask(Task):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         loss = self._loss(self(batch), batch)
-        self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
+        self.log("train/loss", loss, batch_size=len(batch))
         return loss
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:

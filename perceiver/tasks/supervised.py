@@ -79,7 +79,7 @@ class SupervisedTask(Task):
         with self.choices as choices:
             losses = self.objective.losses(self(batch), _target(batch))
         loss = losses.mean()
-        self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
+        self.log("train/loss", loss, batch_size=len(batch))
         if self.reinforce is None:
             return loss
         of_choices = self.reinforce(-losses, choices)

@@ -69,7 +69,7 @@ def data():
 
 @pytest.fixture
 def trainer(tmp_path, memory):
-    def make(callback: pl.Callback, **options) -> pl.Trainer:
+    def make(*callbacks: pl.Callback, **options) -> pl.Trainer:
         settings = {
             "accelerator": "cpu",
             "max_epochs": 1,
@@ -79,6 +79,6 @@ def trainer(tmp_path, memory):
             "enable_checkpointing": False,
             "default_root_dir": tmp_path,
         }
-        return pl.Trainer(callbacks=[callback], logger=memory, **(settings | options))
+        return pl.Trainer(callbacks=[*callbacks], logger=memory, **(settings | options))
 
     return make

@@ -1,11 +1,13 @@
 """What is logged of a training run's gradients and speed."""
 
 import copy
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import RichProgressBar
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from perceiver.callbacks import (
@@ -13,6 +15,7 @@ from perceiver.callbacks import (
     PaddingShare,
     ProgressBar,
     Throughput,
+    WarmedAverage,
     progress,
     throughput,
 )
@@ -81,6 +84,22 @@ def test_throughput_is_logged_of_an_epoch_that_is_cut_short(
     assert list(memory.values("train/examples_per_second").values()) == [7.0]
 
 
+def test_throughput_of_a_run_resumed_within_an_epoch_counts_from_there(
+    task, data, trainer, memory, tmp_path, monkeypatch
+):
+    class SaveAfterThree(pl.Callback):
+        def on_train_batch_end(self, run, module, outputs, batch, batch_idx):
+            if batch_idx == 2:
+                run.save_checkpoint(tmp_path / "within.ckpt")
+
+    loader = data(3, 3, 3, 3)
+    trainer(SaveAfterThree(), max_steps=3).fit(task, loader)
+    clock = iter(range(1000, 2000))
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    trainer(Throughput(), max_steps=4).fit(task, loader, ckpt_path=tmp_path / "within.ckpt")
+    assert list(memory.values("train/examples_per_second").values()) == [3.0]
+
+
 def test_the_share_of_padding_is_that_of_each_epoch_and_of_masked_modalities_alone(
     task, trainer, memory
 ):
@@ -101,29 +120,54 @@ def test_the_share_of_padding_is_that_of_each_epoch_and_of_masked_modalities_alo
     assert not memory.values("train/padding/x")
 
 
-@pytest.mark.parametrize(("seconds", "steps"), [(100.0, [0, 10, 19]), (0.0, range(20))])
+@pytest.mark.parametrize(("seconds", "steps"), [(100.0, [0, 10, 13]), (0.0, range(14))])
 def test_the_progress_bar_reads_the_loss_once_in_a_while_and_at_the_end(
     task, data, trainer, monkeypatch, seconds, steps
 ):
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    bar, shown, fresh = ProgressBar(seconds=seconds), [], []
-    read = RichProgressBar.get_metrics
+    bar, shown, losses = ProgressBar(seconds=seconds), [], []
+    monkeypatch.setattr(progress.RichProgressBar, "get_metrics", lambda *run: {"v_num": 0})
 
-    def reading(self, run, module):
-        fresh.append(run.global_step - 1)
-        return read(self, run, module)
-
-    def showing(self, run, module):
+    def showing(run, module):
         clock.now += 10.0
-        shown.append(ProgressBar.get_metrics(self, run, module)["train/loss"])
+        losses.append(run.callback_metrics["train/loss"].item())
+        shown.append(ProgressBar.get_metrics(bar, run, module)["train/loss"])
         return {}
 
-    monkeypatch.setattr(RichProgressBar, "get_metrics", reading)
-    monkeypatch.setattr(bar, "get_metrics", showing.__get__(bar))
-    run = trainer(bar, enable_progress_bar=True)
-    run.fit(task, data(*[2] * 20))
-    assert sorted(set(fresh)) == list(steps)
-    assert len(shown) == 21  # and once after the epoch
-    assert len(set(shown)) == len(steps)
-    assert shown[-1] == run.callback_metrics["train/loss"].item()
+    monkeypatch.setattr(bar, "get_metrics", showing)
+    trainer(bar, enable_progress_bar=True, max_steps=14).fit(task, data(*[2] * 20))
+    assert len(shown) == 15  # and once after the epoch, which max_steps cut short
+    assert list(dict.fromkeys(shown)) == [losses[step] for step in steps]
+    assert shown[-1] == losses[-1]
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that are read from tensors, for which a GPU would be waited for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        # Whole numbers are counters, which stand on the host.
+        if function is torch.ops.aten._local_scalar_dense.default:
+            self.count += args[0].is_floating_point()
+        return function(*args, **(kwargs or {}))
+
+
+class ReadsOfSteps(pl.Callback):
+    def __init__(self, reads):
+        self.reads, self.counts = reads, []
+
+    def on_train_batch_start(self, *run):
+        self.counts.append(self.reads.count)
+
+
+@pytest.mark.parametrize("seconds", [1e9, 0.0])
+def test_no_number_is_read_in_a_step_but_what_the_bar_shows(task, data, trainer, seconds):
+    with Reads() as reads:
+        steps = ReadsOfSteps(reads)
+        callbacks = [ProgressBar(seconds=seconds), WarmedAverage(decay=0.9), Throughput(), steps]
+        run = trainer(*callbacks, enable_progress_bar=True, log_every_n_steps=100)
+        run.fit(task, data(*[2] * 6))
+    found = [after - before for before, after in pairwise(steps.counts)]
+    assert found == [1, *[int(seconds == 0.0)] * 4]

@@ -4,11 +4,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 from torch.testing import assert_close
 
-from perceiver.callbacks import WarmedAverage, warmed_ema
-from perceiver.callbacks.averaging import move_towards
+from perceiver.callbacks import WarmedAverage, WarmedModel
 
 
 def averaged_by_hand(values: list[float], decay: float) -> float:
@@ -22,7 +20,7 @@ def averaged_by_hand(values: list[float], decay: float) -> float:
 @pytest.mark.parametrize("decay", [0.0, 0.3, 0.99])
 def test_weights_and_statistics_are_averaged_and_counters_copied(decay):
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).double()
-    average = AveragedModel(model, multi_avg_fn=warmed_ema(decay=decay), use_buffers=True)
+    average = WarmedModel(model, decay=decay)
     values = torch.randn(11).double().tolist()
     for step, value in enumerate(values):
         with torch.no_grad():
@@ -38,18 +36,23 @@ def test_weights_and_statistics_are_averaged_and_counters_copied(decay):
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
-def test_an_average_that_never_moves_is_refused(decay):
+@pytest.mark.parametrize("made", [WarmedAverage, lambda decay: WarmedModel(nn.ReLU(), decay=decay)])
+def test_an_average_that_never_moves_is_refused(decay, made):
     with pytest.raises(ValueError, match=r"must be at least 0 and below 1"):
-        warmed_ema(decay=decay)
+        made(decay=decay)
 
 
-def test_an_average_moves_the_same_way_without_waiting_for_its_weight():
-    averaged, current = [torch.randn(3, 2), torch.randn(4)], [torch.randn(3, 2), torch.randn(4)]
-    expected = [old + 0.3 * (new - old) for old, new in zip(averaged, current, strict=True)]
-    for share in (0.3, torch.tensor(0.3)):
-        moved = [old.clone() for old in averaged]
-        move_towards(moved, current, share)
-        assert_close(moved, expected)
+def test_an_average_is_taken_up_again_where_it_was():
+    model = nn.Linear(2, 3)
+    average, resumed = WarmedModel(model, decay=0.9), WarmedModel(nn.Linear(2, 3), decay=0.9)
+    for step in range(4):
+        torch.nn.init.normal_(model.weight)
+        average.update_parameters(model)
+        if step == 1:
+            resumed.load_state_dict(average.state_dict())
+        elif step > 1:
+            resumed.update_parameters(model)
+    assert_close(resumed.state_dict(), average.state_dict())
 
 
 class Linear(pl.LightningModule):
