@@ -198,14 +198,17 @@ def _batch_norm(
         places = features.movedim(1, -1)
         real = norm(places[here][:, :, None, None])[:, :, 0, 0]
         return places.to(real.dtype, copy=True).index_put((here,), real).movedim(-1, 1)
-    weights, axes, wide = here[:, None].float(), (0, 2, 3), features.float()
+    wide = features if features.dtype == torch.float64 else features.float()
+    weights, axes = here[:, None].to(wide), (0, 2, 3)
     count = weights.sum().clamp(min=1)
     mean = (wide * weights).sum(axes) / count
     centred = wide - mean[:, None, None]
     var = (centred.square() * weights).sum(axes) / count
     with torch.no_grad():
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(var * count / (count - 1).clamp(min=1), norm.momentum)
+        unbiased = var * count / (count - 1).clamp(min=1)
+        for running, now in ((norm.running_mean, mean), (norm.running_var, unbiased)):
+            # Padding alone teaches nothing.
+            running.lerp_(now.to(running), norm.momentum * here.any().to(running))
         norm.num_batches_tracked += 1
     scale = norm.weight * (var + norm.eps).rsqrt()
     return (centred * scale[:, None, None] + norm.bias[:, None, None]).to(features.dtype)
