@@ -40,7 +40,7 @@ def _is_plain(layer: nn.Module) -> bool:
 def fused(x: Float[Tensor, "*b d"], layers: Sequence[nn.Linear]) -> tuple[Tensor, ...]:
     """[layer(x) for layer in layers]; all of them have a bias or none has."""
     device, dtype = x.device.type, x.dtype
-    if torch.is_autocast_enabled(device) and dtype != torch.float64:
+    if device != "meta" and torch.is_autocast_enabled(device) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
     weight = torch.cat([layer.weight.to(dtype) for layer in layers])
     biases = [layer.bias.to(dtype) for layer in layers if layer.bias is not None]

@@ -73,3 +73,9 @@ def test_autocast_decides_its_precision_as_it_does_for_a_linear_layer(dtype):
         for found in fused(x, [layer, layer]):
             assert found.dtype == expected.dtype
             assert_close(found, expected)
+
+
+def test_it_has_shapes_without_memory():
+    with torch.device("meta"):
+        attention = Attention(32, num_heads=4)
+        assert attention(torch.empty(2, 64, 32)).out.shape == (2, 64, 32)
