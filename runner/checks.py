@@ -32,6 +32,7 @@ def check_config(config: DictConfig) -> None:
     _check_interpolations(config)
     _check_processes(config)
     _check_precision(config)
+    _check_validation(config)
     check_speed(config)
 
 
@@ -184,6 +185,14 @@ def _check_processes(config: DictConfig) -> None:
         raise ValueError(
             f"{launched} processes were launched but trainer.devices={devices} on one node: "
             f"set trainer=ddp trainer.devices={launched}"
+        )
+
+
+def _check_validation(config: DictConfig) -> None:
+    if config.trainer.get("limit_val_batches") == 0:
+        raise ValueError(
+            "trainer.limit_val_batches=0 leaves nothing to choose a checkpoint by: set at least 1, "
+            "or validate seldom with trainer.check_val_every_n_epoch=N"
         )
 
 

@@ -16,6 +16,8 @@ def build_loggers(config: DictConfig | None) -> list[Logger]:
     """All chosen loggers; wandb goes offline by itself where no account is set up."""
     loggers = []
     for name, choice in (config or {}).items():
+        if choice is None:
+            continue
         options = {}
         chosen = name != "wandb" or choice.mode or os.environ.get("WANDB_MODE")
         if not chosen and not _wandb_account():
@@ -44,8 +46,8 @@ def build_callbacks(
     """
     switches = {
         LearningRateMonitor: bool(loggers),
-        ProgressBar: trainer.enable_progress_bar,
-        ModelSummary: trainer.enable_model_summary,
+        ProgressBar: trainer.enable_progress_bar is not False,
+        ModelSummary: trainer.enable_model_summary is not False,
     }
     off = tuple(kind for kind, is_on in switches.items() if not is_on)
     callbacks = [instantiate(choice) for choice in (config or {}).values() if choice is not None]

@@ -61,6 +61,7 @@ def test_typo_names_the_nearest_choice(run_script, override, words):
         (["trainer.precision=16-mixed"], ["optimizer.fused=false"]),
         (["compile=all"], ["compile=all", "false, true", "whole"]),
         (["trainer.max_epochs=-1"], ["trainer.max_epochs"]),
+        (["trainer.limit_val_batches=0"], ["limit_val_batches=0", "check_val_every_n_epoch"]),
     ],
 )
 def test_impossible_run_is_refused_in_a_sentence(refusal, overrides, words):

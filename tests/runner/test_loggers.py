@@ -2,7 +2,7 @@
 
 import pytest
 
-from runner.loggers import build_callbacks
+from runner.loggers import build_callbacks, build_loggers
 
 SWITCHED = {
     "trainer.enable_progress_bar": "ProgressBar",
@@ -19,3 +19,7 @@ def test_what_the_config_switches_off_has_no_callback(compose_run, off):
     names = {type(callback).__name__ for callback in made}
     assert names >= {SWITCHED[switch] for switch in SWITCHED if switch not in off}
     assert not names & {SWITCHED[switch] for switch in off}
+
+
+def test_a_logger_that_is_null_is_none(compose_run):
+    assert build_loggers(compose_run("logger.csv=null").logger) == []
