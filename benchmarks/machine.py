@@ -51,20 +51,38 @@ def processor() -> str:
     return f"{name}{family}, {widest}"
 
 
-def record(path: Path, device: str) -> dict[str, Any]:
+def record(path: Path, kind: str, device: str, threads: int = 0) -> dict[str, Any]:
     """What a file holds, to be added to.
 
     Raises:
-        ValueError: it was recorded on another machine, whose times are not comparable.
+        ValueError: it is of another kind, or was recorded on another machine or with other threads,
+            whose times are not comparable.
     """
     held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    there, here = title(held["machine"]), title(describe(device))
-    if there != here:
-        raise ValueError(
-            f"{path.name} was recorded on {there} and this is {here}, whose times are not to be "
-            "compared: give another --json FILE"
-        )
+    if held.get("kind") != kind:
+        raise ValueError(f"{path.name} holds no {kind} to add to: give another --json FILE")
+    here = describe(device, threads)
+    for asked in (title, _threads):
+        if asked(held["machine"]) != asked(here):
+            raise ValueError(
+                f"{path.name} was recorded on {asked(held['machine'])} and this is {asked(here)}, "
+                "whose times are not to be compared: give another --json FILE"
+            )
     return held
+
+
+def _threads(described: dict[str, Any]) -> str:
+    return f"{described.get('threads')} threads"
+
+
+def joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The machine of a record that was added to: all versions, of one library perhaps several."""
+    versions = dict(before.get("versions", {}))
+    for name, newest in now["versions"].items():
+        if newest not in (told := versions.get(name, "")).split(" and "):
+            versions[name] = f"{told} and {newest}" if told else newest
+    peaks = before.get("peaks", {}) | now.get("peaks", {})
+    return now | {"versions": versions} | ({"peaks": peaks} if peaks else {})
 
 
 def title(described: dict[str, Any]) -> str:

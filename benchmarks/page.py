@@ -265,7 +265,7 @@ def _large(axis: Mapping[str, Any]) -> str:
     """The sizes that no other implementation reaches, with the whole process's memory."""
     rows = []
     for size, found in axis["points"].items():
-        for step, total in found["contestants"]["ours"].get("total_memory", {}).items():
+        for step, total in found["contestants"].get("ours", {}).get("total_memory", {}).items():
             if int(size) >= 900_000:
                 taken = found["contestants"]["ours"]["seconds"][step]["median"]
                 rows.append(

@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,35 +53,48 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument(
         "--seconds", type=float, default=60.0, help="after which no fourth or later turn begins"
     )
-    made.add_argument("--quick", action="store_true", help="tiny sizes, one round")
+    made.add_argument(
+        "--quick", action="store_true", help="tiny sizes, one round, no record of this machine"
+    )
     made.add_argument(
         "--json",
         type=Path,
         metavar="FILE",
         help="where results go; default: results, in the folder of this machine's processor",
     )
-    made.add_argument("--add", action="store_true", help="to what that file holds already")
+    made.add_argument(
+        "--add", action="store_true", help="keep what that file holds and is not measured again"
+    )
     made.add_argument("--log", type=Path, default=None, help="what the workers print")
     return made
 
 
-def described(pool: Pool, threads: int) -> dict[str, Any]:
-    """The machine, with the versions that the workers of a pool have."""
+def described(pool: Pool, threads: int, before: dict[str, Any]) -> dict[str, Any]:
+    """The machine, its peaks, and the versions that the workers of a pool have.
+
+    Args:
+        pool: who measured.
+        threads: of the CPU; 0 = torch's choice.
+        before: the record that is added to.
+    """
     found = machine.describe(pool.device, threads)
     for name in list(pool.names):
         found["versions"] |= pool.worker(name).ask("versions")
-    return found
+    return machine.joined(before.get("machine", {}), found | {"peaks": dict(pool.peaks)})
 
 
 def destination(kind: str, arguments: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """Where results go, and what is there already if they are to be added.
 
     Raises:
-        ValueError: what is there is of another machine.
+        ValueError: what is there is of another machine, or no such thing.
     """
-    path = arguments.json or machine.place(kind, arguments.device)
+    path = arguments.json
+    if path is None and arguments.quick:  # says nothing of the machine, and takes no record's place
+        path = Path(tempfile.gettempdir()) / "perceiver-benchmarks" / f"{kind}.json"
+    path = path or machine.place(kind, arguments.device)
     if arguments.add and path.exists():
-        return path, machine.record(path, arguments.device)
+        return path, machine.record(path, kind, arguments.device, arguments.threads)
     return path, {}
 
 
@@ -134,22 +148,30 @@ def measure(
                 floors=kind == "peers",
             )
             results["configurations"][name] = found
-            results["machine"] = described(pool, arguments.threads)
-            results["machine"]["peaks"] = dict(pool.peaks)
+            results["machine"] = described(pool, arguments.threads, before)
             write(path, results)
             print(comparison(name, found), flush=True)
-    print(f"written: {path.name}")
+    print(f"written: {path}")
     return results
 
 
 def command() -> str:
-    """The command line that is running, as another would type it: places become FILE and DIR."""
+    """The command line that is running, as another would type it.
+
+    Folders become DIR; where results and logs go is left out.
+    """
     module, words = Path(sys.argv[0]).stem, []
-    for word, before in zip(sys.argv[1:], sys.argv, strict=False):
+    given = [part for word in sys.argv[1:] for part in _parts(word)]
+    for word, before in zip(given, [module, *given], strict=False):
         if {word, before} & {"--json", "--log", "--out"}:
             continue
         words.append("DIR" if before in ("--root", "--data-root", "--before") else word)
     return " ".join(["python -m", f"benchmarks.{module}", *words])
+
+
+def _parts(word: str) -> list[str]:
+    """--option=value as --option value."""
+    return word.split("=", 1) if word.startswith("--") else [word]
 
 
 def main() -> None:

@@ -105,8 +105,8 @@ def main() -> None:
     options.add_argument("--contestants", nargs="+", default=DEFAULT, metavar="CONTESTANT")
     options.add_argument("--most", type=int, default=10**8, help="tokens; larger points are left")
     arguments = options.parse_args()
-    who = contestants(arguments.contestants, None, False)
     try:
+        who = contestants(arguments.contestants, None, False)
         path, before = destination("scaling", arguments)
     except ValueError as error:
         options.exit(1, f"error: {error}\n")
@@ -121,7 +121,7 @@ def main() -> None:
     with pool:
         for name in arguments.axes:
             axis = AXES[name]
-            points: dict[int, Any] = {}
+            points: dict[str, Any] = dict(results["axes"].get(name, {}).get("points", {}))
             results["axes"][name] = {
                 "title": axis.title,
                 "fitted_from": axis.fitted_from,
@@ -130,11 +130,11 @@ def main() -> None:
             for size, configuration in axis.points.items():
                 if configuration.num_tokens > arguments.most:
                     continue
-                points[size] = _point(pool, configuration, who, arguments)
-                print(comparison(f"{name} {size:,}", points[size]), flush=True)
-                results["machine"] = described(pool, arguments.threads)
+                found = points[str(size)] = _point(pool, configuration, who, arguments)
+                print(comparison(f"{name} {size:,}", found), flush=True)
+                results["machine"] = described(pool, arguments.threads, before)
                 write(path, results)
-    print(f"written: {path.name}")
+    print(f"written: {path}")
 
 
 def _point(pool: Pool, configuration: Configuration, who: Sequence[Any], arguments: Any) -> Any:

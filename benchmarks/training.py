@@ -190,7 +190,7 @@ def _report(
     results["accuracy"] = ended | {job: ended.get(job, {}) | found for job, found in right.items()}
     with Pool(device=arguments.device, threads=arguments.threads) as pool:
         pool.worker("ours")
-        results["machine"] = described(pool, arguments.threads)
+        results["machine"] = described(pool, arguments.threads, before)
     write(path, results)
     for job, variants in rates.items():
         rows = [

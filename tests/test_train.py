@@ -190,9 +190,8 @@ def test_prediction_reads_files_as_in_training(compose_run, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_default_job_reaches_its_promise(run_script, tmp_path, seed):
-    run_script("train.py", f"seed={seed}", f"hydra.run.dir={tmp_path}/run", timeout=1200)
+def test_default_job_reaches_its_promise(run_script, tmp_path):
+    run_script("train.py", f"hydra.run.dir={tmp_path}/run", timeout=1200)
     results = results_of(tmp_path / "run")
     assert results["test/acc"] >= 0.98
     for modality in ("image", "audio", "text"):

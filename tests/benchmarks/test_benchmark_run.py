@@ -24,7 +24,7 @@ def test_compile_is_added_to_all():
 
 
 def test_the_command_names_no_place_of_this_machine(monkeypatch):
-    words = "/x/y/run.py --rounds 3 --json /x/r.json --log l --data-root ../data --only bytes"
+    words = "/x/y/run.py --rounds=3 --json=/x/r.json --log l --data-root ../data --only bytes"
     monkeypatch.setattr("sys.argv", words.split())
     wanted = "python -m benchmarks.run --rounds 3 --data-root DIR --only bytes"
     assert run.command() == wanted
@@ -51,16 +51,47 @@ def test_a_run_writes_its_results_and_prints_a_table(tmp_path, monkeypatch, caps
     assert str(tmp_path) not in file.read_text()
 
 
-@pytest.mark.parametrize("command", [run, scaling, training, ablations])
-def test_results_of_another_machine_are_not_added_to(command, tmp_path, monkeypatch, capsys):
+KINDS = {run: "peers", scaling: "scaling", training: "training", ablations: "ablations"}
+
+
+@pytest.mark.parametrize("command", KINDS)
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"machine": {"processor": "another CPU", "cores": 3}}, "on another CPU, 3 cores and this"),
+        ({}, "on 99 threads and this is 1 threads"),
+        ({"kind": "data"}, "holds no"),
+    ],
+)
+def test_only_results_of_this_machine_and_kind_are_added_to(
+    command, changed, said, tmp_path, monkeypatch, capsys
+):
     file = tmp_path / "held.json"
-    held = {"machine": {"device": "cpu", "processor": "another CPU", "cores": 3}, "command": ""}
+    held = {"kind": KINDS[command], "machine": machine.describe("cpu", 99), "command": ""} | changed
     file.write_text(json.dumps(held))
-    monkeypatch.setattr("sys.argv", f"command --quick --add --json {file}".split())
+    monkeypatch.setattr("sys.argv", f"command --quick --threads 1 --add --json {file}".split())
     with pytest.raises(SystemExit):
         command.main()
-    assert "held.json was recorded on another CPU, 3 cores and this is " in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("error: held.json")
+    assert said in error
     assert json.loads(file.read_text()) == held
+
+
+def test_a_quick_run_takes_no_record_s_place():
+    quick = run.parser("").parse_args(["--quick"])
+    assert machine.RESULTS not in run.destination("peers", quick)[0].parents
+    assert machine.RESULTS in run.destination("peers", run.parser("").parse_args([]))[0].parents
+
+
+def test_an_added_record_tells_all_versions_that_it_is_of():
+    before = {"versions": {"torch": "2.0", "hf": "1"}, "peaks": {"fp32": 3.0, "bf16": 5.0}}
+    now = {"cores": 2, "versions": {"torch": "2.1", "io": "7"}, "peaks": {"fp32": 4.0}}
+    once = machine.joined(before, now)
+    assert once["versions"] == {"torch": "2.0 and 2.1", "hf": "1", "io": "7"}
+    assert once["peaks"] == {"fp32": 4.0, "bf16": 5.0}
+    assert machine.joined(once, now) == once
+    assert machine.joined({}, now) == now
 
 
 def test_each_machine_has_a_folder_of_its_own(monkeypatch):
