@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,8 @@ class Adapter(nn.Module, ABC):
     """Base of adapters: one modality's raw tensor → a `Segment`.
 
     `channels`: the width of its tokens. `num_tokens`: the most of them that are meant to come.
+    `takes_present`: whether `forward` takes `present` (b,) as well, True where an example has the
+    modality, because what it learns of a batch as a whole should not be of blanks.
 
     Args:
         content_dim: width of a token's content before the embedding.
@@ -38,6 +41,8 @@ class Adapter(nn.Module, ABC):
     Raises:
         ValueError: if positions are to be added to content of another width.
     """
+
+    takes_present: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -136,6 +136,8 @@ class ConvStemAdapter(Adapter):
         ValueError: for sides below 4 pixels.
     """
 
+    takes_present = True  # the batch norm's statistics are of images that are there
+
     def __init__(
         self,
         *,
@@ -167,17 +169,23 @@ class ConvStemAdapter(Adapter):
         self,
         values: Float[Tensor, "b p height width"],
         mask: Bool[Tensor, "b height width"] | None = None,
+        present: Bool[Tensor, " b"] | None = None,
     ) -> Segment:
         values = _checked(values, mask, self.image_channels)
-        if mask is None:
+        here = mask
+        if present is not None:
+            whole = present[:, None, None].expand(-1, *values.shape[2:])
+            here = whole if mask is None else mask & whole
+        if here is None:
             features = self.stem(values)
         else:
-            features, mask = self._masked_stem(values, mask)
+            features, here = self._masked_stem(values, here)
+            mask = None if mask is None else here
         content = features.flatten(2).transpose(1, 2)
         return self.segment(content, tuple(features.shape[2:]), _flat(mask))
 
     def _masked_stem(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The stem of padded images: norms and maxima see the places of the images alone."""
+        """The stem where some places are of no image: norms and maxima see the others alone."""
         pad, conv, norm, relu, edge, pool = self.stem
         features = conv(pad(values))
         here = _halved(mask)

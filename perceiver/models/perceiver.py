@@ -101,17 +101,20 @@ class Perceiver(nn.Module):
         sizes = {name: len(values) for name, values in inputs.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"the inputs hold different numbers of examples: {sizes}")
-        masks, present = masks or {}, dict(present or {})
+        masks, given = masks or {}, dict(present or {})
+        present = given
         # Flags that are all true would mask nothing, yet cost as masks do: none where none is due.
         if self.modality_dropout is not None and self.modality_dropout.may_drop(inputs):
             first = next(iter(inputs.values()))
             everything = torch.ones(len(first), dtype=torch.bool, device=first.device)
             present = self.modality_dropout(
-                {name: present.get(name, everything) for name in sorted(inputs)}
+                {name: given.get(name, everything) for name in sorted(inputs)}
             )
         segments = {}
         for name in sorted(inputs):
-            segment = self.adapters[name](inputs[name], masks.get(name))
+            adapter = self.adapters[name]
+            told = {"present": given.get(name)} if adapter.takes_present else {}
+            segment = adapter(inputs[name], masks.get(name), **told)
             segments[name] = segment.keep(present[name]) if name in present else segment
         return self.fusion(segments)
 

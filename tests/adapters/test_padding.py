@@ -163,6 +163,21 @@ def test_a_batch_norm_in_training_counts_real_places_alone(kind, dtype):
     assert_close((norm.running_mean, norm.running_var, norm.num_batches_tracked), statistics)
 
 
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_a_batch_norm_in_training_counts_images_that_are_there_alone(is_masked):
+    adapter = ConvStemAdapter(stem_dim=5, **image).train()
+    norm, images = adapter.stem[2], torch.randn(3, 3, 12, 16)
+    present = torch.tensor([True, False, True])
+    mask = torch.ones(3, 12, 16, dtype=torch.bool) if is_masked else None
+    expected = adapter(images[present]).dense()
+    statistics = norm.running_mean.clone(), norm.running_var.clone()
+    norm.reset_running_stats()
+    segment = adapter(images * present[:, None, None, None], mask, present)
+    assert_close(segment.dense()[present], expected)
+    assert_close((norm.running_mean, norm.running_var), statistics)
+    assert (segment.mask is not None) == is_masked
+
+
 def test_padding_alone_teaches_a_batch_norm_nothing():
     adapter = ConvStemAdapter(stem_dim=5, **image).train()
     before = {name: values.clone() for name, values in adapter.stem[2].state_dict().items()}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from perceiver.adapters import ModalityDropout, ProjectionFusion
+from perceiver.adapters import ConvStemAdapter, ModalityDropout, ProjectionFusion
 
 # Sums in another order: 1e-9 leaves float64 a factor of a million.
 close = partial(assert_close, rtol=0, atol=1e-9)
@@ -60,6 +60,18 @@ def test_a_modality_that_present_does_not_name_is_there(model, small_inputs):
     present = {"text": torch.tensor([True, False, True])}
     complete = present | {name: torch.ones(3, dtype=torch.bool) for name in ("audio", "image")}
     close(model(small_inputs, present=present), model(small_inputs, present=complete))
+
+
+def test_absent_pictures_have_no_part_in_the_statistics_of_a_batch(small_model):
+    stem = ConvStemAdapter(channels=3, size=(8, 8), stem_dim=4, position=None)
+    model = small_model(adapters={"image": stem}, modality_dropout=ModalityDropout(p=0.5))
+    norm, pictures = stem.stem[2], torch.randn(4, 3, 8, 8).double()
+    present = torch.tensor([True, False, True, True])
+    model.double().train()({"image": pictures[present]})
+    expected = norm.running_var.clone()
+    norm.reset_running_stats()
+    model({"image": pictures * present[:, None, None, None]}, present={"image": present})
+    close(norm.running_var, expected)
 
 
 def test_with_nothing_present_answers_are_finite_and_owe_nothing_to_the_inputs(model, small_inputs):
