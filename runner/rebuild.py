@@ -57,16 +57,19 @@ def rebuild(
 
 
 def _targets(node: Any) -> Iterator[str]:
-    """Every `_target_` below a node; text that OmegaConf would evaluate is refused on the way."""
-    if isinstance(node, dict):
+    """Every `_target_` below a node; what is not the plain data of a config is refused.
+
+    Hydra would also build what stands in a tuple, say, and OmegaConf evaluates text with "${".
+    """
+    if type(node) is dict:
         if "_target_" in node:
             yield str(node["_target_"])
         for value in node.values():
             yield from _targets(value)
-    elif isinstance(node, list):
+    elif type(node) is list:
         for value in node:
             yield from _targets(value)
-    elif isinstance(node, str) and "${" in node:
+    elif type(node) not in (str, int, float, bool, type(None)) or "${" in str(node):
         raise ValueError(f"the checkpoint's config holds {node!r}, which is not plain data")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -76,15 +77,25 @@ def test_a_config_that_names_code_to_run_is_refused(trained, tmp_path, target):
         rebuild(tmp_path / "evil.ckpt")
 
 
-def test_a_config_that_reads_the_environment_is_refused(trained, tmp_path):
+@pytest.mark.parametrize(
+    "value",
+    [
+        "${oc.env:HOME}",
+        ("${oc.env:HOME}",),
+        ({"_target_": "os.system", "_args_": ["true"]},),  # Hydra builds what is in a tuple
+        OrderedDict(_target_="os.system"),
+        {"torch.nn.ReLU"},
+    ],
+)
+def test_a_config_that_is_not_plain_data_is_refused(trained, tmp_path, value):
     checkpoint = torch.load(trained, weights_only=True)
-    checkpoint["run_config"]["data"]["root"] = "${oc.env:HOME}"
+    checkpoint["run_config"]["data"]["root"] = value
     torch.save(checkpoint, tmp_path / "evil.ckpt")
     with pytest.raises(ValueError, match="not plain data"):
         rebuild(tmp_path / "evil.ckpt")
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut short", b"a,b\n"])
 def test_a_damaged_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "broken.ckpt"
     path.write_bytes(content)
