@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from itertools import chain
 
 import pytorch_lightning as pl
@@ -31,12 +32,25 @@ class WarmedAverage(WeightAveraging):
         _check(decay)
         self.decay = decay
 
+        self._current: list[Tensor] = []  # of the model, while the average stands in its place
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # Lightning moves the model only after this: its own average would be left on the CPU, and
         # every step would copy all weights there.
         if stage == "fit":
             device = trainer.strategy.root_device
             self._average_model = WarmedModel(pl_module, decay=self.decay, device=device)
+
+    # Lightning's own swap would round the average to the precision of the model and take it back.
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._average_model is not None:
+            self._current = [values.detach().clone() for values in _values(pl_module)]
+            self._copy_average_to_current(pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for values, current in zip(_values(pl_module), self._current, strict=False):
+            values.detach().copy_(current)
+        self._current = []
 
 
 class WarmedModel(AveragedModel):
@@ -69,8 +83,7 @@ class WarmedModel(AveragedModel):
         count = int(self.n_averaged)
         kept = min(self.decay, (1 + count) / (10 + count)) if count else 0.0
         alike = defaultdict[torch.dtype, tuple[list[Tensor], list[Tensor]]](lambda: ([], []))
-        ours, others = (chain(m.parameters(), m.buffers()) for m in (self.module, model))
-        for averaged, current in zip(ours, others, strict=True):
+        for averaged, current in zip(_values(self.module), _values(model), strict=True):
             averages, values = alike[averaged.dtype]
             averages.append(averaged.detach())
             values.append(current.detach().to(averaged))
@@ -80,6 +93,10 @@ class WarmedModel(AveragedModel):
             else:
                 torch._foreach_copy_(averages, values)
         self.n_averaged += 1
+
+
+def _values(model: nn.Module) -> Iterator[Tensor]:
+    return chain(model.parameters(), model.buffers())
 
 
 def _check(decay: float) -> None:

@@ -65,6 +65,8 @@ class Linear(pl.LightningModule):
     def training_step(self, batch, batch_idx):
         return self.layer(batch).square().mean()
 
+    def validation_step(self, batch, batch_idx): ...
+
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
@@ -83,9 +85,26 @@ def test_the_average_is_kept_in_the_precision_that_the_model_was_made_in(precisi
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-    model = Linear()
+    model, before = Linear(), []
+
+    class Validated(pl.Callback):
+        def on_validation_start(self, run, module):
+            held = average._average_model.module.layer.weight
+            before.append((held.clone(), module.layer.weight.clone()))
+
+        def on_validation_batch_start(self, run, module, *batch):
+            assert_close(module.layer.weight, before[-1][0].to(module.layer.weight.dtype))
+
+        def on_validation_end(self, run, module):
+            held = average._average_model.module.layer.weight
+            for value, kept in zip((held, module.layer.weight), before[-1], strict=True):
+                assert_close(value, kept, rtol=0, atol=0)
+
+    trainer.callbacks.append(Validated())
     dtype = torch.bfloat16 if precision == "bf16-true" else torch.float32
-    trainer.fit(model, torch.utils.data.DataLoader(torch.ones(8, 2, dtype=dtype), batch_size=2))
+    batches = torch.utils.data.DataLoader(torch.randn(8, 2).to(dtype), batch_size=2)
+    trainer.fit(model, batches, batches)
+    assert len(before) == 2  # the sanity check's and the epoch's
     held = average._average_model.module.layer.weight
     assert held.dtype == torch.float32
     assert held.device == trainer.strategy.root_device
