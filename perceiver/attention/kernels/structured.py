@@ -88,8 +88,10 @@ def _is_safe(
 
     Only a CPU is asked: the answer of another device would have to be waited for.
     """
-    if content.device.type != "cpu" or content.shape[0] == 0:
-        return content.shape[0] == 0
+    if content.numel() == 0 or query.numel() == 0:
+        return True
+    if content.device.type != "cpu":
+        return False
     bound = query.float().norm(dim=-1).max() * content.float().norm(dim=-1).max()
     if rho is not None and query_tail is not None:
         if code is not None:

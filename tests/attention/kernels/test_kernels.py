@@ -206,6 +206,16 @@ def test_a_bias_is_added_to_the_scores(kernel, fixed, name, inputs, small_chunks
         close(attention(x, context, mask=mask, bias=bias).out, seen.out)
 
 
+@pytest.mark.parametrize("kernel", ["sdpa", "chunked"])
+def test_a_bias_of_minus_infinity_leaves_out_also_a_whole_chunk(kernel, inputs, small_chunks):
+    x, context, _ = inputs
+    attention, seen = build("plain"), context.shape[1] // 2
+    bias = torch.zeros(context.shape[1]).double()
+    bias[:seen] = float("-inf")
+    attention.kernel = kernel
+    close(attention(x, context, bias=bias).out, attention(x, context[:, seen:]).out)
+
+
 def test_gradients_reach_a_bias(inputs):
     x, context, mask = inputs
     attention, bias = build("plain"), torch.randn(x.shape[1], context.shape[1]).double()

@@ -72,6 +72,25 @@ def gradients(partial, arguments, keep):
     return grads
 
 
+@pytest.mark.parametrize(("queries", "tokens"), [(0, 9), (5, 0), (0, 0)])
+@pytest.mark.parametrize("kind", ["content", "code"])
+def test_nothing_to_attend_to_and_nobody_who_attends(kind, queries, tokens):
+    content = torch.ones(2, tokens, K, requires_grad=True)
+    query = torch.randn(1, queries, K, requires_grad=True)
+    code = torch.randn(tokens, T), torch.randn(1, queries, T)
+    given = {} if kind == "content" else dict(zip(("code", "query_tail"), code, strict=True))
+    rho = {} if kind == "content" else {"rho": torch.ones(2, tokens)}
+    found = attend(query, content, **rho, **given)
+    assert found[0].shape == (2, queries, K)
+    assert found[-1].shape == (2, queries)
+    if tokens == 0:
+        assert not found[0].any()
+        assert (found[-1] == float("-inf")).all()
+    found[0].sum().backward()
+    assert query.grad.shape == query.shape
+    assert content.grad.shape == content.shape
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [1, B], ids=["one query for all", "a query each"])
 @pytest.mark.parametrize("scale", [1.0, 50.0], ids=["small scores", "scores past e60"])
