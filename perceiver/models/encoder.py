@@ -136,11 +136,14 @@ class PerceiverEncoder(nn.Module):
         """The latents after all blocks."""
         crosses = cast(list[AttentionBlock], list(self.cross_attends))
         mask = inputs.mask
-        contexts = [cross.context(inputs, mask) for cross in crosses]
         latents = self.latents[None]  # the same for every example, until they have read one
+        context = None
         for block in range(self.num_blocks):
+            if block < len(crosses):  # the last one made serves all blocks that follow
+                context = crosses[block].context(inputs, mask)
             if block < self.num_cross_attends:
-                cross = min(block, len(crosses) - 1)
-                latents = crosses[cross](latents, contexts[cross])
+                latents = crosses[min(block, len(crosses) - 1)](latents, context)
+            else:
+                context = None  # what it holds of tokens, keys and values is let go
             latents = self.latent_blocks[min(block, len(self.latent_blocks) - 1)](latents)
         return latents
