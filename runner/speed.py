@@ -30,7 +30,7 @@ def check_speed(config: DictConfig) -> None:
         ValueError: for a choice of `compile` that is none, CUDA graphs without a GPU, or eight bits
             on a GPU without such products.
     """
-    if config.compile not in (False, *COMPILED):
+    if type(config.compile) not in (bool, str) or config.compile not in (False, *COMPILED):
         raise ValueError(
             f"compile={config.compile} is none of its choices: false, true (latent blocks and "
             "decoder), whole (the model as one program) and graphs (the same as CUDA graphs)"

@@ -25,6 +25,15 @@ def check_mask(mask: Tensor | None, shape: Sequence[int]) -> None:
         )
 
 
+def check_floats(adapter: nn.Module, values: Tensor) -> None:
+    """Raise ValueError for values that are codes of something, such as bytes of a picture."""
+    if not values.is_floating_point():
+        raise ValueError(
+            f"{type(adapter).__name__} needs floating-point values, got {values.dtype}: "
+            "convert and scale them first"
+        )
+
+
 class Adapter(nn.Module, ABC):
     """Base of adapters: one modality's raw tensor → a `Segment`.
 
@@ -85,11 +94,7 @@ class Adapter(nn.Module, ABC):
             ValueError: for content that is not floating-point, a mask that is not bool (b, m), or
                 a mask beside positions that padding would move.
         """
-        if not content.is_floating_point():
-            raise ValueError(
-                f"{type(self).__name__} needs floating-point values, got {content.dtype}: "
-                "convert and scale them first"
-            )
+        check_floats(self, content)
         check_mask(mask, content.shape[:2])
         if mask is not None and self.position is not None and self.position.is_relative:
             raise ValueError(

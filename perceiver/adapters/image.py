@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceiver.adapters.adapter import Adapter, check_mask
+from perceiver.adapters.adapter import Adapter, check_floats, check_mask
 from perceiver.positions import Positions
 from perceiver.shapes import Bool, Float
 from perceiver.types import Segment
@@ -146,10 +146,7 @@ class ConvStemAdapter(Adapter):
         position: Callable[..., Positions] | None,
         stem_dim: int = 64,
     ) -> None:
-        if min(size) < 4:
-            raise ValueError(
-                f"a stem that quarters the grid needs sides of 4 pixels, got {[*size]}"
-            )
+        _check_sides(size)
         super().__init__(
             content_dim=stem_dim,
             shape=[side // 2 // 2 for side in size],
@@ -172,6 +169,8 @@ class ConvStemAdapter(Adapter):
         present: Bool[Tensor, " b"] | None = None,
     ) -> Segment:
         values = _checked(values, mask, self.image_channels)
+        check_floats(self, values)
+        _check_sides(values.shape[2:])
         here = mask
         if present is not None:
             whole = present[:, None, None].expand(-1, *values.shape[2:])
@@ -220,6 +219,11 @@ def _batch_norm(
         norm.num_batches_tracked += 1
     scale = norm.weight * (var + norm.eps).rsqrt()
     return (centred * scale[:, None, None] + norm.bias[:, None, None]).to(features.dtype)
+
+
+def _check_sides(size: Sequence[int]) -> None:
+    if min(size) < 4:
+        raise ValueError(f"a stem that quarters the grid needs sides of 4 pixels, got {[*size]}")
 
 
 def _halved(mask: Bool[Tensor, "b height width"]) -> Bool[Tensor, "b rows columns"]:

@@ -43,7 +43,7 @@ class TokenAdapter(Adapter):
     def forward(
         self, values: Int[Tensor, "b m"], mask: Bool[Tensor, "b m"] | None = None
     ) -> Segment:
-        if values.dim() != 2 or values.is_floating_point():
+        if values.dim() != 2 or values.is_floating_point() or values.dtype == torch.bool:
             raise ValueError(
                 f"text has shape {tuple(values.shape)} and type {values.dtype}; "
                 "expected integer ids (batch, length)"

@@ -13,9 +13,14 @@ class GradientNorm(pl.Callback):
     Args:
         every_n_steps: steps between two logs; the norm is a pass over all gradients. The trainer's
             `log_every_n_steps`, or a divisor of it, gives loggers the norm of the step they log.
+
+    Raises:
+        ValueError: for less than one step.
     """
 
     def __init__(self, *, every_n_steps: int = 10) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps={every_n_steps} must be at least 1")
         self.every_n_steps = every_n_steps
 
     def on_before_optimizer_step(

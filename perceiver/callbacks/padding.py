@@ -40,9 +40,9 @@ class PaddingShare(pl.Callback):
             self._total[name] = self._total.get(name, 0) + here
         for name, mask in batch.masks.items():
             padding = ~mask.flatten(1) & batch.has_any([name])[:, None]
-            size = batch.inputs[name].numel() // mask.numel()
+            size = batch.inputs[name].numel() // max(1, mask.numel())
             self._padding[name] = self._padding.get(name, 0) + padding.sum() * size
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for name, padding in self._padding.items():
-            pl_module.log(f"train/padding/{name}", padding / self._total[name])
+            pl_module.log(f"train/padding/{name}", padding / self._total[name].clamp(min=1))

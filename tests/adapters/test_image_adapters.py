@@ -146,6 +146,8 @@ def test_the_stem_announces_the_grid_that_it_gives(size):
 def test_a_stem_for_pictures_that_it_cannot_quarter_is_refused():
     with pytest.raises(ValueError, match="sides of 4 pixels"):
         ConvStemAdapter(channels=1, size=(3, 8), position=None)
+    with pytest.raises(ValueError, match=r"sides of 4 pixels, got \[8, 3\]"):
+        ConvStemAdapter(channels=1, size=(8, 8), position=None)(torch.randn(2, 1, 8, 3))
 
 
 @pytest.mark.parametrize(
@@ -168,6 +170,9 @@ def test_pictures_of_bytes_are_refused_rather_than_read_as_codes(unchecked):
     adapter = PixelAdapter(channels=1, size=(2, 3), position=fourier)
     with pytest.raises(ValueError, match=r"PixelAdapter needs floating-point values, got .*uint8"):
         adapter(torch.zeros(2, 1, 2, 3, dtype=torch.uint8))
+    stem = ConvStemAdapter(channels=1, size=(8, 8), position=None)
+    with pytest.raises(ValueError, match=r"ConvStemAdapter needs floating-point .*uint8"):
+        stem(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
 
 
 def test_sizes_that_patches_do_not_divide_are_refused():

@@ -58,6 +58,8 @@ def test_text_that_is_no_ids_is_refused(unchecked):
         adapter(torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"\(3,\) and type"):
         adapter(torch.zeros(3, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"type torch.bool; expected integer ids"):
+        adapter(torch.zeros(2, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"mask is torch.bool of shape \(2, 5\).*\(2, 3\)"):
         adapter(torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 5, dtype=torch.bool))
 

@@ -60,6 +60,7 @@ def test_typo_names_the_nearest_choice(run_script, override, words):
         (["model.encoder.num_cross_attends=3"], ["num_cross_attends=3", "num_blocks=1"]),
         (["trainer.precision=16-mixed"], ["optimizer.fused=false"]),
         (["compile=all"], ["compile=all", "false, true", "whole"]),
+        (["compile=1"], ["compile=1", "false, true", "whole"]),
         (["trainer.max_epochs=-1"], ["trainer.max_epochs"]),
         (["trainer.limit_val_batches=0"], ["limit_val_batches=0", "check_val_every_n_epoch"]),
     ],
