@@ -8,9 +8,7 @@ import pytest
 import torch
 
 from perceiver.attention import Attention
-from perceiver.attention.kernels import chunked, merge
-from perceiver.attention.kernels.merge import with_sink
-from perceiver.attention.normalisers import logsumexp, softmax
+from perceiver.attention.kernels import chunked
 from perceiver.attention.patterns import Causal, Lengths
 
 # What each setting changes; the kernels that serve it besides the dense one.
@@ -262,30 +260,6 @@ def test_an_empty_row_gives_zeros_and_has_no_gradient(kernel, inputs, small_chun
             out.sum().backward()
             assert query.grad.isfinite().all()
             assert (query.grad[0, 2] == 0).all()
-
-
-def test_merging_partial_softmaxes_is_softmax_over_all(scores, keep):
-    value = torch.randn(2, 3, 7, 2, dtype=torch.float64)
-    parts = []
-    for columns in (slice(0, 3), slice(3, 4), slice(4, 7)):
-        s, m = scores[..., columns], keep[..., columns]
-        parts.append((softmax(s, m) @ value[:, :, columns], logsumexp(s, m)))
-    out, lse = merge(merge(parts[0], parts[1]), parts[2])
-    close(out, softmax(scores, keep) @ value)
-    close(lse, logsumexp(scores, keep))
-    other, _ = merge(parts[2], merge(parts[1], parts[0]))
-    close(other, out)
-    close(with_sink(out, lse, 0.3), softmax(scores, keep, sink=0.3) @ value)
-
-
-def test_merging_has_finite_gradients_where_nothing_is_kept():
-    out = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
-    lse = torch.tensor([-torch.inf, 0.5], dtype=torch.float64, requires_grad=True)
-    merged, total = merge((out, lse), (out, lse))
-    (merged.sum() + total[1]).backward()
-    assert out.grad.isfinite().all()
-    assert lse.grad.isfinite().all()
-    assert total[0] == -torch.inf
 
 
 def test_chunks_remember_the_log_sum_exp(inputs, small_chunks):
