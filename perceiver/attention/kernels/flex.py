@@ -6,12 +6,18 @@ from functools import cache
 from typing import Any, no_type_check
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from perceiver.attention.kernels.merge import with_sink
 from perceiver.attention.kernels.problem import Problem, Result, softcapped, unseeing
 from perceiver.attention.normalisers import Softmax
 from perceiver.attention.patterns import Pattern
+
+# FlexAttention is compiled for each length: past this many torch would run it unfused.
+MOST_GRAPHS = 64
+# Elements along a block that it skips or computes.
+BLOCK = 128
 
 
 def block_mask(
@@ -42,37 +48,83 @@ def block_mask(
     return create_block_mask(predicate, batch, heads, num_queries, keys, device=device)
 
 
+def compiled_length(length: int) -> int:
+    """The length that FlexAttention is compiled for: four to a power of two, whole blocks.
+
+    Batches of texts are as long as their longest. What is added is skipped, block by block. In a
+    graph that is being traced lengths stay, as it is compiled with what is around it.
+    """
+    if torch.compiler.is_compiling():
+        return length
+    step = max(BLOCK, 1 << max(0, (length - 1).bit_length() - 3))
+    return -(-length // step) * step
+
+
+def _longer(tensor: Tensor, *sizes: int) -> Tensor:
+    """With zeros behind its last dimensions, up to these sizes."""
+    own = tensor.shape[-len(sizes) :]
+    more = [(0, size - before) for size, before in zip(sizes, own, strict=True)]
+    if not any(missing for _, missing in more):
+        return tensor
+    return F.pad(tensor, [number for pair in reversed(more) for number in pair])
+
+
 @cache
-def _function(device: str) -> Any:
+def _compiled() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return flex_attention if device == "cpu" else torch.compile(flex_attention, dynamic=False)
+    return torch.compile(flex_attention, dynamic=False)
 
 
-def _block_mask(problem: Problem) -> Any:
+def _is_compiled(device: torch.device) -> bool:
+    return device.type != "cpu" and not torch.compiler.is_compiling()
+
+
+def _run(*tensors: Tensor, **options: Any) -> Any:
+    from torch._dynamo import config
+    from torch.nn.attention.flex_attention import flex_attention
+
+    attend: Any = flex_attention
+    if not _is_compiled(tensors[0].device):
+        return attend(*tensors, **options)
+    with config.patch(recompile_limit=MOST_GRAPHS):
+        return _compiled()(*tensors, **options)
+
+
+def _block_mask(problem: Problem, num_queries: int, num_keys: int) -> Any:
+    """The BlockMask of a problem that is lengthened to so many queries and keys."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    mask, predicate = problem.mask, problem.predicate
-    if mask is None and predicate is None:
+    mask, predicate, device = problem.mask, problem.predicate, problem.query.device
+    is_longer = (num_queries, num_keys) != (problem.num_queries, problem.num_keys)
+    if mask is None and predicate is None and not is_longer:
         return None
+    if mask is not None:
+        # Dimensions of size 1 stand for all.
+        wanted = zip(mask.shape[2:], (num_queries, num_keys), strict=True)
+        mask = _longer(mask, *(1 if own == 1 else size for own, size in wanted))
+    # Where predicates look, which know real places alone. Tensors, since a graph holds for the
+    # numbers that it was traced with.
+    rows = torch.arange(num_queries, device=device).clamp(max=problem.num_queries - 1)
+    columns = torch.arange(num_keys, device=device).clamp(max=problem.num_keys - 1)
 
     @no_type_check
     def keep(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         kept = i >= 0
         if mask is not None:
-            # Dimensions of size 1 stand for all.
             axes = zip((b, h, i, j), mask.shape, strict=True)
             at = (axis if size > 1 else axis * 0 for axis, size in axes)
             kept = kept & mask[tuple(at)]
+        if is_longer:
+            kept = kept & (rows[i] == i) & (columns[j] == j)
+            i, j = rows[i], columns[j]
         return kept if predicate is None else kept & predicate(b, h, i, j)
 
     # Making it looks at every pair: once for all examples and heads that see alike.
     alike = problem.keep(slice(0, 1), slice(0, 1))
-    assert alike is not None
-    b, h = (size if size > 1 else None for size in alike.shape[:2])
-    return create_block_mask(
-        keep, b, h, problem.num_queries, problem.num_keys, device=problem.query.device
-    )
+    sizes = (1, 1) if alike is None else alike.shape[:2]
+    b, h = (size if size > 1 else None for size in sizes)
+    return create_block_mask(keep, b, h, num_queries, num_keys, device=device)
 
 
 def flex(problem: Problem) -> Result:
@@ -81,6 +133,8 @@ def flex(problem: Problem) -> Result:
     Raises:
         ValueError: for training on a CPU: torch has no backward for it there.
     """
+    from torch.nn.attention.flex_attention import AuxRequest
+
     query, on_cpu = problem.query, problem.query.device.type == "cpu"
     tensors = (query, problem.key, problem.value)
     if on_cpu and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
@@ -91,9 +145,11 @@ def flex(problem: Problem) -> Result:
     folded = problem.score.fold(query, problem.key)
     assert folded is not None, "select_kernel admits foldable scores only"
     bias, softcap = problem.bias(), problem.softcap
-    key_bias, query_bias = folded.key_bias, folded.query_bias
+    q, k = compiled_length(problem.num_queries), compiled_length(problem.num_keys)
     if bias is not None:
-        bias = bias.expand(*query.shape[:3], problem.num_keys)
+        bias = _longer(bias.expand(*query.shape[:3], problem.num_keys), q, k)
+    key_bias = None if folded.key_bias is None else _longer(folded.key_bias, k)
+    query_bias = None if folded.query_bias is None else _longer(folded.query_bias, q)
 
     # Not type-checked in tests, as it is traced.
     @no_type_check
@@ -106,15 +162,16 @@ def flex(problem: Problem) -> Result:
         return score if bias is None else score + bias[b, h, i, j]
 
     modified = bias is not None or key_bias is not None or softcap is not None
-    read, lse = _function(query.device.type)(
-        folded.query,
-        folded.key,
-        problem.value,
+    read, seen = _run(
+        _longer(folded.query, q, folded.query.shape[-1]),
+        _longer(folded.key, k, folded.key.shape[-1]),
+        _longer(problem.value, k, problem.value.shape[-1]),
         score_mod=modify if modified else None,
-        block_mask=_block_mask(problem),
+        block_mask=_block_mask(problem, q, k),
         scale=float(folded.scale),
-        return_lse=True,
+        return_aux=AuxRequest(lse=True),
     )
+    read, lse = read[:, :, : problem.num_queries], seen.lse[:, :, : problem.num_queries]
     assert isinstance(problem.normaliser, Softmax)
     sink = problem.normaliser.sink_logit()
     empty = unseeing(lse) if problem.is_masked else None

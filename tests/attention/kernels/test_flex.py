@@ -1,0 +1,76 @@
+"""FlexAttention is compiled for few lengths, and gives what the dense kernel gives for each."""
+
+from importlib import import_module
+
+import pytest
+import torch
+
+from perceiver.attention import Attention
+from perceiver.attention.patterns import Segments
+
+flex = import_module("perceiver.attention.kernels.flex")
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """What is compiled, as on a GPU; its backend runs it as it is."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    traced = []
+
+    def backend(graph, inputs):
+        traced.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(flex_attention, dynamic=False, backend=backend)
+    monkeypatch.setattr(flex, "_compiled", lambda: compiled)
+    monkeypatch.setattr(flex, "_is_compiled", lambda device: True)
+    yield traced
+    torch._dynamo.reset()
+
+
+def check(attention, x, **options):
+    with torch.no_grad():
+        attention.kernel = "dense"
+        expected = attention(x, **options).out
+        attention.kernel = "flex"
+        torch.testing.assert_close(attention(x, **options).out, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_a_compiled_length_is_whole_blocks_and_at_most_a_quarter_longer():
+    lengths = [flex.compiled_length(length) for length in range(1, 20_000)]
+    assert all(length % flex.BLOCK == 0 for length in lengths)
+    assert all(
+        n <= length < max(n + flex.BLOCK, 1.25 * n + 1) for n, length in enumerate(lengths, 1)
+    )
+    assert [flex.compiled_length(n) for n in (128, 1024, 1025, 16_384)] == [128, 1024, 1280, 16_384]
+    assert len(set(lengths)) <= 28
+
+
+def test_few_graphs_serve_texts_of_all_lengths(graphs):
+    torch.manual_seed(0)
+    attention = Attention(16, num_heads=2, pattern="window", options={"window": {"left": 9}})
+    for length in range(129, 513, 24):
+        check(attention, torch.randn(2, length, 16))
+    assert len(graphs) == 3
+
+
+def test_masks_of_all_lengths_share_graphs(graphs):
+    torch.manual_seed(0)
+    attention = Attention(16, num_heads=2, pattern="window", options={"window": {"left": 9}})
+    for length in (385, 400, 450, 512):
+        mask = torch.arange(length) < torch.tensor([[length], [length // 2]])
+        check(attention, torch.randn(2, length, 16), mask=mask)
+    assert len(graphs) <= 2
+
+
+def test_more_graphs_are_made_than_torch_makes_by_itself(graphs):
+    """Segments are tensors of the given lengths, so each length is compiled for."""
+    torch.manual_seed(0)
+    attention = Attention(16, num_heads=2)
+    for length in range(130, 142):
+        segments = (torch.arange(length) // 50).expand(2, -1)
+        attention.pattern = Segments(segments)
+        check(attention, torch.randn(2, length, 16))
+    assert len(graphs) == 12
