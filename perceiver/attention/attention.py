@@ -96,8 +96,8 @@ class Attention(nn.Module):
         options = options or {}
         check_all_options(options)
         key_dim = query_dim if key_dim is None else key_dim
-        check_sizes(query_dim=query_dim, key_dim=key_dim, num_heads=num_heads)
-        check_sizes(qk_dim=qk_dim, v_dim=v_dim, out_dim=out_dim)
+        check_sizes(query_dim=query_dim, key_dim=key_dim, qk_dim=qk_dim, v_dim=v_dim)
+        check_sizes(out_dim=out_dim, num_heads=num_heads)
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout={dropout} must lie in [0, 1]")
         if kernel not in KERNELS:

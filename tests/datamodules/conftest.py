@@ -8,6 +8,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from tests.datamodules.sentences import packed  # noqa: F401, a fixture
 from tests.datamodules.tables import make_manifest, rows, table  # noqa: F401, fixtures
 
 PROJECT = Path(__file__).parents[2]
