@@ -144,8 +144,9 @@ class Attention(nn.Module):
         if widths[0] != widths[1]:
             for axis, part in (("score", self.score), ("position", self.position)):
                 if part.compares_widths:
+                    name = getattr(part, "name", type(part).__name__.lower())
                     raise ValueError(
-                        f"{axis}={_name(part)} compares queries of width {widths[0]} with keys of "
+                        f"{axis}={name} compares queries of width {widths[0]} with keys of "
                         f"width {widths[1]}, which must be equal: use score=general or "
                         "score=additive without positions, or heads=qkv, which projects both"
                     )
@@ -395,7 +396,3 @@ def _run(kernel: str, problem: Problem, pattern: Pattern) -> Result:
     if kernel == "linear":
         return linear(problem, is_causal=isinstance(pattern, Causal))
     return {"dense": dense, "sdpa": sdpa, "flex": flex, "chunked": chunked}[kernel](problem)
-
-
-def _name(part: object) -> str:
-    return getattr(part, "name", type(part).__name__.lower())
