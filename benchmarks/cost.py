@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,13 @@ from perceiver.types import ByteArray, Segment
 
 FORMS = ("sdpa", "dense", "folded", "separable")
 SELF_FORMS = ("sdpa", "dense")
+# Step → is it training, is it in bf16 (autocast).
+STEPS = {
+    "forward": (False, False),
+    "train": (True, False),
+    "forward, bf16": (False, True),
+    "train, bf16": (True, True),
+}
 
 
 def image(
@@ -106,10 +114,21 @@ def sizes(block: AttentionBlock, latents: Tensor, inputs: ByteArray | None) -> A
     return work(latents, context, block.attention.heads)
 
 
-def chosen(name: str, *, is_training: bool) -> str:
+@contextmanager
+def running(step: str) -> Iterator[None]:
+    """Training or not, in bf16 or not."""
+    is_training, is_half = STEPS[step]
+    with (
+        torch.set_grad_enabled(is_training),
+        torch.autocast("cpu", torch.bfloat16, enabled=is_half),
+    ):
+        yield
+
+
+def chosen(name: str, step: str) -> str:
     """The form that the cost model takes for a case."""
     case = CASES[name]
-    with torch.set_grad_enabled(is_training):
+    with running(step):
         return cheapest(sizes(*case.build()), list(case.forms))
 
 
@@ -118,16 +137,16 @@ def measure(case: Case, rounds: int) -> dict[str, dict[str, float]]:
     block, latents, inputs = case.build()
     latents.requires_grad_(inputs is None)
     found: dict[str, dict[str, float]] = {}
-    for step in ("forward", "train"):
+    for step, (is_training, _) in STEPS.items():
         times: dict[str, list[float]] = {form: [] for form in case.forms}
         for form in _turns(case.forms, rounds + 1):
             block.attention.kernel = form
-            with torch.set_grad_enabled(step == "train"):
-                start = time.perf_counter()
+            start = time.perf_counter()
+            with running(step):
                 out = block(latents, None if inputs is None else block.context(inputs))
-                if step == "train":
-                    out.sum().backward()
-                times[form].append(time.perf_counter() - start)
+            if is_training:
+                out.sum().backward()
+            times[form].append(time.perf_counter() - start)
         found[step] = {form: median(taken[1:]) for form, taken in times.items()}
     return found
 
@@ -149,7 +168,7 @@ def main() -> None:
     found: dict[str, dict[str, Any]] = {}
     for name in arguments.only or CASES:
         found[name] = {
-            step: {"seconds": seconds, "chosen": chosen(name, is_training=step == "train")}
+            step: {"seconds": seconds, "chosen": chosen(name, step)}
             for step, seconds in measure(CASES[name], arguments.rounds).items()
         }
         print(costs({name: found[name]}), flush=True)

@@ -1,9 +1,9 @@
 """Everything that only a GPU can tell, in less than eight minutes: python -m benchmarks.gpu
 
-Prints markdown, then the same as JSON: the forms of the first cross-attend against SDPA, the
-ImageNet training step as a share of the measured bf16 matmul peak (eager, compiled by region, in
-float8, whole, with CUDA graphs), and what products in fp8 take alone. `--device cpu --quick` is a
-rehearsal at sizes that mean nothing.
+Prints markdown, and writes the same for the page: the forms of the first cross-attend against SDPA,
+the ImageNet training step as a share of the measured bf16 matmul peak (eager, compiled by region,
+in float8, whole, with CUDA graphs), and what products in fp8 take alone. `--device cpu --quick` is
+a rehearsal at sizes that mean nothing.
 """
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.bars import GPU_STEPS
 from benchmarks.configurations import CONFIGURATIONS, Configuration, Grid
 from benchmarks.contestants.ours import build
+from benchmarks.machine import describe, place, title
 from benchmarks.peak import SIDE, matmul_rates
-from benchmarks.tables import mebibytes, table
+from benchmarks.run import command, write
+from benchmarks.tables import plain
 from runner.speed import compile_model, use_float8
 
 SECONDS = 420  # after which what is left is skipped
@@ -242,60 +245,40 @@ def _attempt(machine: Machine, measure: Callable[[], dict[str, Any]]) -> dict[st
             torch.cuda.empty_cache()
 
 
-FORMATS: dict[str, Callable[[float], str]] = {
-    "_seconds": lambda x: f"{1e3 * x:.3g} ms",
-    "bytes": lambda x: f"{mebibytes(x)} MiB",
-    "operations_per_second": lambda x: f"{x / 1e12:.3g} TFLOP/s",
-    "utilisation": lambda x: f"{100 * x:.0f} %",
-    "error": lambda x: f"{x:.1e}",
-    "examples_per_second": lambda x: f"{x:,.0f}",
-}
-
-
-def _cell(key: str, value: object) -> str:
-    if isinstance(value, float):
-        for ending, form in FORMATS.items():
-            if key.endswith(ending):
-                return form(value)
-    return str(value)
-
-
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """A table of rows; what failed says so in its last column."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[_cell(key, row[key]) if key in row else "" for key in keys] for row in rows]
-    return table([key.replace("_", " ") for key in keys], cells)
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--quick", action="store_true", help="small sizes: a rehearsal")
-    parser.add_argument("--json", metavar="FILE", help="write the results there, not to the screen")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="where results go; default: results, in the folder of this machine, none with --quick",
+    )
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("there is no GPU here: rehearse with --device cpu --quick")
     machine = Machine(options.device, options.quick, time.perf_counter() + SECONDS)
-    name = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
-    results: dict[str, Any] = {"device": name, "torch": torch.__version__}
-    print(f"# {name}, torch {torch.__version__}", flush=True)
-    sections: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+    described = describe(options.device, libraries=["torch"])
+    sections: dict[str, list[dict[str, Any]]] = {}
+    print(f"# {title(described)}, torch {torch.__version__}", flush=True)
+    measures: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
         "Matmul peaks": lambda: peaks(machine),
         "First cross-attend": lambda: cross_attends(machine),
         "fp8": lambda: fp8(machine),
-        "ImageNet training step, bf16": lambda: imagenet_steps(
-            machine, results["Matmul peaks"][1]["operations_per_second"]
+        GPU_STEPS: lambda: imagenet_steps(
+            machine, sections["Matmul peaks"][1]["operations_per_second"]
         ),
     }
-    for title, measure in sections.items():
-        results[title] = list(measure())
-        print(f"\n## {title}\n\n{markdown(results[title])}", flush=True)
-    text = json.dumps(results, indent=1)
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-    else:
-        print(f"\n```json\n{text}\n```")
+    path = options.json or (None if options.quick else place("gpu", options.device))
+    told = {"kind": "gpu", "command": command(), "machine": described, "sections": sections}
+    for name, measure in measures.items():
+        sections[name] = list(measure())
+        print(f"\n## {name}\n\n{plain(sections[name])}", flush=True)
+        if path:
+            write(path, told)
+    if path:
+        print(f"\nwritten: {path.name}")
 
 
 if __name__ == "__main__":

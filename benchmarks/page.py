@@ -27,6 +27,7 @@ from benchmarks.tables import (
     loading,
     mebibytes,
     milliseconds,
+    plain,
     spread,
     table,
 )
@@ -88,10 +89,13 @@ measured peak and all else took no time; for the latent layers it is the rate of
 after the other, whose weights come from memory (*layers*). Below the bars stands what that leaves
 each configuration.
 
+A bar of a compiled step counts the peers' compiled steps as well, in the configurations where those
+were measured: their rows are in the tables.
+
 **The forms of attention.** Milliseconds of one block, attention and MLP, in each form that computes
-the same, and in bold the form that the cost model (`perceiver/attention/kernels/cost.py`) takes.
-*sdpa* and *dense* make keys and values; *folded* and *separable* do not. Where forms are about as
-fast, the leanest is taken.
+the same, and in bold the form that the cost model (`perceiver/attention/kernels/cost.py`) took when
+they were recorded; *bf16* is autocast. *sdpa* and *dense* make keys and values; *folded* and
+*separable* do not. Where forms are about as fast, the leanest is taken.
 
 **What each trick pays.** The first row of a table is this project as it is; each other row has one
 thing changed. *kernel=…* is another form of an attention. *without=fusing* has a product each for
@@ -150,8 +154,13 @@ def _machine(results: Results, machine: str, folder: Path) -> list[str]:
     device = next(iter(results.values()))["machine"]["device"]
     where = device.upper().replace("CUDA", "GPU")
     parts = [f"## On a {where}: {machine}", "", _described(results), ""]
+    if {"peers", "gpu"} & set(results):
+        parts += [_bars(results, device)]
     if "peers" in results:
-        parts += [_bars(results, device), _rooflines(results, device), _peers(results["peers"])]
+        parts += [_rooflines(results, device), _peers(results["peers"])]
+    if "gpu" in results:
+        sections = results["gpu"]["sections"].items()
+        parts += [f"### {name}\n\n{plain(rows)}\n" for name, rows in sections]
     if "cost" in results:
         parts += ["### The forms of attention\n", costs(results["cost"]["cases"])]
     if "scaling" in results:
@@ -183,7 +192,8 @@ def _described(results: Results) -> str:
         f"- Python {described['python']}, "
         + ", ".join(f"{k} {v}" for k, v in sorted(versions.items()) if k != "perceiver-multimodal")
     )
-    commands = "\n".join(result["command"] for result in results.values())
+    lines_of = [line for r in results.values() for line in r["command"].splitlines()]
+    commands = "\n".join(dict.fromkeys(lines_of))
     return "\n".join(lines) + f"\n\n```bash\n{commands}\n```"
 
 

@@ -63,7 +63,9 @@ def parser(description: str) -> argparse.ArgumentParser:
         help="where results go; default: results, in the folder of this machine's processor",
     )
     made.add_argument(
-        "--add", action="store_true", help="keep what that file holds and is not measured again"
+        "--add",
+        action="store_true",
+        help="keep the configurations that the file holds and that are not measured again",
     )
     made.add_argument("--log", type=Path, default=None, help="what the workers print")
     return made
@@ -127,7 +129,8 @@ def measure(
     path, before = destination(kind, arguments)
     results: dict[str, Any] = {"kind": kind, "command": command(), "configurations": {}}
     if before:
-        results["command"] = "\n".join(dict.fromkeys([before["command"], results["command"]]))
+        commands = [*before["command"].splitlines(), results["command"]]
+        results["command"] = "\n".join(dict.fromkeys(commands))
         results["configurations"] = before["configurations"]
     log = open(arguments.log, "w") if arguments.log else open(os.devnull, "w")  # noqa: SIM115
     side = 64 if arguments.quick else None

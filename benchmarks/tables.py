@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-NAMES = {"forward": "forward", "train": "training step"}
+NAMES = {
+    "forward": "forward",
+    "train": "training step",
+    "forward, bf16": "forward, bf16",
+    "train, bf16": "training step, bf16",
+}
 STAGES = ["read", "bare decoder", "decode", "transform", "collate", "all"]
 
 
@@ -127,6 +132,31 @@ def costs(cases: Mapping[str, Any]) -> str:
             cells[found["chosen"]] = f"**{cells[found['chosen']]}**"
             rows.append([f"{name}, {NAMES[step]}", *(cells.get(form, "") for form in forms)])
     return table(["", *forms], rows) + "\n"
+
+
+FORMATS: dict[str, Callable[[float], str]] = {
+    "_seconds": lambda x: f"{1e3 * x:.3g} ms",
+    "bytes": lambda x: f"{mebibytes(x)} MiB",
+    "operations_per_second": lambda x: f"{x / 1e12:.3g} TFLOP/s",
+    "utilisation": lambda x: f"{100 * x:.0f} %",
+    "error": lambda x: f"{x:.1e}",
+    "examples_per_second": lambda x: f"{x:,.0f}",
+}
+
+
+def _cell(key: str, value: object) -> str:
+    if isinstance(value, float):
+        for ending, form in FORMATS.items():
+            if key.endswith(ending):
+                return form(value)
+    return str(value)
+
+
+def plain(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table of rows with keys for columns; what failed says so in its last column."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[_cell(key, row[key]) if key in row else "" for key in keys] for row in rows]
+    return table([key.replace("_", " ") for key in keys], cells)
 
 
 def _beside(value: float, other: float) -> str:

@@ -78,9 +78,14 @@ class ConstantPositions(Positions):
         """The codes of some places of one axis, in float64."""
 
     def _axis_codes(self, axis: int, length: int) -> Float[Tensor, "length code"]:
-        # Piece by piece: of a long axis the float64 codes would take twice what is kept.
+        # Piece by piece: of a long axis the float64 codes would take twice what is kept, and pieces
+        # that are joined in the end as much again.
         pieces = self.places(axis, length).split(1 << 16)
-        return torch.cat([self.code(axis, piece).to(self._like) for piece in pieces])
+        first = self.code(axis, pieces[0])
+        codes = self._like.new_empty(length, first.shape[1])
+        for rows, piece in zip(codes.split(1 << 16), pieces, strict=True):
+            rows.copy_(first if piece is pieces[0] else self.code(axis, piece))
+        return codes
 
     def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
         key = (shape, self._like.device, self._like.dtype)

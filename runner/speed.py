@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
+import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
@@ -76,6 +80,24 @@ def compile_model(model: nn.Module, what: bool | str) -> None:
     else:
         model.compile()
     rank_zero_info(f"compiling {COMPILED[what]}")
+
+
+class CompileTime(pl.Callback):
+    """Says how long the first training step of a run took, in which its model is compiled.
+
+    `seconds`: of that step; None before it.
+    """
+
+    seconds: float | None = None
+    _start = 0.0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.seconds is None:
+            self.seconds = time.perf_counter() - self._start
+            rank_zero_info(f"compiled: the first step took {self.seconds:.0f} s")
 
 
 def use_float8(model: nn.Module, *, emulated: bool) -> None:

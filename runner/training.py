@@ -24,7 +24,7 @@ from runner.launch import launches_of_this_job_alone
 from runner.loggers import build_callbacks, build_loggers
 from runner.memory import keep_freed_memory
 from runner.report import environment, print_summary, write_results
-from runner.speed import compile_model, use_float8, uses_gpu
+from runner.speed import CompileTime, compile_model, use_float8, uses_gpu
 
 
 def quiet_lightning() -> None:
@@ -72,6 +72,8 @@ def _run(config: DictConfig) -> float:
     loggers = build_loggers(config.logger)
     callbacks = build_callbacks(config.callbacks, loggers, config.trainer)
     callbacks += report_callbacks(task, datamodule, folder)
+    compiling = CompileTime()
+    callbacks += [compiling] if config.compile else []
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)
     for logger in trainer.loggers:
         logger.log_hyperparams(plain)
@@ -86,6 +88,8 @@ def _run(config: DictConfig) -> float:
         trainer.fit(task, datamodule=datamodule, ckpt_path=config.ckpt_path, weights_only=True)
         results["fit_seconds"] = round(time.perf_counter() - start, 2)
         results |= as_floats(trainer.callback_metrics, "train/padding/")
+        if compiling.seconds is not None:
+            results["compile_seconds"] = round(compiling.seconds, 2)
         if trainer.interrupted:
             rank_zero_info("interrupted: reporting on what was trained so far")
     checkpoint = best_checkpoint(trainer) if config.fit else config.ckpt_path

@@ -43,6 +43,19 @@ def test_run_leaves_results_for_every_subset_and_files_to_look_at(compose_run, t
     assert (folder / "checkpoints" / "last.ckpt").exists()
 
 
+def test_a_run_keeps_freed_memory_and_steps_all_parameters_in_one_kernel(
+    compose_run, monkeypatch, tmp_path
+):
+    kept = []
+    monkeypatch.setattr(training, "keep_freed_memory", lambda: kept.append(True))
+    config = compose_run("trainer.max_steps=1", "fit=true", "test=false")
+    run_training(config)
+    assert kept == [True]
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    (state,) = saved["optimizer_states"]
+    assert all(group["fused"] for group in state["param_groups"])
+
+
 def test_tested_weights_are_those_of_the_best_checkpoint(compose_run, tmp_path):
     run_training(compose_run(*SHORT))
     trained = results_of(tmp_path / "run")
@@ -231,7 +244,7 @@ def test_a_run_in_eight_bits_is_tested_as_others_are(run_script, tmp_path, preci
 
 @pytest.mark.slow
 def test_compiling_changes_no_result(run_script, tmp_path):
-    losses = []
+    losses, seconds = [], []
     for compiled in ("false", "true", "whole"):
         folder = tmp_path / compiled
         run_script(
@@ -243,5 +256,9 @@ def test_compiling_changes_no_result(run_script, tmp_path):
             "trainer.limit_train_batches=3",
             "test=false",
         )
-        losses.append(json.loads((folder / "results.json").read_text())["val/loss"])
+        results = json.loads((folder / "results.json").read_text())
+        losses.append(results["val/loss"])
+        seconds.append(results.get("compile_seconds"))
     assert losses[1:] == pytest.approx(2 * losses[:1], rel=1e-4)
+    assert seconds[0] is None
+    assert all(taken > 0 for taken in seconds[1:])

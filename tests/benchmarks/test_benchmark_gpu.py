@@ -6,15 +6,16 @@ import json
 
 import pytest
 
-from benchmarks import gpu
+from benchmarks import gpu, page
+from benchmarks.tables import plain
 
 
 def test_the_rehearsal_measures_every_section_without_a_failure(tmp_path, capsys):
     gpu.main(["--device", "cpu", "--quick", "--json", str(tmp_path / "gpu.json")])
-    results = json.loads((tmp_path / "gpu.json").read_text())
-    sections = [rows for rows in results.values() if isinstance(rows, list)]
-    assert len(sections) == 4
-    for rows in sections:
+    told = json.loads((tmp_path / "gpu.json").read_text())
+    results = told["sections"]
+    assert len(results) == 4
+    for rows in results.values():
         assert rows
         assert not [row for row in rows if "failed" in row]
     crosses = results["First cross-attend"]
@@ -25,6 +26,11 @@ def test_the_rehearsal_measures_every_section_without_a_failure(tmp_path, capsys
     steps = results["ImageNet training step, bf16"]
     assert all(row["examples_per_second"] * row["train_seconds"] > 1 for row in steps)
     assert "## First cross-attend" in capsys.readouterr().out
+    told["machine"] |= {"device": "cuda", "accelerator": "a GPU"}
+    (large,) = [row for row in steps if row["name"] == "imagenet_8x6"]
+    written = page.write_page([told], tmp_path).read_text()
+    assert f"| ≥ 60 % | {100 * large['dense_utilisation']:.3g} % |" in written
+    assert "### First cross-attend" in written
 
 
 def test_what_fails_or_comes_too_late_is_a_row_that_says_so():
@@ -37,7 +43,7 @@ def test_what_fails_or_comes_too_late_is_a_row_that_says_so():
     assert row == {"failed": "RuntimeError: out of memory"}
     late = gpu.Machine("cpu", is_quick=True, deadline=0.0)
     assert gpu._attempt(late, fail) == {"failed": "out of time"}
-    assert "| out of time |" in gpu.markdown(
+    assert "| out of time |" in plain(
         [{"way": "eager"}, {"way": "compiled"} | {"failed": "out of time"}]
     )
 

@@ -10,6 +10,8 @@ import pytest
 from benchmarks import page
 from benchmarks.bars import BARS, evaluate, roofline, shortfall
 from benchmarks.configurations import CONFIGURATIONS
+from benchmarks.contestants import PROJECT
+from benchmarks.machine import RESULTS
 from benchmarks.tables import comparison, spread, table, utilisation
 
 
@@ -87,7 +89,7 @@ def test_what_a_missed_bar_lacks_is_shown_in_shares_of_the_time(results):
     )
     floor = results["peers"]["configurations"]["cross_261"]["contestants"]["ours"]["floor"]["train"]
     floor |= {"products": 0.1, "operators": 0.25}
-    assert shortfall(missed, results).endswith("take 10%, all operators alone 25%")
+    assert shortfall(missed, results).endswith("take 10%, all operators alone 25%: not shown out of reach")
     floor["operators"] = 0.34  # more than a third, by less than the machine drifts
     assert shortfall(missed, results).endswith("all operators alone 34%")
     met, *_ = reached(results, ["text bytes", ", bf16-mixed:"])
@@ -144,6 +146,13 @@ def test_each_machine_has_its_own_section_and_plots(results, tmp_path):
     assert "images/scaling-tokens-a-cpu-2-cores.svg" in first
     assert "images/scaling-tokens-b-2-cores.svg" in second
     assert written.count("*Operators alone* is what") == 1
+
+
+def test_the_page_is_what_the_records_say(tmp_path):
+    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*/*.json"))]
+    written = page.write_page(found, tmp_path).read_text()
+    held = (PROJECT / "docs" / "performance.md").read_text()
+    assert written == held, "python -m benchmarks.page writes it"
 
 
 def test_the_page_is_made_from_files(results, tmp_path, monkeypatch, capsys):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from perceiver.attention import products
 from perceiver.attention.context import Context
 from perceiver.attention.heads import Heads
 from perceiver.attention.kernels.blocked import pays
@@ -95,10 +96,13 @@ def _score_width(segment: Segment) -> int:
     return segment.content.shape[-1] + 3 + (positions if segment.axes else 0)
 
 
-# Nanoseconds on the two cores of a server (fp32 matrix products at 350 GFLOP/s, bf16 at 1,300), by
-# least squares over 24 cross-attentions: of a product in a projection, of a product of the scores,
-# of a score, of a channel of a token, and of the call. Keys: is it training, is it half precision.
-# Only their ratios matter; tests/attention/kernels/test_cost.py holds them to account.
+_Rates = tuple[float, float, float, float, float]
+
+# Nanoseconds on the two cores of a server, by least squares over 24 cross-attentions: of a product in
+# a projection, of a product of the scores, of a score, of a channel of a token, and of the call.
+# Only their ratios matter; tests/attention/kernels/test_cost.py holds them to account. Matrix
+# products ran at 350 GFLOP/s in fp32 and 1,300 in bf16, with tiles, and at TODO without.
+# Keys: is it training, is it half precision.
 _DENSE = {
     (False, False): (6.4e-3, 8.5e-3, 2.2, 0.5, 0.8e6),
     (True, False): (2.0e-2, 2.5e-2, 6.0, 2.9, 2.1e6),
@@ -110,6 +114,15 @@ _SDPA = {
     (True, False): (2.0e-2, 4.0e-2, 1.0, 4.4, 1.8e6),
     (False, True): (1.6e-3, 6.0e-3, 0.35, 1.5, 1.0e6),
     (True, True): (6.0e-3, 1.7e-2, 2.9, 3.0, 3.3e6),
+}
+# Of half precision without tiles.
+_DENSE_IN_VECTORS: dict[bool, _Rates] = {
+    False: (2.0e-3, 4.6e-3, 1.1, 0.5, 0.8e6),
+    True: (6.0e-3, 1.3e-2, 3.0, 2.6, 2.1e6),
+}
+_SDPA_IN_VECTORS: dict[bool, _Rates] = {
+    False: (2.0e-3, 1.2e-2, 0.45, 0.9, 0.65e6),
+    True: (6.0e-3, 4.0e-2, 1.0, 3.0, 2.0e6),
 }
 # Of a product of the scores, of a score, of a channel of a token, of the call.
 _FOLDED = {
@@ -127,8 +140,16 @@ _BEGINNING = (1e3, 2.7e3)
 _HALF_BACKWARD = 6e4
 
 
+def _rates(
+    rates: dict[tuple[bool, bool], _Rates], in_vectors: dict[bool, _Rates], work: Work
+) -> _Rates:
+    if work.is_half and not products.HAS_TILES:
+        return in_vectors[work.is_training]
+    return rates[work.is_training, work.is_half]
+
+
 def _dense(work: Work) -> float:
-    product, score_product, score, channel, call = _DENSE[work.is_training, work.is_half]
+    product, score_product, score, channel, call = _rates(_DENSE, _DENSE_IN_VECTORS, work)
     score = score if work.scores > CACHED_SCORES else score / 2
     score *= _FUSED_PASSES if work.is_compiled else 1.0
     return (
@@ -141,7 +162,7 @@ def _dense(work: Work) -> float:
 
 
 def _sdpa(work: Work) -> float:
-    product, score_product, score, channel, call = _SDPA[work.is_training, work.is_half]
+    product, score_product, score, channel, call = _rates(_SDPA, _SDPA_IN_VECTORS, work)
     # Torch's kernel pads heads to one width, ours does not.
     sizes = work.heads, work.queries, work.keys
     unpadded = pays(*sizes, work.widths, is_half=work.is_half)

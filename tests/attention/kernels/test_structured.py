@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.memory import allocated
 from perceiver.attention.kernels import structured, structured_tokens
 from perceiver.attention.kernels.structured import attend
 
@@ -163,3 +164,33 @@ def test_the_op_satisfies_what_torch_asks_of_custom_operators():
         tuple(arguments.get(name) for name in names),
         test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_many_tokens_only_chunks_of_scores_exist(kind):
+    """Beside its results and gradients a training step holds a few chunks, however many tokens."""
+    rows, lines, columns = 64, 400, 500
+    numbers = rows * lines * columns  # of scores, 49 MiB
+    arguments = {
+        "query": torch.randn(1, rows, K) / 9,
+        "content": torch.ones(1, lines * columns, K, requires_grad=True),
+    }
+    if kind != "content":
+        arguments["rho"] = torch.ones(1, lines * columns)
+    if kind == "code":
+        arguments |= {
+            "code": torch.randn(lines * columns, T),
+            "query_tail": torch.randn(1, rows, T) / 9,
+        }
+    if kind == "grid":
+        arguments |= {
+            "query_tail": torch.randn(1, rows, lines) / 9,
+            "query_columns": torch.randn(1, rows, columns) / 9,
+        }
+
+    def step():
+        attend(**arguments).content.sum().backward()
+
+    few = 6 * (1 << 20) + 4 * arguments["content"].numel()
+    assert few < numbers
+    assert allocated(step, "cpu") < 4 * few
