@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.machine import describe, place
+from benchmarks.machine import describe, place, record
 from benchmarks.run import command, write
 from benchmarks.tables import costs
 from perceiver.attention import Attention
@@ -132,12 +132,13 @@ def chosen(name: str, step: str) -> str:
         return cheapest(sizes(*case.build()), list(case.forms))
 
 
-def measure(case: Case, rounds: int) -> dict[str, dict[str, float]]:
+def measure(case: Case, rounds: int, steps: Sequence[str]) -> dict[str, dict[str, float]]:
     """Seconds of each form, by step; the forms take turns."""
     block, latents, inputs = case.build()
     latents.requires_grad_(inputs is None)
     found: dict[str, dict[str, float]] = {}
-    for step, (is_training, _) in STEPS.items():
+    for step in steps:
+        is_training, _ = STEPS[step]
         times: dict[str, list[float]] = {form: [] for form in case.forms}
         for form in _turns(case.forms, rounds + 1):
             block.attention.kernel = form
@@ -163,17 +164,26 @@ def main() -> None:
     )
     options.add_argument("--only", nargs="+", choices=CASES, metavar="CASE")
     options.add_argument("--rounds", type=int, default=9, help="turns of every form")
+    options.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP")
+    options.add_argument(
+        "--add", action="store_true", help="keep what the file holds and is not measured again"
+    )
     options.add_argument("--json", type=Path, metavar="FILE")
     arguments = options.parse_args()
+    path = arguments.json or place("cost", "cpu")
+    told = {"kind": "cost", "command": command(), "machine": describe("cpu", libraries=["torch"])}
     found: dict[str, dict[str, Any]] = {}
+    if arguments.add and path.exists():
+        before = record(path, "cost", "cpu")
+        found = before["cases"]
+        told["command"] = "\n".join([before["command"], told["command"]])
     for name in arguments.only or CASES:
-        found[name] = {
+        steps = measure(CASES[name], arguments.rounds, arguments.steps)
+        found[name] = found.get(name, {}) | {
             step: {"seconds": seconds, "chosen": chosen(name, step)}
-            for step, seconds in measure(CASES[name], arguments.rounds).items()
+            for step, seconds in steps.items()
         }
         print(costs({name: found[name]}), flush=True)
-    told = {"kind": "cost", "command": command(), "machine": describe("cpu", libraries=["torch"])}
-    path = arguments.json or place("cost", "cpu")
     write(path, told | {"cases": found})
     print(f"written: {path.name}")
 

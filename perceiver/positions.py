@@ -94,9 +94,10 @@ class ConstantPositions(Positions):
                 self._cache.clear()
             # The cache outlives a validation loop, and a context that sets the default device.
             with torch.inference_mode(False), torch.device("cpu"):
-                self._cache[key] = tuple(
-                    self._axis_codes(axis, length) for axis, length in enumerate(shape)
-                )
+                codes = tuple(self._axis_codes(axis, length) for axis, length in enumerate(shape))
+            if any(type(code) is not Tensor for code in codes):  # of a trace, without numbers
+                return codes
+            self._cache[key] = codes
         return self._cache[key]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from perceiver.attention.checks import check_shape
-from perceiver.attention.lean import cheap
+from perceiver.attention.lean import cheap, saves_elsewhere
 from perceiver.attention.normalisers.normaliser import widen
 from perceiver.shapes import Bool, Float
 from perceiver.types import Segment, joined_mask
@@ -71,10 +71,23 @@ class Context:
         self._known: dict[Hashable, object] = {}
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` returned the first time that `key` was asked for."""
-        if key not in self._known:
-            self._known[key] = make()
-        return self._known[key]  # type: ignore[return-value]
+        """What `make` returned the first time that `key` was asked for, in this mode.
+
+        Results with a gradient are not those without, nor those of autocast those of none. A
+        checkpoint's second forward pass has to do what the first one did: it finds nothing.
+        """
+        if saves_elsewhere():
+            return make()
+        device = self.segments[0].content.device.type
+        is_cast = device != "meta" and torch.is_autocast_enabled(device)
+        mode = (
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            torch.get_autocast_dtype(device) if is_cast else None,
+        )
+        if (key, mode) not in self._known:
+            self._known[key, mode] = make()
+        return self._known[key, mode]  # type: ignore[return-value]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -129,6 +142,8 @@ def check_segments(segments: Sequence[Segment], norm: nn.LayerNorm | None) -> No
         batch, m, _ = segment.content.shape
         for code in segment.axes:
             check_shape(f"a position code of {name}", code, "length", "c")
+            if code.shape[1] == 0:
+                raise ValueError(f"{name} has a position code without channels: leave it out")
         lengths = [code.shape[0] for code in segment.axes]
         if lengths and math.prod(lengths) != m:
             raise ValueError(f"{name} has position codes of a grid {lengths} for {m} tokens")

@@ -29,12 +29,28 @@ def fusing_pays(x: Tensor, layers: Sequence[nn.Module]) -> bool:
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    return type(layer) in (nn.Linear, Linear) and not (
+    return type(layer) in (nn.Linear, Linear) and not is_hooked(layer)
+
+
+def is_hooked(layer: nn.Module) -> bool:
+    """Whether calling the layer does more than its class says."""
+    return bool(
         layer._forward_hooks
         or layer._forward_pre_hooks
         or layer._backward_hooks
         or layer._backward_pre_hooks
+        or "forward" in vars(layer)
     )
+
+
+def is_its_weight(layer: nn.Module) -> bool:
+    """Whether the layer is the linear map of its weight and bias, whatever these are made of.
+
+    Parametrisations are, and torchao's layers in eight bits, up to rounding; adapters are not.
+    """
+    kind = type(layer)
+    is_linear = kind.forward in (nn.Linear.forward, Linear.forward)
+    return not is_hooked(layer) and (is_linear or kind.__module__.startswith("torchao.float8"))
 
 
 def fused(x: Float[Tensor, "*b d"], layers: Sequence[nn.Linear]) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceiver.attention.fused import fused, fusing_pays
+from perceiver.attention.fused import fused, fusing_pays, is_its_weight
 from perceiver.attention.init import lecun_linear
 from perceiver.attention.normalisers.normaliser import widen
 from perceiver.attention.norms import RMSNorm
@@ -248,7 +248,7 @@ class QKVHeads(Heads):
     def _normalise(self, x: Tensor, norm: nn.Module | None) -> Tensor:
         if self.replaces_scale:
             return F.normalize(widen(x), dim=-1).to(x.dtype)
-        return x if norm is None else norm(x)
+        return x if norm is None else norm(x).to(x.dtype)
 
     @property
     def num_projected(self) -> int:
@@ -256,7 +256,11 @@ class QKVHeads(Heads):
 
     @property
     def folds(self) -> bool:
-        return not (self.mixes or self.extra_keys or self.replaces_scale or self.norm_key)
+        return (
+            not (self.mixes or self.extra_keys or self.replaces_scale or self.norm_key)
+            and is_its_weight(self.to_key)
+            and is_its_weight(self.to_value)
+        )
 
     def project(self, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         layers = self.to_query, self.to_key, self.to_value

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perceiver.attention.fused import is_hooked
 
 # Numbers of a tensor up to which results are kept: there computing again saves a few MiB a layer
 # and takes 0 to 7 % of a step (four models; `recompute=always` of benchmarks.ablations).
@@ -55,7 +60,31 @@ class _Recipe:
         return self.result.give().to(self.dtype).view(self.shape)
 
 
-_cheap: list[tuple[Tensor, _Result]] | None = None
+class _State(threading.local):
+    """What a thread is in the middle of: its results of `cheap`, outside of `lean` None."""
+
+    cheap: list[tuple[Tensor, _Result]] | None = None
+
+
+_state = _State()
+
+
+def _bound(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor] | None:
+    """The function with the parameters that it has now, since a module's may be swapped later.
+
+    None for a module that is more than a LayerNorm.
+    """
+    if not isinstance(function, nn.Module):
+        return function
+    if type(function) is not nn.LayerNorm or is_hooked(function):
+        return None
+    return partial(
+        F.layer_norm,
+        normalized_shape=function.normalized_shape,
+        weight=function.weight,
+        bias=function.bias,
+        eps=function.eps,
+    )
 
 
 def cheap(function: Callable[[Tensor], Tensor], argument: Tensor) -> Tensor:
@@ -67,13 +96,13 @@ def cheap(function: Callable[[Tensor], Tensor], argument: Tensor) -> Tensor:
         argument: what is kept in any case.
     """
     result = function(argument)
-    if _cheap is not None:
-        _cheap.append((result, _Result(function, argument.detach())))
+    if _state.cheap is not None and (again := _bound(function)) is not None:
+        _state.cheap.append((result, _Result(again, argument.detach())))
     return result
 
 
 def _pack(saved: Tensor) -> Tensor | _Recipe:
-    for tensor, result in _cheap or ():
+    for tensor, result in _state.cheap or ():
         same = saved.data_ptr() == tensor.data_ptr() and saved.dtype == tensor.dtype
         if same and saved.numel() == tensor.numel() and saved.is_contiguous():
             result.readers += 1
@@ -91,7 +120,19 @@ def pays(like: Tensor) -> bool:
         torch.is_grad_enabled()
         and not torch.compiler.is_compiling()  # a compiler decides for itself what to keep
         and like.numel() > WORTHWHILE
+        and not saves_elsewhere()
     )
+
+
+def saves_elsewhere() -> bool:
+    """Whether what backward passes want is kept by other means: checkpoints, a copy on the CPU.
+
+    Functions of torch.func know no such hooks.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    has_hooks = torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+    return (has_hooks and _state.cheap is None) or torch._C._are_functorch_transforms_active()
 
 
 @contextmanager
@@ -102,11 +143,10 @@ def lean() -> Iterator[None]:
     stream, or an activation, each as large as what it was computed from, which is kept as well. A
     backward pass through a backward pass does not go through what was computed again.
     """
-    global _cheap
     # The results live until the end of this block, so that nothing else takes their memory.
-    outer, _cheap = _cheap, []
+    outer, _state.cheap = _state.cheap, []
     try:
         with torch.autograd.graph.saved_tensors_hooks(_pack, _unpack):
             yield
     finally:
-        _cheap = outer
+        _state.cheap = outer

@@ -112,7 +112,8 @@ def forbid_masked_nan(out: Tensor, context: Tensor | Context, keep: Tensor | Pat
     Raises:
         ValueError: for NaN or infinity in elements that no query may attend to.
     """
-    if out.device.type != "cpu" or torch.compiler.is_compiling() or bool(out.isfinite().all()):
+    is_traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if out.device.type != "cpu" or is_traced or bool(out.isfinite().all()):
         return
     context = context.tokens() if isinstance(context, Context) else context
     if isinstance(keep, Pattern):

@@ -74,13 +74,24 @@ def own_operators_serve() -> bool:
     Exported and traced programs should do without this package; torch.func and forward-mode
     differentiation ask for rules that our operators lack.
     """
-    return not (
-        torch.compiler.is_exporting()
-        or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        # Dynamo cannot read the level, and has no forward mode of its own.
-        or (not torch.compiler.is_dynamo_compiling() and forward_ad._current_level >= 0)
+    is_recorded = torch.compiler.is_exporting() or torch.jit.is_tracing()
+    return not (is_recorded or differs_by_function())
+
+
+def differs_by_function() -> bool:
+    """Whether torch.func or forward-mode differentiation is at work."""
+    # Dynamo cannot read the level, and has no forward mode of its own.
+    return torch._C._are_functorch_transforms_active() or (
+        not torch.compiler.is_dynamo_compiling() and forward_ad._current_level >= 0
     )
+
+
+def rounds_float32() -> bool:
+    """Whether the user lets float32 products of a GPU be rounded (TF32), by whichever option."""
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # set by the newer options alone
+        return torch.backends.cuda.matmul.fp32_precision != "ieee"
 
 
 def linear(
@@ -162,6 +173,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     # Weights that are not dense would go oneDNN's slowest way.
     is_across = weight.stride(-1) != 1
     weight = weight.mT.contiguous().mT if is_across else weight.contiguous()
+    bias = None if bias is None else bias.contiguous()  # its strides are not looked at
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 

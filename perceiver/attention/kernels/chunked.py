@@ -69,7 +69,9 @@ def _over_keys(problem: Problem, size: int) -> Result:
         if problem.given_bias is not None:  # −∞ leaves out as a mask does, perhaps a whole chunk
             seen = scores > float("-inf")
             keep = seen if keep is None else keep & seen
-        weights = F.dropout(softmax(scores, keep), problem.dropout, training=problem.dropout > 0)
+        weights = F.dropout(
+            softmax(scores, keep), problem.dropout, training=bool(problem.dropout > 0)
+        )
         return weights @ problem.value[:, :, columns], logsumexp(scores, keep)
 
     merged: tuple[Tensor, Tensor] | None = None

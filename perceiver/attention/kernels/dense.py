@@ -28,7 +28,7 @@ def dense(problem: Problem, rows: slice = ALL) -> Result:
     weights = problem.heads.mix_weights(normalised.weights)
     if problem.gain is not None:
         weights = weights * problem.gain[:, :, rows].to(weights.dtype)
-    dropped = F.dropout(weights, problem.dropout, training=problem.dropout > 0)
+    dropped = F.dropout(weights, problem.dropout, training=bool(problem.dropout > 0))
     read = _read(problem, dropped, rows)
     empty = None
     if keep is not None:

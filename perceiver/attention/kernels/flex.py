@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from perceiver.attention.kernels.dense import dense
 from perceiver.attention.kernels.merge import with_sink
 from perceiver.attention.kernels.problem import Problem, Result, softcapped, unseeing
 from perceiver.attention.normalisers import Softmax
@@ -142,12 +143,15 @@ def flex(problem: Problem) -> Result:
             "kernel=flex has no backward on a CPU: train on a GPU or with kernel=auto, "
             "or run under torch.no_grad()"
         )
+    if min(query.shape[0], problem.num_queries, problem.num_keys) == 0:
+        return dense(problem)
     folded = problem.score.fold(query, problem.key)
     assert folded is not None, "select_kernel admits foldable scores only"
     bias, softcap = problem.bias(), problem.softcap
     q, k = compiled_length(problem.num_queries), compiled_length(problem.num_keys)
     if bias is not None:
-        bias = _longer(bias.expand(*query.shape[:3], problem.num_keys), q, k)
+        bias = bias.expand(-1, -1, problem.num_queries, problem.num_keys)
+        bias = _longer(bias, q, k).expand(*query.shape[:2], q, k)
     key_bias = None if folded.key_bias is None else _longer(folded.key_bias, k)
     query_bias = None if folded.query_bias is None else _longer(folded.query_bias, q)
 

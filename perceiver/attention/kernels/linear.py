@@ -43,10 +43,21 @@ def _linear(problem: Problem, is_causal: bool) -> Result:
         out, total = sums[..., :-1], sums[..., -1:]
     else:
         out, total = query @ (key.mT @ value), query @ key.sum(2)[..., None]
-    empty = total == 0
-    # A query that sees nothing reads 0/1.
-    read = (out / total.masked_fill(empty, 1.0)).to(problem.value.dtype)
-    return Result(read, empty=empty if problem.is_masked else None)
+    # A query that sees nothing, or whose features have vanished, reads 0/1.
+    read = (out / total.masked_fill(total == 0, 1.0)).to(problem.value.dtype)
+    return Result(read, empty=_unseeing(problem, is_causal))
+
+
+def _unseeing(problem: Problem, is_causal: bool) -> Tensor | None:
+    """(#b, #h, #q, 1), which queries may attend to nothing; None = no query."""
+    seen = None if problem.mask is None else problem.mask.transpose(2, 3)
+    if is_causal:
+        last = problem.query_positions[:, None]  # the last key that a query sees
+        if seen is None:
+            return last < 0 if problem.num_queries > problem.num_keys else None
+        first = torch.where(seen, problem.columns[:, None], problem.num_keys).amin(2, keepdim=True)
+        return first > last
+    return None if seen is None else ~seen.any(2, keepdim=True)
 
 
 def key_mask(mask: Bool[Tensor, "#b #h 1 #k"]) -> Bool[Tensor, "#b #h #k 1"]:

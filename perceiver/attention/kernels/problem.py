@@ -159,6 +159,8 @@ class Problem:
         if not self.position.has_bias:
             return None
         positioned = self.columns[: self.num_keys - self.num_unpositioned][columns]
+        if positioned.shape[0] == 0:  # a chunk of registers alone
+            return None
         bias = self.position.bias(
             self.plain_query[:, :, rows],
             self.query_positions[rows],

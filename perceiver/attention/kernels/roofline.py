@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 from perceiver.attention.kernels.cost import Work
+from perceiver.attention.products import rounds_float32
 
 # Per second, of an H100 SXM: products (two operations each) in float32, TF32 and bfloat16; of
 # elementwise float32 operations, 128 a clock on each of 132 multiprocessors at 1.75 GHz;
@@ -32,7 +31,7 @@ CHUNK_PASSES = 6
 def _precision(work: Work) -> str:
     if work.is_half:
         return "bf16"
-    return "fp32" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    return "tf32" if rounds_float32() else "fp32"
 
 
 def _sdpa(work: Work) -> float:

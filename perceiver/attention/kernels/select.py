@@ -17,6 +17,7 @@ from perceiver.attention.location import LocationAware
 from perceiver.attention.normalisers import Normaliser, Reinforce, Softmax, Sum
 from perceiver.attention.patterns import Causal, Full, Pattern
 from perceiver.attention.position import NoPosition, Position
+from perceiver.attention.products import own_operators_serve
 from perceiver.attention.scores import FeatureDot, Score
 
 KERNELS = ("auto", "dense", "sdpa", "flex", "chunked", "linear", "folded", "separable")
@@ -26,8 +27,8 @@ LARGE = 1 << 27
 
 # Pairs of queries and keys from which FlexAttention's skipped blocks outweigh finding them.
 MANY_PAIRS = 1 << 22
-# The narrowest heads that FlexAttention takes on a GPU.
-LEAST_FLEX_WIDTH = 16
+# The narrowest heads that FlexAttention takes on a GPU, and the widest that it has room for.
+FLEX_WIDTHS = range(16, 257)
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,8 @@ def _skipping_pays(request: Request) -> bool:
         and request.pattern.is_sparse
         and request.pairs >= MANY_PAIRS
         and not (request.position.has_bias or request.has_bias)
-        and request.heads.query_width >= LEAST_FLEX_WIDTH
-        and request.heads.value_width >= LEAST_FLEX_WIDTH
+        and request.heads.query_width in FLEX_WIDTHS
+        and request.heads.value_width in FLEX_WIDTHS
         and not torch.compiler.is_compiling()
         and not _flex(request)
     )
@@ -207,7 +208,12 @@ def _cheapest(request: Request) -> str:
         return "sdpa"
     if request.device not in ("cpu", "cuda") or isinstance(request.pattern, Causal):
         return "sdpa"
-    folding = [form for form in ("folded", "separable") if not OBSTACLES[form](request)]
+    # The folding forms run in an operator of our own, fused attention only where that serves.
+    folding = [
+        form
+        for form in ("folded", "separable")
+        if own_operators_serve() and not OBSTACLES[form](request)
+    ]
     sizes = work(query, context, request.heads)
     if request.device == "cuda":
         return cheapest(sizes, ["sdpa", *folding], roofline.TIMES)

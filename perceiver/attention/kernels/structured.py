@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from perceiver.attention.kernels.structured_tokens import Chunk, Tokens
-from perceiver.attention.products import products
+from perceiver.attention.products import differs_by_function, products
 from perceiver.shapes import Float
 
 # Scores that cannot pass this are exponentiated as they are: e⁶⁰ times ten million tokens still
@@ -65,7 +65,15 @@ def attend(
 
     Returns:
         see `Partial`; its last content channel is 1, or 0 where there is nothing to attend to.
+
+    Raises:
+        ValueError: under torch.func or forward-mode differentiation, which this has no rules for.
     """
+    if differs_by_function():
+        raise ValueError(
+            "structured attention has no rules for torch.func and forward-mode differentiation: "
+            "use kernel=auto or kernel=dense"
+        )
     with torch.autocast(content.device.type, enabled=False):
         read, tail, columns, lse = _attend(query, content, rho, code, query_tail, query_columns)
     return Partial(
@@ -111,10 +119,10 @@ def _layout(query_tail: Tensor | None, query_columns: Tensor | None) -> tuple[in
 
 
 def _kernels(
-    content: Tensor, code: Tensor | None, query_columns: Tensor | None
+    query: Tensor, content: Tensor, code: Tensor | None, query_columns: Tensor | None
 ) -> ModuleType | None:
     """The Triton kernels, where they serve: else chunks do, on any device."""
-    if content.device.type != "cuda" or find_spec("triton") is None:
+    if content.device.type != "cuda" or find_spec("triton") is None or not query.numel():
         return None
     from perceiver.attention.kernels import structured_triton
 
@@ -140,7 +148,7 @@ def _attend(
     query_tail: Tensor | None,
     query_columns: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    kernels = _kernels(content, code, query_columns)
+    kernels = _kernels(query, content, code, query_columns)
     if kernels is not None:
         with torch.cuda.device_of(content):
             return kernels.forward(query, content, rho, code, query_tail, query_columns)
@@ -228,7 +236,7 @@ def _attend_backward(
     like that of the scores), the gradient of a score is w (g − offset), offset being Σ w g less the
     gradient of the log-sum-exp. Each sum over tokens then is a read, or its transpose.
     """
-    kernels = _kernels(content, code, query_columns)
+    kernels = _kernels(query, content, code, query_columns)
     if kernels is not None:
         with torch.cuda.device_of(content):
             return kernels.backward(

@@ -15,6 +15,7 @@ from perceiver.attention.kernels.structured_kernels import (
     backward_tokens_kernel,
     forward_kernel,
 )
+from perceiver.attention.products import rounds_float32
 
 # Channels of queries and tokens, padded to blocks, that the 99 KiB of shared memory hold which the
 # smallest chips have. Wider products fill a GPU chunk by chunk.
@@ -107,7 +108,7 @@ def precision(content: Tensor) -> str:
     is_device = content.device.type == "cuda"
     if torch.version.hip or (is_device and torch.cuda.get_device_capability(content.device) < (8,)):
         return "ieee"
-    if content.dtype != torch.float32 or torch.get_float32_matmul_precision() != "highest":
+    if content.dtype != torch.float32 or rounds_float32():
         return "tf32"
     return "tf32x3"
 

@@ -51,12 +51,12 @@ def fill_masked(
 ) -> tuple[Tensor, Tensor | None]:
     """Scores with −∞ on masked keys, and which rows (…, 1) keep nothing.
 
-    An empty row would be 0/0: it keeps its scores here, and its weights are to be set to zero.
+    An empty row would be 0/0: its scores are 0 here, and its weights are to be set to zero.
     """
     if keep is None:
         return scores, None
     empty = ~keep.any(-1, keepdim=True)
-    return scores.masked_fill(~(keep | empty), float("-inf")), empty
+    return scores.masked_fill(~keep, float("-inf")).masked_fill(empty, 0.0), empty
 
 
 def clear(weights: Tensor, empty: Tensor | None) -> Tensor:

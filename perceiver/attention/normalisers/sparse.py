@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perceiver.attention.normalisers.normaliser import Normalised, Normaliser, clear, widen
+from perceiver.attention.normalisers.normaliser import (
+    Normalised,
+    Normaliser,
+    clear,
+    fill_masked,
+    widen,
+)
 from perceiver.attention.normalisers.soft import softmax
 from perceiver.shapes import Bool, Float
 
@@ -96,10 +102,7 @@ def entmax(
         raise ValueError(f"entmax with alpha={alpha}: alpha must be 1 (softmax) or more")
     if alpha == 1:
         return softmax(scores, keep)
-    wide, empty = widen(scores), None
-    if keep is not None:
-        empty = ~keep.any(-1, keepdim=True)
-        wide = wide.masked_fill(~(keep | empty), float("-inf"))
+    wide, empty = fill_masked(widen(scores), keep)
     return clear(_Entmax.apply(wide, float(alpha), iterations), empty).to(scores.dtype)
 
 

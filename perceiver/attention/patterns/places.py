@@ -144,9 +144,10 @@ class Global(Pattern):
         self, num_queries: int, num_keys: int, device: torch.device | None = None
     ) -> Predicate:
         shift = num_keys - num_queries
-        chosen = torch.tensor(list(self.indices), dtype=torch.long, device=device)
-        is_global = torch.zeros(num_keys, dtype=torch.bool, device=device)
-        is_global[chosen[(chosen >= 0) & (chosen < num_keys)]] = True
+        chosen = [index for index in self.indices if 0 <= index < num_keys]
+        is_global = torch.zeros(num_keys, dtype=torch.bool)
+        is_global[chosen] = True
+        is_global = is_global.to(device)
 
         @no_type_check
         def keep(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:

@@ -383,7 +383,12 @@ def test_flex_trains_on_a_gpu(name):
 
 @pytest.mark.parametrize(
     ("widths", "device", "width"),
-    [((33, 20), "cuda", 40), ((64, 64), "cuda", 64), ((300, 20), "cuda", 300), ((33, 20), "cpu", 33)],
+    [
+        ((33, 20), "cuda", 40),
+        ((64, 64), "cuda", 64),
+        ((300, 20), "cuda", 300),
+        ((33, 20), "cpu", 33),
+    ],
 )
 def test_heads_are_padded_to_what_fused_kernels_take(widths, device, width):
     assert fused_width(*widths, device) == width
