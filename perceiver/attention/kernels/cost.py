@@ -98,11 +98,10 @@ def _score_width(segment: Segment) -> int:
 
 _Rates = tuple[float, float, float, float, float]
 
-# Nanoseconds on the two cores of a server, by least squares over 24 cross-attentions: of a product in
-# a projection, of a product of the scores, of a score, of a channel of a token, and of the call.
-# Only their ratios matter; tests/attention/kernels/test_cost.py holds them to account. Matrix
-# products ran at 350 GFLOP/s in fp32 and 1,300 in bf16, with tiles, and at TODO without.
-# Keys: is it training, is it half precision.
+# Nanoseconds on the two cores of a server, by least squares over 24 attentions: of a product in a
+# projection, of a product of the scores, of a score, of a channel of a token, and of the call. Only
+# their ratios matter; tests/attention/kernels/test_cost.py holds them to account. Keys: is it
+# training, is it half precision. Matrix products ran at 350 GFLOP/s in fp32 and 1,300 in bf16.
 _DENSE = {
     (False, False): (6.4e-3, 8.5e-3, 2.2, 0.5, 0.8e6),
     (True, False): (2.0e-2, 2.5e-2, 6.0, 2.9, 2.1e6),
@@ -115,14 +114,14 @@ _SDPA = {
     (False, True): (1.6e-3, 6.0e-3, 0.35, 1.5, 1.0e6),
     (True, True): (6.0e-3, 1.7e-2, 2.9, 3.0, 3.3e6),
 }
-# Of half precision without tiles.
+# Of half precision without tiles, at 980 GFLOP/s: torch's fused kernel leaves half of that unused.
 _DENSE_IN_VECTORS: dict[bool, _Rates] = {
-    False: (2.0e-3, 4.6e-3, 1.1, 0.5, 0.8e6),
-    True: (6.0e-3, 1.3e-2, 3.0, 2.6, 2.1e6),
+    False: (2.8e-3, 8.8e-3, 1.2, 0.4, 1.2e6),
+    True: (8.8e-3, 1.8e-2, 2.8, 2.0, 2.2e6),
 }
 _SDPA_IN_VECTORS: dict[bool, _Rates] = {
-    False: (2.0e-3, 1.2e-2, 0.45, 0.9, 0.65e6),
-    True: (6.0e-3, 4.0e-2, 1.0, 3.0, 2.0e6),
+    False: (2.9e-3, 1.4e-2, 0.5, 1.3, 0.9e6),
+    True: (9.9e-3, 4.4e-2, 2.0, 1.5, 0.6e6),
 }
 # Of a product of the scores, of a score, of a channel of a token, of the call.
 _FOLDED = {

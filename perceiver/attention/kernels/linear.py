@@ -52,7 +52,7 @@ def _unseeing(problem: Problem, is_causal: bool) -> Tensor | None:
     """(#b, #h, #q, 1), which queries may attend to nothing; None = no query."""
     seen = None if problem.mask is None else problem.mask.transpose(2, 3)
     if is_causal:
-        last = problem.query_positions[:, None]  # the last key that a query sees
+        last = problem.query_positions[None, None, :, None]  # key that a query sees
         if seen is None:
             return last < 0 if problem.num_queries > problem.num_keys else None
         first = torch.where(seen, problem.columns[:, None], problem.num_keys).amin(2, keepdim=True)

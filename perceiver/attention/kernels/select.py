@@ -17,7 +17,7 @@ from perceiver.attention.location import LocationAware
 from perceiver.attention.normalisers import Normaliser, Reinforce, Softmax, Sum
 from perceiver.attention.patterns import Causal, Full, Pattern
 from perceiver.attention.position import NoPosition, Position
-from perceiver.attention.products import own_operators_serve
+from perceiver.attention.products import differs_by_function
 from perceiver.attention.scores import FeatureDot, Score
 
 KERNELS = ("auto", "dense", "sdpa", "flex", "chunked", "linear", "folded", "separable")
@@ -208,12 +208,9 @@ def _cheapest(request: Request) -> str:
         return "sdpa"
     if request.device not in ("cpu", "cuda") or isinstance(request.pattern, Causal):
         return "sdpa"
-    # The folding forms run in an operator of our own, fused attention only where that serves.
-    folding = [
-        form
-        for form in ("folded", "separable")
-        if own_operators_serve() and not OBSTACLES[form](request)
-    ]
+    if differs_by_function():  # neither our operators nor torch's fused ones have all its rules
+        return "dense"
+    folding = [form for form in ("folded", "separable") if not OBSTACLES[form](request)]
     sizes = work(query, context, request.heads)
     if request.device == "cuda":
         return cheapest(sizes, ["sdpa", *folding], roofline.TIMES)

@@ -343,7 +343,8 @@ def _setup(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 
 def _backward(ctx, grad_read, grad_tail, grad_columns, grad_lse):  # type: ignore[no-untyped-def]
-    inputs, (read, tail, columns, lse) = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
+    # Asked for once: a checkpoint gives each tensor once.
+    *inputs, read, tail, columns, lse = ctx.saved_tensors
     query, content, rho, code, query_tail, query_columns = inputs
     offset = (grad_read * read).sum(-1) - grad_lse
     if query_tail is not None:
