@@ -115,11 +115,13 @@ class Neighbourhood(Pattern):
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
     ) -> Predicate:
-        shift, last = num_keys - num_queries, max(num_keys - self.size, 0)
+        shift = num_keys - num_queries
+        # A tensor: FlexAttention is compiled for numbers.
+        last = torch.full((), max(num_keys - self.size, 0), device=device)
 
         @no_type_check
         def keep(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-            start = (i + shift - self.size // 2).clamp(0, last)
+            start = torch.minimum((i + shift - self.size // 2).clamp_min(0), last)
             return (j >= start) & (j < start + self.size)
 
         return keep
@@ -145,14 +147,17 @@ class Global(Pattern):
     ) -> Predicate:
         shift = num_keys - num_queries
         chosen = [index for index in self.indices if 0 <= index < num_keys]
-        is_global = torch.zeros(num_keys, dtype=torch.bool)
+        # As long as it has to be, and one that is not: FlexAttention is compiled for its length.
+        end = max(chosen, default=-1) + 1
+        is_global = torch.zeros(end + 1, dtype=torch.bool)
         is_global[chosen] = True
         is_global = is_global.to(device)
 
         @no_type_check
         def keep(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
             p = i + shift
-            return (is_global[p.clamp_min(0)] & (p >= 0)) | is_global[j]
+            of_query = is_global[p.clamp(0, end)] & (p >= 0)
+            return of_query | is_global[j.clamp_max(end)]
 
         return keep
 

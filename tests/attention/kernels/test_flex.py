@@ -48,9 +48,11 @@ def test_a_compiled_length_is_whole_blocks_and_at_most_a_quarter_longer():
     assert len(set(lengths)) <= 28
 
 
-def test_few_graphs_serve_texts_of_all_lengths(graphs):
+@pytest.mark.parametrize("pattern", ["window", "window | global", "neighbourhood"])
+def test_few_graphs_serve_texts_of_all_lengths(pattern, graphs):
     torch.manual_seed(0)
-    attention = Attention(16, num_heads=2, pattern="window", options={"window": {"left": 9}})
+    options = {"window": {"left": 9}, "global": {"indices": [0, 7]}, "neighbourhood": {"size": 9}}
+    attention = Attention(16, num_heads=2, pattern=pattern, options=options)
     for length in range(129, 513, 24):
         check(attention, torch.randn(2, length, 16))
     assert len(graphs) == 3
