@@ -39,6 +39,8 @@ def check_speed(config: DictConfig) -> None:
             f"compile={config.compile} is none of its choices: false, true (latent blocks and "
             "decoder), whole (the model as one program) and graphs (the same as CUDA graphs)"
         )
+    if type(config.float8) is not bool:
+        raise ValueError(f"float8={config.float8} is none of its choices: false and true")
     on_gpu = uses_gpu(config.trainer)
     if config.compile == "graphs" and not on_gpu:
         raise ValueError("compile=graphs needs a CUDA device: set compile=whole on a CPU")

@@ -22,9 +22,9 @@ def fusing_pays(x: Tensor, layers: Sequence[nn.Module]) -> bool:
     """
     rows = x.numel() // max(1, x.shape[-1])
     return (
-        rows >= x.shape[-1]
+        not torch.compiler.is_exporting()  # sizes are symbols there
+        and rows >= x.shape[-1]
         and all(_is_plain(layer) for layer in layers)
-        and not torch.compiler.is_exporting()
     )
 
 

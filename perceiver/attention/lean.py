@@ -25,6 +25,7 @@ class _Result:
 
     Args:
         function, argument: what it is the result of.
+        version: of the argument's numbers when it was computed.
         readers: operations whose backward passes want it.
         waiting: those of them that have not had it yet.
         value: the result, between the first and the last of them.
@@ -32,6 +33,7 @@ class _Result:
 
     function: Callable[[Tensor], Tensor]
     argument: Tensor
+    version: int
     readers: int = 0
     waiting: int = 0
     value: Tensor | None = None
@@ -39,6 +41,7 @@ class _Result:
     def give(self) -> Tensor:
         value = self.value
         if value is None:
+            _check_unchanged(self.argument, self.version)
             with torch.no_grad():
                 value = self.value = self.function(self.argument)
             self.waiting = self.readers
@@ -58,6 +61,26 @@ class _Recipe:
 
     def follow(self) -> Tensor:
         return self.result.give().to(self.dtype).view(self.shape)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A tensor that was kept, of which torch checks no versions where hooks keep it."""
+
+    tensor: Tensor
+    version: int
+
+    def follow(self) -> Tensor:
+        _check_unchanged(self.tensor, self.version)
+        return self.tensor
+
+
+def _check_unchanged(tensor: Tensor, version: int) -> None:
+    if tensor._version != version:
+        raise RuntimeError(
+            "a tensor that attention was computed from was changed in place, and gradients need "
+            "its numbers of then: write y = y + x for y += x"
+        )
 
 
 class _State(threading.local):
@@ -97,21 +120,22 @@ def cheap(function: Callable[[Tensor], Tensor], argument: Tensor) -> Tensor:
     """
     result = function(argument)
     if _state.cheap is not None and (again := _bound(function)) is not None:
-        _state.cheap.append((result, _Result(again, argument.detach())))
+        argument = argument.detach()
+        _state.cheap.append((result, _Result(again, argument, argument._version)))
     return result
 
 
-def _pack(saved: Tensor) -> Tensor | _Recipe:
+def _pack(saved: Tensor) -> _Kept | _Recipe:
     for tensor, result in _state.cheap or ():
         same = saved.data_ptr() == tensor.data_ptr() and saved.dtype == tensor.dtype
         if same and saved.numel() == tensor.numel() and saved.is_contiguous():
             result.readers += 1
             return _Recipe(result, saved.shape, saved.dtype)
-    return saved
+    return _Kept(saved, saved._version)
 
 
-def _unpack(kept: Tensor | _Recipe) -> Tensor:
-    return kept.follow() if isinstance(kept, _Recipe) else kept
+def _unpack(kept: _Kept | _Recipe) -> Tensor:
+    return kept.follow()
 
 
 def pays(like: Tensor) -> bool:

@@ -92,12 +92,19 @@ class Perceiver(nn.Module):
 
         Raises:
             ValueError: for an unknown modality, or none, or inputs of different numbers of
-                examples.
+                examples; for masks or flags of an unknown one.
         """
         unknown = sorted(set(inputs) - set(self.adapters))
         if unknown or not inputs:
             what = f"cannot read {', '.join(unknown)}" if unknown else "was given no input at all"
             raise ValueError(f"the model {what}: its modalities are {', '.join(self.modalities)}")
+        for what, of in (("masks", masks), ("present", present)):
+            strange = sorted(set(of or ()) - set(self.adapters))
+            if strange:
+                raise ValueError(
+                    f"{what} of {', '.join(strange)}: the model's modalities are "
+                    f"{', '.join(self.modalities)}"
+                )
         sizes = {name: len(values) for name, values in inputs.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"the inputs hold different numbers of examples: {sizes}")

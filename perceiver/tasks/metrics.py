@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,24 @@ from torchmetrics import MeanMetric, Metric, SumMetric
 from perceiver.tasks.objectives import Objective
 
 
-class SplitMetrics(nn.Module):
+class FullPrecision(nn.Module):
+    """Base of modules whose numbers stay in float32 when what holds them goes to half precision.
+
+    Sums over a data set are such numbers: in bfloat16 they stop growing after a few hundred terms.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        def moved(tensor: Tensor) -> Tensor:
+            return fn(tensor).to(tensor.dtype)
+
+        return super()._apply(moved, recurse)
+
+
+class MetricDict(FullPrecision, nn.ModuleDict):
+    """Metrics, or lists of them, by name, in full precision."""
+
+
+class SplitMetrics(FullPrecision):
     """Collects over batches and processes; exact however the split was cut up.
 
     The loss is the mean over examples, whatever the sizes of the batches.
@@ -36,14 +53,14 @@ class SplitMetrics(nn.Module):
     def update(self, loss: Tensor, predictions: Tensor, target: Tensor) -> None:
         """Add a batch, given everything that its examples have."""
         # Once an example: MeanMetric without its check for NaN ignores weights.
-        self.loss.update(loss.expand(len(target)))
-        self.scores.update(predictions, self.metric_target(target))
+        self.loss.update(loss.float().expand(len(target)))
+        self.scores.update(_full(predictions), self.metric_target(target))
 
     def update_subset(self, name: str, predictions: Tensor, target: Tensor) -> None:
         """Add what was predicted from a subset, for the examples that have any of it."""
         self.subset_counts[name].update(torch.tensor(float(len(target)), device=target.device))
         if len(target):
-            self.subset_scores[name].update(predictions, self.metric_target(target))
+            self.subset_scores[name].update(_full(predictions), self.metric_target(target))
 
     def compute(self) -> dict[str, Tensor]:
         """All values over all processes; a subset that no example has any of is left out."""
@@ -61,3 +78,7 @@ class SplitMetrics(nn.Module):
         for name, metric in self.subset_scores.items():
             metric.reset()
             self.subset_counts[name].reset()
+
+
+def _full(values: Tensor) -> Tensor:
+    return values.float() if values.is_floating_point() else values

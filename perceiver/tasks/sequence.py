@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric, Metric, SumMetric
 
 from perceiver.shapes import Bool, Float
 from perceiver.tasks.base import Task
+from perceiver.tasks.metrics import MetricDict
 from perceiver.types import SequenceBatch
 
 METRICS = {"bits_per_sequence": "min", "errors_per_sequence": "min", "solved": "max"}
@@ -112,7 +113,7 @@ class SequenceTask(Task):
         names += [f"test/{name}" for name in ("loss", *METRICS)]
         names += [f"test/{name}{end}" for name in METRICS for end in self.suffixes.values()]
         self.metric_names = names
-        self.metrics: Mapping[str, Sequence[Metric]] = nn.ModuleDict(  # type: ignore[assignment]
+        self.metrics: Mapping[str, Sequence[Metric]] = MetricDict(  # type: ignore[assignment]
             {
                 "means": nn.ModuleList(MeanMetric(nan_strategy="disable") for _ in names),
                 "counts": nn.ModuleList(SumMetric() for _ in names),

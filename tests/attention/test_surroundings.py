@@ -57,6 +57,20 @@ def test_a_checkpoint_around_a_large_block_computes_it_again():
     torch.testing.assert_close(x.grad, again.grad)
 
 
+@pytest.mark.parametrize("num", [1, 33])
+def test_changing_a_result_in_place_is_refused_whatever_its_size(num):
+    module = block()
+    x = torch.randn(num, 256, 64, requires_grad=True)
+    y = module(x)
+    y += 1.0  # of a sum, which no gradient needs
+    y.sum().backward()
+    h = x * 1.0
+    y = module(h)
+    h += y
+    with pytest.raises(RuntimeError, match=r"in place|inplace"):
+        h.sum().backward()
+
+
 def test_another_thread_has_results_of_its_own():
     from threading import Thread
 

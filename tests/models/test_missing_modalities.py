@@ -180,6 +180,10 @@ def test_what_a_model_cannot_read_is_named(small_model, small_inputs):
         model(small_inputs)
     with pytest.raises(ValueError, match="no input at all: its modalities are image, text"):
         model({})
+    some = {name: small_inputs[name] for name in ("image", "text")}
+    for what in ("masks", "present"):
+        with pytest.raises(ValueError, match=rf"{what} of txt: the model's modalities are image"):
+            model(some, **{what: {"txt": torch.ones(len(some["text"]), dtype=torch.bool)}})
     with pytest.raises(ValueError, match=r"different numbers of examples: .*'text': 2"):
         model({"image": small_inputs["image"], "text": small_inputs["text"][:2]})
     with pytest.raises(ValueError, match=r"model\.adapters is empty"):

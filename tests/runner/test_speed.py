@@ -51,6 +51,11 @@ def test_a_model_without_regions_is_not_compiled_by_them(compiled):
     assert not compiled
 
 
+def test_float8_is_true_or_false():
+    with pytest.raises(ValueError, match=r"float8=maybe is none of its choices"):
+        check_speed(config(float8="maybe"))
+
+
 def config(compile=False, float8=False, accelerator="auto"):
     options = {"compile": compile, "float8": float8, "trainer": {"accelerator": accelerator}}
     return OmegaConf.create(options)

@@ -77,3 +77,15 @@ def test_a_loss_that_is_not_a_number_is_reported_as_such():
     metrics.update(torch.tensor(1.0), torch.ones(2, 1), torch.ones(2, 1))
     metrics.update(torch.tensor(float("nan")), torch.ones(3, 1), torch.ones(3, 1))
     assert metrics.compute()["loss"].isnan()
+
+
+def test_sums_of_a_model_in_half_precision_are_in_full():
+    torch.manual_seed(0)
+    metrics = SplitMetrics(objective=SingleLabel(out_dim=3), subsets=["a"]).to(torch.bfloat16)
+    for _ in range(1000):
+        logits, target = torch.randn(64, 3).bfloat16(), torch.randint(3, (64,))
+        metrics.update(torch.tensor(2.3).bfloat16(), logits.argmax(-1), target)
+        metrics.update_subset("a", logits.argmax(-1), target)
+    found = metrics.compute()
+    assert found["loss"] == pytest.approx(2.3, rel=1e-2)
+    assert found["acc"] == pytest.approx(1 / 3, abs=0.02)
