@@ -78,13 +78,7 @@ class Context:
         """
         if saves_elsewhere():
             return make()
-        device = self.segments[0].content.device.type
-        is_cast = device != "meta" and torch.is_autocast_enabled(device)
-        mode = (
-            torch.is_grad_enabled(),
-            torch.is_inference_mode_enabled(),
-            torch.get_autocast_dtype(device) if is_cast else None,
-        )
+        mode = _mode(self.segments[0].content.device.type)
         if (key, mode) not in self._known:
             self._known[key, mode] = make()
         return self._known[key, mode]  # type: ignore[return-value]
@@ -121,6 +115,18 @@ class Context:
             (segment, scale(segment, eps, mask))
             for segment, mask in zip(self.segments, masks, strict=True)
         ]
+
+
+def _mode(device: str) -> tuple[object, ...]:
+    """What results depend on beside their arguments; one and the same within a graph."""
+    if torch.compiler.is_compiling():
+        return ()
+    is_cast = device != "meta" and torch.is_autocast_enabled(device)
+    return (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.get_autocast_dtype(device) if is_cast else None,
+    )
 
 
 def check_mask(name: str, mask: Tensor, shape: Sequence[int]) -> None:
