@@ -95,11 +95,15 @@ _state = _State()
 def _bound(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor] | None:
     """The function with the parameters that it has now, since a module's may be swapped later.
 
-    None for a module that is more than a LayerNorm.
+    None for a module that is more than a LayerNorm or a function without parameters.
     """
     if not isinstance(function, nn.Module):
         return function
-    if type(function) is not nn.LayerNorm or is_hooked(function):
+    if is_hooked(function):
+        return None
+    if not any(True for _ in function.parameters()):
+        return function
+    if type(function) is not nn.LayerNorm:
         return None
     return partial(
         F.layer_norm,

@@ -87,3 +87,12 @@ def test_half_precision_is_computed_again_in_half_precision():
         out = linear(cheap(nn.functional.gelu, linear.weight.new_ones(2, 5).bfloat16() * x))
     out.float().sum().backward()
     assert x.grad.isfinite().all()
+
+
+def test_both_norms_and_the_activation_of_a_large_block_are_computed_again(monkeypatch):
+    again = []
+    give = module._Result.give
+    monkeypatch.setattr(module._Result, "give", lambda self: again.append(self) or give(self))
+    block = AttentionBlock(64, attention=partial(Attention, num_heads=2), widening=2)
+    block(torch.randn(33, 256, 64)).sum().backward()
+    assert len({id(result) for result in again}) == 3
