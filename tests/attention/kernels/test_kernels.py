@@ -9,7 +9,6 @@ import torch
 
 from perceiver.attention import Attention
 from perceiver.attention.kernels import chunked
-from perceiver.attention.kernels.sdpa import fused_width
 from perceiver.attention.patterns import Causal, Lengths
 
 # What each setting changes; the kernels that serve it besides the dense one.
@@ -379,24 +378,3 @@ def test_flex_trains_on_a_gpu(name):
     out, others = run(attention, "flex", x, context, mask=mask)
     torch.testing.assert_close(out, expected, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(others["x"], gradients["x"], rtol=1e-2, atol=1e-2)
-
-
-@pytest.mark.parametrize(
-    ("widths", "device", "width"),
-    [
-        ((33, 20), "cuda", 40),
-        ((64, 64), "cuda", 64),
-        ((300, 20), "cuda", 300),
-        ((33, 20), "cpu", 33),
-    ],
-)
-def test_heads_are_padded_to_what_fused_kernels_take(widths, device, width):
-    assert fused_width(*widths, device) == width
-
-
-def test_heads_of_unequal_widths_reach_the_fused_kernel_of_a_cpu():
-    attention = Attention(12, 10, num_heads=2, qk_dim=12, v_dim=8, kernel="sdpa")
-    with torch.profiler.profile() as run:
-        attention(torch.randn(2, 5, 12), torch.randn(2, 7, 10))
-    names = [event.key for event in run.key_averages()]
-    assert any("flash_attention_for_cpu" in name for name in names)
