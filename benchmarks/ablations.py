@@ -20,26 +20,28 @@ PRECISIONS = ("medium", "bf16-mixed", "bf16-true")
 RETURNED = "freed_memory=returned"
 RECOMPUTED, NEVER = "recompute=always", "recompute=never"
 BATCHED = ("without=fusing", "without=sharing")
+CACHES, BLOCKS, LIBRARY = "without=caches", "without=blocks", "without=onednn"
+TANH = "encoder.activation=gelu_tanh"
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
-    "cross_261": (*KERNELS, RETURNED, *PRECISIONS),
-    "cross_1024": KERNELS,
+    "cross_261": (*KERNELS, CACHES, LIBRARY, RETURNED, *PRECISIONS),
+    "cross_1024": (*KERNELS, LIBRARY),
     "imagenet_1x6": (
-        *(*KERNELS[:2], LATENT_KERNELS[0], RECOMPUTED, RETURNED),
+        *(*KERNELS[:2], LATENT_KERNELS[0], RECOMPUTED, CACHES, BLOCKS, LIBRARY, TANH, RETURNED),
         *(*COMPILED, "regions", *PRECISIONS),
     ),
     "small_image": (
-        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, RECOMPUTED, RETURNED),
-        *("compile", "regions", *PRECISIONS),
+        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, RECOMPUTED, CACHES, BLOCKS, LIBRARY, TANH),
+        *(RETURNED, "compile", "regions", *PRECISIONS),
     ),
     "bytes": (
-        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, NEVER, RETURNED),
+        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, NEVER, BLOCKS, LIBRARY, TANH, RETURNED),
         *("compile", "regions", *PRECISIONS),
     ),
-    "audio": (*KERNELS, RETURNED),
-    "modalities": (*KERNELS[:2], *BATCHED, RETURNED, *PRECISIONS),
+    "audio": (*KERNELS, CACHES, LIBRARY, RETURNED),
+    "modalities": (*KERNELS[:2], *BATCHED, CACHES, LIBRARY, RETURNED, *PRECISIONS),
     "latents": (
-        *(*LATENT_KERNELS, RECOMPUTED, RETURNED),
+        *(*LATENT_KERNELS, RECOMPUTED, BLOCKS, LIBRARY, TANH, RETURNED),
         *(*COMPILED, *PRECISIONS, "bf16-mixed+compile"),
     ),
 }

@@ -99,10 +99,16 @@ they were recorded; *bf16* is autocast. *sdpa* and *dense* make keys and values;
 
 **What each trick pays.** The first row of a table is this project as it is; each other row has one
 thing changed. *kernel=…* is another form of an attention. *without=fusing* has a product each for
-the queries, keys and values of self-attention; *without=sharing* makes the first queries for each
-example. *recompute=always* computes the results of norms and activations again in the backward
-pass, *never* keeps them; without the word those of large tensors alone are computed again.
+the queries, keys and values of self-attention; *sharing* makes the first queries for each example;
+*caches* computes position codes and their moments in every step; *onednn* has all products of fp32
+made by MKL, as torch does by itself (nothing changes where MKL is the quicker one); *blocks* leaves
+attention that is not structured to torch's kernel. *recompute=always* computes the results of norms
+and activations again in the backward pass, *never* keeps them; without the word those of large
+tensors alone are computed again. *encoder.activation=gelu_tanh* is the tanh form of the GELU.
 *freed_memory=returned* gives memory that a step freed back to the system, as torch does by itself.
+
+**In train.py.** *before* is another commit of this project. The optimiser steps all parameters in
+one kernel; *foreach* does it an operation at a time, *loop* a parameter at a time.
 
 **The loader.** Examples a second, on one thread a process. *Plain* is what one writes with
 torchvision, soundfile and a DataLoader: read, decode, the same transforms, pad. *Decoding* reads

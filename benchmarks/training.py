@@ -61,6 +61,8 @@ VARIANTS = {
     "sdpa": Variant(_kernels("sdpa")),
     "bf16": Variant(("trainer.precision=bf16-mixed",)),
     "float8": Variant(("trainer.precision=bf16-mixed", "float8=true")),
+    "foreach": Variant(("optimizer.fused=false", "optimizer.foreach=true")),
+    "loop": Variant(("optimizer.fused=false", "optimizer.foreach=false")),
     "regions": Variant(("compile=true",)),
     "compiled": Variant(("compile=whole",)),
 }

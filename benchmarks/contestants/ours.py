@@ -15,7 +15,8 @@ from benchmarks.configurations import Decoder as DecoderSizes
 from benchmarks.values import equalise, random, raw_inputs, raw_masks
 from perceiver.adapters import ArrayAdapter, PaddingFusion, PixelAdapter, TokenAdapter
 from perceiver.adapters.adapter import Adapter
-from perceiver.attention import Attention, heads, lean
+from perceiver.attention import Attention, context, heads, lean, products
+from perceiver.attention.kernels import sdpa
 from perceiver.models import (
     AttentionBlock,
     Decoder,
@@ -25,7 +26,7 @@ from perceiver.models import (
     QueryDecoder,
     blocks,
 )
-from perceiver.positions import FourierPositions, LearnedPositions
+from perceiver.positions import ConstantPositions, FourierPositions, LearnedPositions
 
 ROLES = (
     (r"^encoder\.latents$", "latents"),
@@ -91,6 +92,24 @@ def _without_sharing(module: nn.Module, configuration: Configuration) -> None:
     module.encoder.cross_attends[0].register_forward_pre_hook(one_each)
 
 
+def _without_caches(module: nn.Module, configuration: Configuration) -> None:
+    def forget(*_: Any) -> None:
+        context._CONSTANT_MOMENTS.clear()
+        for part in module.modules():
+            if isinstance(part, ConstantPositions):
+                part._cache.clear()
+
+    module.register_forward_pre_hook(forget)
+
+
+def _without_onednn(module: nn.Module, configuration: Configuration) -> None:
+    products.MKL_IS_SLOW = False
+
+
+def _without_blocks(module: nn.Module, configuration: Configuration) -> None:
+    sdpa._blocks_pay = _never
+
+
 def _recompute_never(module: nn.Module, configuration: Configuration) -> None:
     blocks.pays = _never
 
@@ -104,10 +123,18 @@ def _nothing(module: nn.Module, configuration: Configuration) -> None:
 
 
 # What changes a step and not its answer, in this process for good: a product each for queries, keys
-# and values; the first queries for each example; norms and activations kept or computed again,
-# whatever their size; freed memory returned to the system, as torch has it by itself.
+# and values; the first queries for each example; position codes and their moments computed anew in
+# every step; all products by the library that torch takes itself; attention never in blocks of our
+# own; norms and activations kept or computed again, whatever their size; freed memory returned to
+# the system, as torch has it by itself.
 TRICKS: dict[str, dict[str, Callable[[nn.Module, Configuration], None]]] = {
-    "without": {"fusing": _without_fusing, "sharing": _without_sharing},
+    "without": {
+        "fusing": _without_fusing,
+        "sharing": _without_sharing,
+        "caches": _without_caches,
+        "onednn": _without_onednn,
+        "blocks": _without_blocks,
+    },
     "recompute": {"never": _recompute_never, "always": _recompute_always},
     "freed_memory": {"returned": _nothing},
 }
@@ -147,9 +174,11 @@ def _build(configuration: Configuration, options: Mapping[str, Any]) -> Task:
         num_heads=sizes.num_heads,
         **{"qk_dim": qk, "v_dim": v} | extra.get("latent_attention", {}),
     )
+    encoder = {"activation": "gelu"} | extra.get("encoder", {})
     if not sizes.inputs:
+        activation = encoder["activation"]
         block = partial(
-            AttentionBlock, sizes.latent_dim, attention=latent_attention, activation="gelu"
+            AttentionBlock, sizes.latent_dim, attention=latent_attention, activation=activation
         )
         layers = [block(widening=sizes.widening) for _ in range(sizes.num_layers)]
         module: nn.Module = Stack(layers, random("latents", sizes.num_latents, sizes.latent_dim))
@@ -167,8 +196,7 @@ def _build(configuration: Configuration, options: Mapping[str, Any]) -> Task:
             num_layers=sizes.num_layers,
             cross_widening=sizes.cross_widening,
             latent_widening=sizes.widening,
-            activation="gelu",
-            **extra.get("encoder", {}),
+            **encoder,
         ),
         cross_attention=partial(
             Attention,
