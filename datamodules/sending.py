@@ -126,7 +126,11 @@ def _borrowed(
 
 
 def _reduce(batch: Batch | SequenceBatch) -> tuple[type, tuple[Any, ...]]:
-    return type(batch), tuple(map(_light, vars(batch).values()))
+    return _made, (type(batch), {name: _light(value) for name, value in vars(batch).items()})
+
+
+def _made(kind: type[Batch | SequenceBatch], parts: dict[str, Any]) -> Batch | SequenceBatch:
+    return kind(**parts)
 
 
 def _light(part: Any) -> Any:

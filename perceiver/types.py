@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -45,14 +46,22 @@ class Batch:
         present: modality → (b,) bool, False where the example lacks the modality altogether. A
             modality that all examples have needs no entry.
         target: (b,) class indices, (b, k) 0/1 labels or (b, k) real values; None for prediction.
+            It keeps its type where a trainer casts batches to half precision, which would round
+            what the answers are held against: Lightning casts fields, and it is none.
         ids: one name an example, for reports and error messages.
     """
 
     inputs: dict[str, Tensor]
     masks: dict[str, Tensor] = field(default_factory=dict)
     present: dict[str, Tensor] = field(default_factory=dict)
-    target: Tensor | None = None
+    if TYPE_CHECKING:
+        target: Tensor | None = None
+    else:
+        target: InitVar[Tensor | None] = None
     ids: list[str] = field(default_factory=list)
+
+    def __post_init__(self, target: Tensor | None = None) -> None:  # noqa: RUF033
+        self.target = target
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values()), ()))

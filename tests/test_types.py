@@ -1,9 +1,11 @@
 """Segments mean what `dense` spells out; batches move and count as one."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
+from pytorch_lightning.plugins.precision import HalfPrecision
 from torch.testing import assert_close
 
 from perceiver.types import Batch, ByteArray, Segment, SequenceBatch
@@ -115,6 +117,18 @@ def test_all_tensors_of_a_batch_move_to_a_device_with_their_types(batch):
 def test_a_batch_without_a_target_moves_too(batch):
     batch.target = None
     assert batch.to("meta").target is None
+
+
+def test_half_precision_of_a_trainer_rounds_inputs_and_no_targets(batch):
+    years = torch.tensor([[1985.0], [1987.0], [2001.0]])
+    given = replace(batch, target=years)
+    cast = HalfPrecision("bf16-true").convert_input(given)
+    assert cast.inputs["image"].dtype is torch.bfloat16
+    assert cast.inputs["text"].dtype is torch.int64
+    assert cast.target.dtype is torch.float32
+    assert cast.target.equal(years)
+    assert (cast.ids, cast.masks.keys()) == (given.ids, given.masks.keys())
+    assert replace(given, ids=[]).target is years
 
 
 def test_a_modality_without_an_entry_in_present_is_there(batch):
