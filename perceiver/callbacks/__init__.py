@@ -1,6 +1,7 @@
 """Lightning callbacks: what a run reports about itself."""
 
 from perceiver.callbacks.averaging import WarmedAverage, WarmedModel
+from perceiver.callbacks.checkpoint import BestCheckpoint
 from perceiver.callbacks.gradient_norm import GradientNorm
 from perceiver.callbacks.padding import PaddingShare
 from perceiver.callbacks.progress import ProgressBar
@@ -8,6 +9,7 @@ from perceiver.callbacks.reports import ConfusionMatrix, PredictionTable
 from perceiver.callbacks.throughput import Throughput
 
 __all__ = [
+    "BestCheckpoint",
     "ConfusionMatrix",
     "GradientNorm",
     "PaddingShare",
