@@ -26,7 +26,8 @@ def launches_of_this_job_alone() -> Iterator[None]:
     """Let helper processes repeat this job of a sweep rather than the whole sweep.
 
     Lightning starts its other processes by running the command line again. In a sweep that line
-    holds all jobs, so it is replaced by this job's overrides and folder while the job runs.
+    holds all jobs, so it is replaced by this job's overrides while the job runs, and the folder by
+    its own.
     """
     launcher = "LOCAL_RANK" not in os.environ
     argv = sys.argv
@@ -35,8 +36,8 @@ def launches_of_this_job_alone() -> Iterator[None]:
         if hydra.mode == RunMode.MULTIRUN:
             kept = [a for a in argv[1:] if a.startswith(("--config", "-cn", "-cp", "-cd"))]
             sys.argv = [argv[0], *kept, *hydra.overrides.task]
-            with read_write(hydra), open_dict(hydra):
-                hydra.run.dir = hydra.runtime.output_dir
+        with read_write(hydra), open_dict(hydra):
+            hydra.run.dir = hydra.runtime.output_dir
     try:
         yield
     finally:
