@@ -101,8 +101,11 @@ class MultimodalDataModule(pl.LightningDataModule):
         if unknown := set(kinds) - set(KINDS):
             raise TypeError(f"{type(self).__name__} has no option {', '.join(sorted(unknown))}")
         self.modalities = [] if modalities is None else self._choose(modalities)
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"data.batch_size={batch_size}, expected at least 1.")
+        least = {"num_workers": (num_workers, 0), "bucket_batches": (bucket_batches, 0)}
+        least |= {"batch_size": (batch_size, 1), "prefetch": (prefetch, 1)}
+        for option, (value, bound) in least.items():
+            if value is not None and value < bound:
+                raise ValueError(f"data.{option}={value}, expected at least {bound}.")
         if on_error not in ("raise", "skip") or not 0 <= error_budget <= 1:
             raise ValueError(
                 f"data.on_error={on_error} with data.error_budget={error_budget}: expected raise "

@@ -101,6 +101,8 @@ class RowsDataModule(MultimodalDataModule):
         self, *, cache_gib: float = 1.0, cache_dir: str | None = None, **common: Any
     ) -> None:
         super().__init__(**common)
+        if cache_gib < 0:
+            raise ValueError(f"data.cache_gib={cache_gib}, expected at least 0.")
         self.cache_gib = cache_gib
         self.cache_dir = Path(cache_dir) if cache_dir else None
 

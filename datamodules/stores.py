@@ -172,9 +172,22 @@ class Store:
 
     Args:
         folder: they were written to.
+
+    Raises:
+        ValueError: something else is in it.
     """
 
     def __init__(self, folder: Path) -> None:
+        try:
+            self._open(folder)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
+            raise ValueError(
+                f"The decoded examples in {folder.parent} are damaged "
+                f"({str(error) or type(error).__name__}): delete that folder, and they are decoded "
+                "again."
+            ) from error
+
+    def _open(self, folder: Path) -> None:
         told = json.loads((folder / "store.json").read_text(encoding="utf-8"))
         self.has_one_shape = told["has_one_shape"]
         self.held = np.zeros(told["count"], dtype=bool)
@@ -186,6 +199,8 @@ class Store:
             )
             path, size = folder / "values.bin", int(self.starts[-1])
             dtype = getattr(torch, told["dtype"])
+            if path.stat().st_size != size * dtype.itemsize:
+                raise ValueError(f"values.bin has {path.stat().st_size} bytes")
             self.values = torch.from_file(str(path), shared=False, size=size, dtype=dtype)
 
     def get(self, indices: Sequence[int]) -> list[Tensor | None]:

@@ -243,6 +243,17 @@ def test_broken_files_are_reported_by_every_run_that_finds_the_folder(pictures, 
         CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
 
 
+@pytest.mark.parametrize("file", ["values.bin", "held.npy", "store.json"])
+@pytest.mark.parametrize("content", [None, b"", b"{}"])
+def test_a_damaged_folder_is_named_with_what_to_do(pictures, tmp_path, file, content):
+    kinds = {"image": ImageOptions(channels=3, size=(3, 5), resize=True)}
+    CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+    [path] = (tmp_path / "kept").glob(f"*/image/{file}")
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{path.parent.parent} are damaged .* delete that"):
+        CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+
+
 def test_a_fill_that_fails_leaves_nothing_behind(pictures, tmp_path):
     (tmp_path / "3.png").write_bytes(b"no picture")
     kinds = {"image": ImageOptions(channels=3, size=(3, 5), resize=True)}
