@@ -54,3 +54,25 @@ def check_same_model(checkpoint: dict[str, Any], module: nn.Module, path: str | 
     for name in saved:
         if name not in ours:
             raise ValueError(f"{prefix}this one has no {name}{suffix}")
+
+
+def check_same_optimizer(
+    checkpoint: dict[str, Any], config: dict[str, Any], path: str | Path
+) -> None:
+    """Refuse to resume from a checkpoint whose optimiser is another one, or is not in it.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if not checkpoint.get("optimizer_states"):
+        raise ValueError(
+            f"checkpoint {path} holds weights alone, without the state of an optimiser to go on "
+            "from: resume from the last.ckpt of its run"
+        )
+    saved = checkpoint.get("run_config", {}).get("optimizer", {}).get("_target_")
+    ours = config["optimizer"]["_target_"]
+    if saved is not None and saved != ours:
+        raise ValueError(
+            f"checkpoint {path} was trained by {saved}, whose state {ours} cannot go on from: "
+            "choose the same optimizer"
+        )

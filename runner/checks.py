@@ -16,6 +16,7 @@ from torch import nn
 
 from datamodules.manifest import TARGETS
 from datamodules.readers import kind_of
+from runner.options import check_options
 from runner.speed import check_speed
 
 _PARTS = ("fusion", "encoder", "cross_attention", "latent_attention", "decoder")
@@ -30,6 +31,7 @@ def check_config(config: DictConfig) -> None:
     _check_modalities(config)
     _check_targets(config)
     _check_interpolations(config)
+    check_options(config)
     _check_processes(config)
     _check_precision(config)
     _check_validation(config)
@@ -202,4 +204,8 @@ def _check_precision(config: DictConfig) -> None:
         raise ValueError(
             "trainer.precision=16-mixed cannot clip the gradients of a fused optimiser, which "
             "unscales them itself: set optimizer.fused=false, or trainer.precision=bf16-mixed"
+        )
+    if fused and config.optimizer.get("foreach"):
+        raise ValueError(
+            "optimizer.fused=true and optimizer.foreach=true exclude each other: set one to false"
         )

@@ -25,6 +25,9 @@ def _run(config: DictConfig) -> float:
     quiet_lightning()
     if config.split not in ("test", "val"):
         raise ValueError(f"split={config.split} must be test or val")
+    limit = f"limit_{config.split}_batches"
+    if config.trainer.get(limit) == 0:
+        raise ValueError(f"trainer.{limit}=0 leaves nothing to evaluate: set at least 1")
     pl.seed_everything(config.seed, workers=True, verbose=False)
     options = OmegaConf.to_container(config.data, resolve=True)
     task, datamodule, _ = rebuild(config.ckpt_path, data_options=options)

@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from perceiver.callbacks import ConfusionMatrix, PredictionTable
 from perceiver.tasks import SingleLabel, Task
-from runner.checkpoints import check_same_model, read_checkpoint
+from runner.checkpoints import check_same_model, check_same_optimizer, read_checkpoint
 from runner.checks import check_config, check_model
 from runner.completion import build_data
 from runner.errors import keep_traceback, name_failed_job
@@ -36,6 +36,7 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
+    warnings.filterwarnings("ignore", message=".*The dirpath has changed from.*")  # of `last`
 
 
 def run_training(config: DictConfig) -> float:
@@ -78,7 +79,11 @@ def _run(config: DictConfig) -> float:
     for logger in trainer.loggers:
         logger.log_hyperparams(plain)
     if config.ckpt_path:
-        check_same_model(read_checkpoint(config.ckpt_path), task, config.ckpt_path)
+        resumed = read_checkpoint(config.ckpt_path)
+        check_same_model(resumed, task, config.ckpt_path)
+        if config.fit:
+            check_same_optimizer(resumed, plain, config.ckpt_path)
+        del resumed  # it is as large as the model and its optimiser
     elif not config.fit:
         raise ValueError("fit=false tests a checkpoint: name it with ckpt_path=FILE")
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from runner.errors import USER_ERRORS, sentence
 from runner.training import run_training
@@ -62,6 +63,15 @@ def test_typo_names_the_nearest_choice(run_script, override, words):
         (["compile=all"], ["compile=all", "false, true", "whole"]),
         (["compile=1"], ["compile=1", "false, true", "whole"]),
         (["trainer.max_epochs=-1"], ["trainer.max_epochs"]),
+        (["optimizer.lr=abc"], ["optimizer.lr=abc", "AdamW takes lr as float"]),
+        (["trainer.max_epochs=1.5"], ["trainer.max_epochs=1.5", "int"]),
+        (["data.num_workers=two"], ["data.num_workers=two", "DigitsDataModule", "int"]),
+        (["data.num_workers=-1"], ["data.num_workers=-1", "at least 0"]),
+        (["data.prefetch=0"], ["data.prefetch=0", "at least 1"]),
+        (["model.encoder.dropout=much"], ["model.encoder.dropout=much", "PerceiverEncoder"]),
+        (["callbacks.ema.decay=yes"], ["callbacks.ema.decay", "float"]),
+        (["optimizer._target_=torch.optim.SGD"], ["betas", "torch.optim", "~optimizer.betas"]),
+        (["optimizer.foreach=true"], ["optimizer.fused=true", "set one to false"]),
         (["trainer.limit_val_batches=0"], ["limit_val_batches=0", "check_val_every_n_epoch"]),
     ],
 )
@@ -90,6 +100,19 @@ def test_checkpoint_of_another_model_is_refused_before_training(refusal, compose
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     message = refusal(f"ckpt_path={path}")
     assert "belongs to another model: its model.encoder.latents is (5, 96)" in message
+
+
+def test_checkpoint_of_another_optimiser_is_refused_before_training(refusal, compose_run, tmp_path):
+    run_training(compose_run("trainer.limit_train_batches=1", "trainer.max_epochs=1", "test=false"))
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    message = refusal(f"ckpt_path={path}", "optimizer=lamb")
+    assert "trained by torch.optim.AdamW" in message
+    assert "timm.optim.Lamb" in message
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["optimizer_states"]
+    torch.save(checkpoint, path)
+    assert "weights alone" in refusal(f"ckpt_path={path}")
+    run_training(compose_run(f"ckpt_path={path}", "fit=false"))
 
 
 def test_script_prints_one_sentence_and_keeps_the_traceback(run_script, tmp_path):

@@ -1,0 +1,89 @@
+"""Whether the options of a config are what the classes that they are for take."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, get_type_hints
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+_RULES = ConfigDict(arbitrary_types_allowed=True)
+_SCALARS = (bool, int, float, str)
+
+
+def check_options(config: DictConfig) -> None:
+    """Refuse options that their `_target_` has no room for, or that are of another type.
+
+    Types are those of its annotations. What is null may not be known yet, and is left alone.
+
+    Raises:
+        ValueError: for the first misfit found.
+    """
+    for path, node in _targets(config, ""):
+        target = get_object(node["_target_"])
+        for name, value in node.items():
+            if not str(name).startswith("_"):
+                _check(target, f"{path}{name}", str(name), _plain(value))
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _targets(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
+    """Everything that Hydra would build, where it is written down, with its options' prefix."""
+    if isinstance(node, DictConfig) and "_target_" in node:
+        yield path, node
+    for key in node if isinstance(node, DictConfig) else range(len(node)):
+        if not OmegaConf.is_interpolation(node, key) and OmegaConf.is_config(node[key]):
+            yield from _targets(node[key], f"{path}{key}.")
+
+
+def _check(target: Callable[..., Any], path: str, name: str, value: Any) -> None:
+    where = f"{target.__module__}.{target.__qualname__}"
+    known = inspect.signature(target).parameters
+    takes_any = any(option.kind is option.VAR_KEYWORD for option in known.values())
+    if name not in known and not takes_any:
+        names = ", ".join(known)
+        raise ValueError(
+            f"{path} is no option of {where}, which has {names}: leave it out with '~{path}'"
+        )
+    annotation = _annotation(target, name)
+    if annotation is inspect.Parameter.empty or _is_open(value):
+        return
+    try:
+        # A list of a config may be meant as a tuple, while text is never meant as a number.
+        strict = isinstance(value, _SCALARS)
+        TypeAdapter(annotation, config=_RULES).validate_python(value, strict=strict)
+    except PydanticUserError:  # no type that values can be held against
+        return
+    except ValidationError as error:
+        raise ValueError(
+            f"{path}={value} does not fit: {where} takes {name} as "
+            f"{inspect.formatannotation(annotation)}"
+        ) from error
+
+
+def _is_open(value: Any) -> bool:
+    """Whether something of the value is null, or is yet to be built."""
+    if isinstance(value, dict):
+        return "_target_" in value or any(map(_is_open, value.values()))
+    return any(map(_is_open, value)) if isinstance(value, list) else value is None
+
+
+def _annotation(target: Callable[..., Any], name: str) -> Any:
+    """The type of an option, which a base class may have declared; empty if none did."""
+    kinds = inspect.getmro(target) if inspect.isclass(target) else ()
+    for function in [kind.__init__ for kind in kinds if "__init__" in vars(kind)] or [target]:
+        option = inspect.signature(function).parameters.get(name)
+        if option is None or option.kind is option.VAR_KEYWORD:
+            continue
+        try:
+            return get_type_hints(function).get(name, option.empty)
+        except NameError:  # of something that is imported for type checkers alone
+            break
+    return inspect.Parameter.empty

@@ -1,0 +1,71 @@
+"""Options of a config are of the types that the classes behind them take."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from omegaconf import OmegaConf
+
+from runner.options import check_options
+
+if TYPE_CHECKING:
+    from nowhere import Unknown
+
+
+class Base:
+    def __init__(self, *, width: int, names: tuple[str, ...] = (), **rest: object) -> None: ...
+
+
+class Derived(Base):
+    """Hands on what it does not know."""
+
+    def __init__(self, *, rate: float | None = None, path: Path | str = "", **rest: int) -> None:
+        super().__init__(width=1, **rest)
+
+
+def function(loss: float, extra=None) -> None: ...
+
+
+def unresolved(thing: "Unknown") -> None: ...
+
+
+def check(name: str, **options: object) -> None:
+    config = {"part": {"list": [{"_target_": f"{__name__}.{name}", **options}]}}
+    check_options(OmegaConf.create(config))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("Derived", {"rate": 1, "width": 3, "path": "x", "other": 5}),
+        ("Derived", {"rate": None, "width": None}),
+        ("Derived", {"names": ["a", "b"]}),
+        ("Derived", {"_partial_": "anything"}),
+        ("Derived", {"rate": {"_target_": f"{__name__}.function", "loss": 1.0}}),
+        ("function", {"loss": 1e-3, "extra": "x"}),
+        ("unresolved", {"thing": 1}),
+    ],
+)
+def test_what_fits_passes(name, options):
+    check(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        (
+            "Derived",
+            {"rate": "1"},
+            "part.list.0.rate=1 does not fit: .*Derived takes rate as float",
+        ),
+        ("Derived", {"rate": True}, "rate=True does not fit"),
+        ("Derived", {"width": 1.5}, "width=1.5 does not fit: .*Derived takes width as int"),
+        ("Derived", {"names": [["a"]]}, "names"),
+        ("function", {"loss": "low"}, "loss=low does not fit"),
+        ("function", {"lost": 1}, "part.list.0.lost is no option of .*function, .* loss, extra"),
+        ("Derived", {"rate": {"_target_": f"{__name__}.function", "loss": "x"}}, "rate.loss=x"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_what_would(name, options, words):
+    with pytest.raises(ValueError, match=words):
+        check(name, **options)
