@@ -22,6 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks import machine
 from benchmarks.configurations import CONFIGURATIONS, Configuration, tiny
 from benchmarks.contestants import PRECISIONS, Contestant
@@ -89,8 +91,10 @@ def destination(kind: str, arguments: argparse.Namespace) -> tuple[Path, dict[st
     """Where results go, and what is there already if they are to be added.
 
     Raises:
-        ValueError: what is there is of another machine, or no such thing.
+        ValueError: what is there is of another machine, or no such thing; there is no such device.
     """
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch finds no CUDA device; without it, the CPU runs")
     path = arguments.json
     if path is None and arguments.quick:  # says nothing of the machine, and takes no record's place
         path = Path(tempfile.gettempdir()) / "perceiver-benchmarks" / f"{kind}.json"

@@ -217,7 +217,7 @@ class Attention(nn.Module):
                 or a pattern, such as `Lengths(lengths)`. The result of a query that may attend to
                 nothing is zero, and so is its gradient.
             bias: real numbers that are added to the scores, after any softcap; broadcasts to
-                (b, h, q, k).
+                (b, h, q, k). −∞ leaves a key out as a mask does.
             need_weights: return the weights too; runs the dense kernel.
             step: index of the first query, when decoding step by step with `luong_local`.
 

@@ -201,6 +201,25 @@ def test_no_gradient_is_nan_where_biases_or_masks_leave_nothing(kernel):
     assert x.grad.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("kernel", "normaliser"),
+    [
+        *(("dense", name) for name in ("softmax", "sparsemax", "entmax", "sigmoid", "argmax")),
+        *(("sdpa", "softmax"), ("chunked", "softmax"), ("flex", "softmax")),
+    ],
+)
+def test_a_bias_of_minus_infinity_leaves_out_as_a_mask_does(kernel, normaliser):
+    torch.manual_seed(0)
+    attention = Attention(8, num_heads=2, kernel=kernel, normaliser=normaliser)
+    x, bias = torch.randn(2, 6, 8), torch.randn(6, 6)
+    mask = torch.rand(6, 6) < 0.5
+    mask[2] = False
+    with torch.no_grad():
+        wanted = attention(x, mask=mask.expand(2, 6, 6), bias=bias).out
+        found = attention(x, bias=bias.masked_fill(~mask, float("-inf"))).out
+    torch.testing.assert_close(found, wanted)
+
+
 def test_a_whole_chunk_left_out_by_a_bias_has_no_gradient():
     size = 1 << 17
     attention = Attention(8, kernel="chunked")

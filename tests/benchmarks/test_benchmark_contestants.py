@@ -69,6 +69,23 @@ def test_with_another_trick_the_step_is_another_and_its_answer_the_same(trick, m
     torch.testing.assert_close(same, values, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("trick", "spared"), [("caches", "cos"), ("blocks", "scaled_dot")])
+def test_without_caches_and_blocks_a_step_calls_what_they_spare(trick, spared, monkeypatch):
+    monkeypatch.setattr(ours.SDPA, "_blocks_pay", ours.SDPA._blocks_pay)
+    # Wide heads, and enough scores that blocks pay for them.
+    sizes = replace(
+        tiny(CONFIGURATIONS["small_image"]), num_latents=512, latent_dim=256, num_heads=2
+    )
+
+    def count(**options):
+        task = ours.build(sizes, **{"latent_attention.kernel": "sdpa"}, **options)
+        task.module(**task.arguments)  # fills what is kept
+        calls = recorded(lambda: task.module(**task.arguments).sum().backward())
+        return sum(n for call, n in calls.items() if spared in str(call.function))
+
+    assert count() < count(without=trick)
+
+
 def test_recomputing_never_keeps_what_recomputing_always_does_not(monkeypatch):
     monkeypatch.setattr(lean, "WORTHWHILE", lean.WORTHWHILE)
     monkeypatch.setattr(blocks, "pays", blocks.pays)

@@ -78,6 +78,15 @@ def test_only_results_of_this_machine_and_kind_are_added_to(
     assert json.loads(file.read_text()) == held
 
 
+@pytest.mark.parametrize("command", KINDS)
+def test_a_device_that_is_not_there_is_said_before_anything_runs(command, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["command", "--quick", "--device", "cuda"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "error: --device cuda: torch finds no CUDA device" in capsys.readouterr().err
+
+
 def test_a_quick_run_takes_no_record_s_place():
     quick = run.parser("").parse_args(["--quick"])
     assert machine.RESULTS not in run.destination("peers", quick)[0].parents

@@ -65,10 +65,7 @@ def _over_queries(problem: Problem, size: int) -> Result:
 
 def _over_keys(problem: Problem, size: int) -> Result:
     def part(columns: slice) -> tuple[Tensor, Tensor]:
-        scores, keep = problem.scores(columns=columns), problem.keep(columns=columns)
-        if problem.given_bias is not None:  # −∞ leaves out as a mask does, perhaps a whole chunk
-            seen = scores > float("-inf")
-            keep = seen if keep is None else keep & seen
+        scores, keep = problem.scores(columns=columns), problem.seen(columns=columns)
         weights = F.dropout(
             softmax(scores, keep), problem.dropout, training=bool(problem.dropout > 0)
         )

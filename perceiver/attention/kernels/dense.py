@@ -23,7 +23,7 @@ def _weights(problem: Problem, rows: slice, keep: Tensor | None) -> Normalised:
 
 def dense(problem: Problem, rows: slice = ALL) -> Result:
     """Scores, weights and read, each spelled out, for all queries or some."""
-    keep = problem.keep(rows)
+    keep = problem.seen(rows)
     normalised = _weights(problem, rows, keep)
     weights = problem.heads.mix_weights(normalised.weights)
     if problem.gain is not None:

@@ -99,7 +99,9 @@ class Problem:
 
     @property
     def is_masked(self) -> bool:
-        return self.mask is not None or self.predicate is not None
+        """Whether a query may be left with nothing."""
+        parts = self.mask, self.predicate, self.given_bias
+        return any(part is not None for part in parts)
 
     @property
     def num_queries(self) -> int:
@@ -134,6 +136,14 @@ class Problem:
         if not parts:
             return None
         return parts[0] if len(parts) == 1 else parts[0] & parts[1]
+
+    def seen(self, rows: slice = ALL, columns: slice = ALL) -> Bool[Tensor, "#b #h #q #k"] | None:
+        """`keep`, without what the caller's bias leaves out by −∞."""
+        keep, given = self.keep(rows, columns), self._given_bias(rows, columns)
+        if given is None:
+            return keep
+        seen = given > float("-inf")
+        return seen if keep is None else keep & seen
 
     @property
     def has_bias(self) -> bool:

@@ -59,7 +59,7 @@ def sdpa(problem: Problem) -> Result:
     is_plain = problem.mask is None and folded.key_bias is None and not problem.has_bias
     # torch's own causal mask takes no memory; it refuses a mask or a bias beside it.
     is_causal = problem.is_causal and is_plain
-    keep, empty = None if is_causal else problem.keep(), None
+    keep, empty = None if is_causal else problem.seen(), None
     if keep is not None:
         # Not every device's kernel gives zeros for a row that keeps nothing: such a row keeps
         # everything here, and what it reads is set to zero.
