@@ -37,7 +37,7 @@ def _run(config: DictConfig) -> float:
         datamodule.report_to(folder, is_first=rank_zero_only.rank == 0)
     reports = report_callbacks(task, datamodule, folder) if config.split == "test" else []
     trainer: pl.Trainer = instantiate(
-        config.trainer, logger=build_loggers(config.logger), callbacks=reports
+        config.trainer, logger=build_loggers(config.get("logger")), callbacks=reports
     )
     evaluate = trainer.test if config.split == "test" else trainer.validate
     evaluate(task, datamodule=datamodule, verbose=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, get_type_hints
 
 from hydra.utils import get_object
@@ -18,7 +18,8 @@ _SCALARS = (bool, int, float, str)
 def check_options(config: DictConfig) -> None:
     """Refuse options that their `_target_` has no room for, or that are of another type.
 
-    Types are those of its annotations. What is null may not be known yet, and is left alone.
+    Types are those of its annotations. Where another option is referred to, and that is null, it
+    may not be known yet, and is left alone.
 
     Raises:
         ValueError: for the first misfit found.
@@ -26,7 +27,8 @@ def check_options(config: DictConfig) -> None:
     for path, node in _targets(config, ""):
         target = get_object(node["_target_"])
         for name, value in node.items():
-            if not str(name).startswith("_"):
+            is_own = not OmegaConf.is_interpolation(node, name)
+            if not str(name).startswith("_") and (is_own or value is not None):
                 _check(target, f"{path}{name}", str(name), _plain(value))
 
 
@@ -62,17 +64,28 @@ def _check(target: Callable[..., Any], path: str, name: str, value: Any) -> None
     except PydanticUserError:  # no type that values can be held against
         return
     except ValidationError as error:
+        for part in error.errors()[0]["loc"]:  # where in it; then come alternatives of the type
+            if not isinstance(value, dict | list) or part not in _keys(value):
+                break
+            path, value = f"{path}.{part}", value[part]
+        shown = "null" if value is None else value
         raise ValueError(
-            f"{path}={value} does not fit: {where} takes {name} as "
+            f"{path}={shown} does not fit: {where} takes {name} as "
             f"{inspect.formatannotation(annotation)}"
         ) from error
 
 
-def _is_open(value: Any) -> bool:
-    """Whether something of the value is null, or is yet to be built."""
+def _keys(value: dict[Any, Any] | list[Any]) -> Collection[Any]:
+    return value.keys() if isinstance(value, dict) else range(len(value))
+
+
+def _is_open(value: Any, *, is_inside: bool = False) -> bool:
+    """Whether something inside of the value is null, or is yet to be built."""
     if isinstance(value, dict):
-        return "_target_" in value or any(map(_is_open, value.values()))
-    return any(map(_is_open, value)) if isinstance(value, list) else value is None
+        return "_target_" in value or any(_is_open(v, is_inside=True) for v in value.values())
+    if isinstance(value, list):
+        return any(_is_open(v, is_inside=True) for v in value)
+    return is_inside and value is None
 
 
 def _annotation(target: Callable[..., Any], name: str) -> Any:

@@ -46,7 +46,7 @@ def run_training(config: DictConfig) -> float:
         with name_failed_job(), keep_traceback(folder), launches_of_this_job_alone():
             return _run(config)
     finally:
-        if "wandb" in (config.logger or {}):
+        if "wandb" in (config.get("logger") or {}):
             import wandb
 
             wandb.finish()
@@ -70,8 +70,8 @@ def _run(config: DictConfig) -> float:
     if hasattr(datamodule, "report_to"):
         datamodule.report_to(folder, is_first=rank_zero_only.rank == 0)
 
-    loggers = build_loggers(config.logger)
-    callbacks = build_callbacks(config.callbacks, loggers, config.trainer)
+    loggers = build_loggers(config.get("logger"))
+    callbacks = build_callbacks(config.get("callbacks"), loggers, config.trainer)
     callbacks += report_callbacks(task, datamodule, folder)
     compiling = CompileTime()
     callbacks += [compiling] if config.compile else []

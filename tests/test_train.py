@@ -135,6 +135,11 @@ def test_no_logger_is_needed(compose_run, tmp_path):
     assert not (tmp_path / "run" / "metrics").exists()
 
 
+def test_neither_loggers_nor_callbacks_are_needed(compose_run):
+    short = ("trainer.limit_train_batches=1", "trainer.max_epochs=1", "test=false")
+    assert math.isfinite(run_training(compose_run(*short, "logger=[]", "callbacks=[]")))
+
+
 def test_wandb_goes_offline_by_itself_and_holds_the_run(compose_run, tmp_path, capfd):
     loggers = "logger=[wandb,csv,tensorboard]"
     run_training(compose_run(*SHORT, loggers, "callbacks.gradient_norm.every_n_steps=1"))

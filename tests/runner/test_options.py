@@ -30,7 +30,7 @@ def unresolved(thing: "Unknown") -> None: ...
 
 
 def check(name: str, **options: object) -> None:
-    config = {"part": {"list": [{"_target_": f"{__name__}.{name}", **options}]}}
+    config = {"part": {"list": [{"_target_": f"{__name__}.{name}", **options}]}, "unknown": None}
     check_options(OmegaConf.create(config))
 
 
@@ -38,7 +38,7 @@ def check(name: str, **options: object) -> None:
     ("name", "options"),
     [
         ("Derived", {"rate": 1, "width": 3, "path": "x", "other": 5}),
-        ("Derived", {"rate": None, "width": None}),
+        ("Derived", {"rate": None, "width": "${unknown}"}),
         ("Derived", {"names": ["a", "b"]}),
         ("Derived", {"_partial_": "anything"}),
         ("Derived", {"rate": {"_target_": f"{__name__}.function", "loss": 1.0}}),
@@ -60,7 +60,8 @@ def test_what_fits_passes(name, options):
         ),
         ("Derived", {"rate": True}, "rate=True does not fit"),
         ("Derived", {"width": 1.5}, "width=1.5 does not fit: .*Derived takes width as int"),
-        ("Derived", {"names": [["a"]]}, "names"),
+        ("Derived", {"names": ["a", ["b"]]}, r"names\.1=\['b'\] does not fit"),
+        ("Derived", {"width": None}, "width=null does not fit: .*Derived takes width as int"),
         ("function", {"loss": "low"}, "loss=low does not fit"),
         ("function", {"lost": 1}, "part.list.0.lost is no option of .*function, .* loss, extra"),
         ("Derived", {"rate": {"_target_": f"{__name__}.function", "loss": "x"}}, "rate.loss=x"),
