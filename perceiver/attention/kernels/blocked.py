@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from perceiver.attention import products as matrices
 from perceiver.attention.products import onednn_pays, products
 from perceiver.shapes import Bool, Float
 
@@ -18,7 +18,8 @@ LEAST_SCORES = 1 << 17
 # How much wider than queries values must be, where torch's kernel would pad the queries.
 LEAST_RATIO = 1.5
 # Width of a head from which products outweigh the passes over scores, and queries up to which:
-# torch's kernel makes fewer passes, this one larger products.
+# torch's kernel makes fewer passes, this one larger products. (Where MKL is slow it is so for both,
+# and the passes decide.)
 WIDE, MOST_QUERIES = 128, 512
 # Multiplications for a head's scores from which oneDNN's products pay, one by one, and keys up to
 # which: with more, blocks have so few queries that adding to the gradients of keys takes over.
@@ -38,10 +39,15 @@ def pays(heads: int, queries: int, keys: int, widths: tuple[int, int], *, is_hal
     query_width, value_width = widths
     would_be_padded = value_width >= LEAST_RATIO * query_width
     is_wide = query_width >= WIDE and heads > 1 and queries <= MOST_QUERIES
+    is_wide = is_wide and not matrices.MKL_IS_SLOW
     is_enough = heads * queries * keys >= LEAST_SCORES
-    sizes = queries, keys, min(widths)
-    is_large = keys <= MOST_KEYS and math.prod(sizes) >= LEAST_OF_A_HEAD and onednn_pays(*sizes)
+    is_large = keys <= MOST_KEYS and _one_by_one(queries, keys, min(widths))
     return (would_be_padded or is_wide or is_large) and is_enough and not is_half
+
+
+def _one_by_one(queries: int, keys: int, width: int) -> bool:
+    """Whether oneDNN, which multiplies one matrix at a time, pays for each of several heads."""
+    return queries * keys * width >= LEAST_OF_A_HEAD and onednn_pays(queries, keys, width)
 
 
 def blocked(
@@ -78,8 +84,8 @@ class _Blocks:
         (self.examples, self.heads, self.queries), self.keys = query.shape[:3], key.shape[2]
         self.rows = min(self.queries, max(1, BLOCK // self.keys))
         self.group = min(self.heads, max(1, BLOCK // (self.rows * self.keys)))
-        if query.dtype == torch.float32 and onednn_pays(self.rows, self.keys, query.shape[-1]):
-            self.group = 1  # it multiplies one matrix at a time
+        if query.dtype == torch.float32 and _one_by_one(self.rows, self.keys, query.shape[-1]):
+            self.group = 1
 
     def __iter__(self) -> Iterator[_Block]:
         for example in range(self.examples):

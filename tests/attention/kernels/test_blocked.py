@@ -56,6 +56,7 @@ def test_heads_one_by_one_as_onednn_takes_them(kept, lengths, monkeypatch):
     monkeypatch.setattr(matrices, "_onednn", lambda *a: calls.append(1) or by_onednn(*a))
     monkeypatch.setattr(matrices, "MKL_IS_SLOW", True)
     monkeypatch.setattr(matrices, "LEAST_WORK", 1)
+    monkeypatch.setattr(module, "LEAST_OF_A_HEAD", 1)
     monkeypatch.setattr(matrices, "LEAST_SIDE", 1)
     monkeypatch.setattr(module, "BLOCK", 4 * k)  # blocks of four queries share their keys
     torch.manual_seed(0)
@@ -82,29 +83,29 @@ def test_the_operator_keeps_the_rules_of_its_kind():
     torch.library.opcheck(module._attend, (*tensors(), None, 0.7), test_utils=checks)
 
 
-@pytest.mark.parametrize("mkl_is_slow", [False, True])
 @pytest.mark.parametrize(
-    ("sizes", "widths", "expected"),
+    ("sizes", "widths", "where_mkl_is_quick", "where_it_is_slow"),
     [
-        ((8, 256, 2048), (32, 160), True),  # torch's kernel would pad queries and keys to 160
-        ((8, 256, 256), (64, 96), True),
-        ((8, 256, 256), (64, 80), False),  # and here only a little
-        ((8, 512, 512), (128, 128), True),  # wide heads: products outweigh passes over scores
-        ((8, 1024, 1024), (128, 128), None),  # too many scores for the cache
-        ((1, 512, 512), (128, 128), None),  # nothing for the second core
-        ((8, 256, 2048), (32, 32), None),
-        ((1, 512, 8192), (64, 64), False),  # too many keys, whose gradients are added up
-        ((8, 32, 32), (32, 160), False),  # too few scores for the calls
+        ((8, 256, 2048), (32, 160), True, True),  # torch's kernel would pad queries and keys to 160
+        ((8, 256, 256), (64, 96), True, True),
+        ((8, 256, 256), (64, 80), False, False),  # and here only a little
+        ((8, 512, 512), (128, 128), True, True),  # wide heads: products outweigh passes over scores
+        ((8, 256, 256), (128, 128), True, False),  # unless they are as slow as torch's
+        ((8, 1024, 1024), (128, 128), False, True),  # too many scores for the cache
+        ((1, 512, 512), (128, 128), False, True),  # nothing for the second core
+        ((8, 256, 2048), (32, 32), False, True),
+        ((1, 512, 8192), (64, 64), False, False),  # too many keys, whose gradients are added up
+        ((8, 32, 32), (32, 160), False, False),  # too few scores for the calls
     ],
 )
 def test_it_is_for_wide_heads_and_wider_values_in_full_precision(
-    sizes, widths, expected, mkl_is_slow, monkeypatch
+    sizes, widths, where_mkl_is_quick, where_it_is_slow, monkeypatch
 ):
-    """And for all large products (None) where oneDNN makes them, as torch's kernel has MKL do."""
-    monkeypatch.setattr(matrices, "MKL_IS_SLOW", mkl_is_slow)
-    expected = mkl_is_slow if expected is None else expected
-    assert pays(*sizes, widths, is_half=False) is expected
-    assert not pays(*sizes, widths, is_half=True)
+    """And for all large products where oneDNN makes them, as torch's kernel has MKL do."""
+    for mkl_is_slow, expected in ((False, where_mkl_is_quick), (True, where_it_is_slow)):
+        monkeypatch.setattr(matrices, "MKL_IS_SLOW", mkl_is_slow)
+        assert pays(*sizes, widths, is_half=False) is expected
+        assert not pays(*sizes, widths, is_half=True)
 
 
 @pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
