@@ -26,6 +26,8 @@ def _status(key: str) -> int:
 def give_back() -> None:
     """Return freed memory to the system, for the next step, or another process, to ask for."""
     gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     if sys.platform == "linux":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 

@@ -43,12 +43,13 @@ INTRODUCTION = """# Performance
 Written by `python -m benchmarks.page` from what the commands below measured; nothing here is typed
 in by hand.
 
-All contestants compute the same thing: the same sizes, the same weights (the column *distance* is
-how far a contestant's outputs are from ours, relatively), the same inputs. Each runs in a process
-of its own, and they take turns: while one steps, the others wait. Every process, of whatever
-library, keeps the memory that a step freed for the next one, as `train.py` does for tensors of up
-to 32 MiB: what is compared is steps, and not the system's way of handing out pages; a table that
-was recorded without says so. Times are medians over all turns, *spread*
+All contestants compute the same thing: the same sizes, the same inputs and, but for lucidrains,
+whose layers are not quite the others', the same weights (the column *distance* is how far a
+contestant's outputs are from ours, relatively). Each runs in a process of its own, and they take
+turns: while one steps, the others wait. Every process, of whatever library, keeps the memory that a
+step freed for the next one, as `train.py` does for tensors of up to 32 MiB: what is compared is
+steps, and not the system's way of handing out pages; a table that was recorded without says so.
+Times are medians over all turns, *spread*
 is half the distance between the quartiles. A training step is forward, mean square of the outputs,
 backward. *Memory* is what the tensors of a training step take at their peak beside what stood
 before it: parameters, gradients and inputs are there already, for everyone. *Resident* is how far
@@ -67,10 +68,11 @@ ours has weights of its own, 0.4 % more parameters for the same products. All ML
 GELU, as the peers ship (`model.encoder.activation=gelu` here; the default is the tanh form of the
 released models).
 
-Without a word behind its name a contestant runs in fp32. *medium* has fp32 tensors and bf16
-products, *bf16-mixed* is autocast, *bf16-true* has parameters and inputs in bf16; *compile* is
-torch.compile of the whole model (`compile=whole` of `train.py`), *regions* what `compile=true`
-compiles of this project's (latent blocks and decoder), *key=value* an option of its attention.
+Without a word behind its name a contestant runs in fp32. *medium* has fp32 tensors and lets torch
+round products to bf16, which it does on processors with tiles (AMX) alone; *bf16-mixed* is
+autocast, *bf16-true* has parameters and inputs in bf16; *compile* is torch.compile of the whole
+model (`compile=whole` of `train.py`), *regions* what `compile=true` compiles of this project's
+(latent blocks and decoder), *key=value* an option of its attention.
 """
 
 HOW_TO_READ = """## How to read the tables

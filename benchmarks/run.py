@@ -131,11 +131,7 @@ def measure(
 ) -> dict[str, Any]:
     """Compare contestants on configurations, printing a table after each, and write the results."""
     path, before = destination(kind, arguments)
-    results: dict[str, Any] = {"kind": kind, "command": command(), "configurations": {}}
-    if before:
-        commands = [*before["command"].splitlines(), results["command"]]
-        results["command"] = "\n".join(dict.fromkeys(commands))
-        results["configurations"] = before["configurations"]
+    results: dict[str, Any] = {"kind": kind, "configurations": before.get("configurations", {})}
     log = open(arguments.log, "w") if arguments.log else open(os.devnull, "w")  # noqa: SIM115
     side = 64 if arguments.quick else None
     options = {"device": arguments.device, "threads": arguments.threads, "peak_side": side}
@@ -154,12 +150,18 @@ def measure(
                 seconds=arguments.seconds,
                 floors=kind == "peers",
             )
-            results["configurations"][name] = found
+            results["configurations"][name] = found | {"command": command()}
+            results["command"] = _commands(results["configurations"])
             results["machine"] = described(pool, arguments.threads, before)
             write(path, results)
             print(comparison(name, found), flush=True)
     print(f"written: {path}")
     return results
+
+
+def _commands(configurations: dict[str, Any]) -> str:
+    """Those that measured what is there now."""
+    return "\n".join(dict.fromkeys(found["command"] for found in configurations.values()))
 
 
 def command() -> str:

@@ -79,6 +79,7 @@ class Bench:
         self.step = step
         start = time.perf_counter()
         output = step("forward").float().flatten()
+        self._wait()
         first = time.perf_counter() - start
         index = torch.linspace(0, output.numel() - 1, SAMPLES, device=output.device).long()
         return {

@@ -33,8 +33,13 @@ def generator(*numbers: int) -> np.random.Generator:
 
 def check_range(name: str, bounds: Sequence[float], *, low: float, high: float) -> None:
     """Raises ValueError unless `bounds` is a pair [a, b] with low ≤ a ≤ b ≤ high."""
-    if len(bounds) != 2 or not low <= bounds[0] <= bounds[1] <= high:
-        raise ValueError(f"{name}={list(bounds)}, expected [a, b] with {low:g} ≤ a ≤ b ≤ {high:g}.")
+    try:
+        first, last = bounds
+        is_range = low <= first <= last <= high
+    except (TypeError, ValueError):  # no pair, or not of numbers
+        is_range = False
+    if not is_range:
+        raise ValueError(f"{name}={bounds}, expected [a, b] with {low:g} ≤ a ≤ b ≤ {high:g}.")
 
 
 @contextmanager

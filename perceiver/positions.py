@@ -88,7 +88,15 @@ class ConstantPositions(Positions):
         return codes
 
     def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
-        key = (shape, self._like.device, self._like.dtype)
+        return self._codes(shape, self._like.device, self._like.dtype)
+
+    @torch.compiler.assume_constant_result
+    def _codes(
+        self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor, ...]:
+        # A graph that is compiled takes them as they are; computed inside of one, they would be in
+        # memory that the next step of a CUDA graph writes over.
+        key = (shape, device, dtype)
         if key not in self._cache:
             if len(self._cache) > 64:  # ragged inputs come in many lengths; keep memory bounded
                 self._cache.clear()

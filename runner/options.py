@@ -13,10 +13,12 @@ from pydantic.errors import PydanticUserError
 
 _RULES = ConfigDict(arbitrary_types_allowed=True)
 _SCALARS = (bool, int, float, str)
+# What stands beside the groups of a config, and is nobody's option.
+_RUN = {"seed": int, "ckpt_path": str | None, "fit": bool, "test": bool}
 
 
 def check_options(config: DictConfig) -> None:
-    """Refuse options that their `_target_` has no room for, or that are of another type.
+    """Refuse options that their `_target_` has no room for, and any that are of another type.
 
     Types are those of its annotations. Where another option is referred to, and that is null, it
     may not be known yet, and is left alone.
@@ -24,6 +26,9 @@ def check_options(config: DictConfig) -> None:
     Raises:
         ValueError: for the first misfit found.
     """
+    for name, kind in _RUN.items():
+        if name in config:
+            _check_type(kind, name, config[name], taker="a run", name=name)
     for path, node in _targets(config, ""):
         target = get_object(node["_target_"])
         for name, value in node.items():
@@ -55,8 +60,11 @@ def _check(target: Callable[..., Any], path: str, name: str, value: Any) -> None
             f"{path} is no option of {where}, which has {names}: leave it out with '~{path}'"
         )
     annotation = _annotation(target, name)
-    if annotation is inspect.Parameter.empty or _is_open(value):
-        return
+    if annotation is not inspect.Parameter.empty and not _is_open(value):
+        _check_type(annotation, path, value, taker=where, name=name)
+
+
+def _check_type(annotation: Any, path: str, value: Any, *, taker: str, name: str) -> None:
     try:
         # A list of a config may be meant as a tuple, while text is never meant as a number.
         strict = isinstance(value, _SCALARS)
@@ -70,7 +78,7 @@ def _check(target: Callable[..., Any], path: str, name: str, value: Any) -> None
             path, value = f"{path}.{part}", value[part]
         shown = "null" if value is None else value
         raise ValueError(
-            f"{path}={shown} does not fit: {where} takes {name} as "
+            f"{path}={shown} does not fit: {taker} takes {name} as "
             f"{inspect.formatannotation(annotation)}"
         ) from error
 

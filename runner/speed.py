@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch import nn
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 # What the model may be compiled to, and what is said of it.
 COMPILED: dict[bool | str, str] = {
@@ -31,8 +33,8 @@ def check_speed(config: DictConfig) -> None:
     """Refuse what this machine has no use for.
 
     Raises:
-        ValueError: for a choice of `compile` that is none, CUDA graphs without a GPU, or eight bits
-            on a GPU without such products.
+        ValueError: for a choice of `compile` that is none, CUDA graphs without a GPU or with
+            gradients that are summed over batches, or eight bits on a GPU without such products.
     """
     if type(config.compile) not in (bool, str) or config.compile not in (False, *COMPILED):
         raise ValueError(
@@ -44,6 +46,12 @@ def check_speed(config: DictConfig) -> None:
     on_gpu = uses_gpu(config.trainer)
     if config.compile == "graphs" and not on_gpu:
         raise ValueError("compile=graphs needs a CUDA device: set compile=whole on a CPU")
+    batches = config.trainer.get("accumulate_grad_batches") or 1
+    if config.compile == "graphs" and batches != 1:
+        raise ValueError(
+            f"compile=graphs cannot sum gradients over trainer.accumulate_grad_batches={batches}: "
+            "a replayed graph writes them where those of the batch before stand; set compile=whole"
+        )
     if config.float8 and on_gpu and torch.cuda.get_device_capability() < _FLOAT8_CAPABILITY:
         raise ValueError(
             f"float8=true needs a GPU that multiplies in eight bits (Ada, Hopper or later), and "

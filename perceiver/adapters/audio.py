@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from perceiver.adapters.adapter import Adapter, check_mask
+from perceiver.attention.products import without_autocast
 from perceiver.positions import Positions
 from perceiver.shapes import Bool, Float
 from perceiver.types import Segment
@@ -152,7 +153,7 @@ class SpectrogramAdapter(Adapter):
 
         Computed in float32 at least, returned in the waveform's dtype.
         """
-        with torch.autocast(waveform.device.type, enabled=False):
+        with without_autocast(waveform.device):
             log = (self._power(waveform) + 1e-6).log()
         promised = (self.num_bins, 1 + waveform.shape[1] // self.hop_length)
         if log.shape[1:] != promised:

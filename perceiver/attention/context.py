@@ -13,6 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from perceiver.attention.checks import check_shape
 from perceiver.attention.lean import cheap, saves_elsewhere
 from perceiver.attention.normalisers.normaliser import widen
+from perceiver.attention.products import without_autocast
 from perceiver.shapes import Bool, Float
 from perceiver.types import Segment, joined_mask
 
@@ -104,7 +105,7 @@ class Context:
 
     def scaled(self) -> list[tuple[Segment, Scaled]]:
         """Each segment with its normalised tokens."""
-        with torch.autocast(self.segments[0].content.device.type, enabled=False):
+        with without_autocast(self.segments[0].content.device):
             return self.once("scaled", self._scale)
 
     def _scale(self) -> list[tuple[Segment, Scaled]]:
@@ -186,24 +187,32 @@ def _moments(content: Tensor, segment: Segment) -> list[tuple[int, Tensor, Tenso
 def _code_moments(code: Float[Tensor, "length c"]) -> tuple[Tensor, Tensor]:
     """Variance and mean of each place's code; those of a constant code are computed once.
 
-    Kept are those of plain tensors with memory of their own: a parameter, a view of one and a
+    The first places of a constant code, which the inputs of ragged batches have, take theirs from
+    it. Kept are those of plain tensors with memory of their own: a parameter, a view of one and a
     tensor of inference mode may change without a trace in their version.
     """
-    is_constant = (
-        not torch.compiler.is_compiling()
-        and type(code) is Tensor
-        and code._base is None
-        and not code.requires_grad
-        and not code.is_inference()
-    )
-    if not is_constant:
+    if torch.compiler.is_compiling():
         return _var_mean(widen(code))
-    version, found = _CONSTANT_MOMENTS.get(code, (None, None))
-    if version != code._version:
+    whole = code if code._base is None else code._base
+    is_constant = type(whole) is Tensor and not whole.requires_grad and not whole.is_inference()
+    if not (is_constant and _begins(whole, code)):
+        return _var_mean(widen(code))
+    version, found = _CONSTANT_MOMENTS.get(whole, (None, None))
+    if version != whole._version:
         with torch.inference_mode(False):  # what is kept outlives a validation loop
-            found = _var_mean(widen(code))
-        _CONSTANT_MOMENTS[code] = code._version, found
-    return found
+            found = _var_mean(widen(whole))
+        _CONSTANT_MOMENTS[whole] = whole._version, found
+    variance, mean = found
+    return variance[: len(code)], mean[: len(code)]
+
+
+def _begins(whole: Tensor, code: Tensor) -> bool:
+    """Whether a code is the first rows of a tensor, or that itself."""
+    return code is whole or (
+        type(code) is Tensor
+        and (code.dtype, code.ndim, code.shape[1:]) == (whole.dtype, whole.ndim, whole.shape[1:])
+        and (code.storage_offset(), code.stride()) == (whole.storage_offset(), whole.stride())
+    )
 
 
 def _var_mean(values: Float[Tensor, "*places c"]) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,17 @@ def differs_by_function() -> bool:
     )
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Products in the precision that their operands have; the meta device has no other."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 def rounds_float32() -> bool:
     """Whether the user lets float32 products of a GPU be rounded (TF32), by whichever option."""
     try:
         return torch.get_float32_matmul_precision() != "highest"
     except RuntimeError:  # set by the newer options alone
-        return torch.backends.cuda.matmul.fp32_precision != "ieee"
+        return torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
 def linear(

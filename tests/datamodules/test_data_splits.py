@@ -156,7 +156,7 @@ def test_the_state_of_torch_is_restored_even_after_an_error():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("bounds", [[2, 1], [-1, 1], [0, 3], [1]])
+@pytest.mark.parametrize("bounds", [[2, 1], [-1, 1], [0, 3], [1], 1, "12", ["a", "b"], None])
 def test_ranges_that_are_no_ranges_are_refused(bounds):
     with pytest.raises(ValueError, match=r"noise=.*expected"):
         check_range("noise", bounds, low=0, high=2)

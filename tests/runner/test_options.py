@@ -1,5 +1,6 @@
 """Options of a config are of the types that the classes behind them take."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,3 +71,20 @@ def test_what_fits_passes(name, options):
 def test_what_does_not_fit_is_named_with_what_would(name, options, words):
     with pytest.raises(ValueError, match=words):
         check(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"seed": "abc"}, "seed=abc does not fit: a run takes seed as int"),
+        ({"seed": None}, "seed=null does not fit"),
+        ({"fit": "maybe"}, "fit=maybe does not fit: a run takes fit as bool"),
+        ({"test": 1}, "test=1 does not fit"),
+        ({"ckpt_path": 3}, "ckpt_path=3 does not fit: a run takes ckpt_path as str | None"),
+    ],
+)
+def test_what_a_run_itself_takes_is_held_against_its_types(option, words):
+    right = {"seed": 3, "fit": True, "test": False, "ckpt_path": None}
+    check_options(OmegaConf.create(right))
+    with pytest.raises(ValueError, match=re.escape(words)):
+        check_options(OmegaConf.create(right | option))

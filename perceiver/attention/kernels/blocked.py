@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from perceiver.attention import products as matrices
-from perceiver.attention.products import onednn_pays, products
+from perceiver.attention.products import onednn_pays, products, without_autocast
 from perceiver.shapes import Bool, Float
 
 # Scores that are held at once: 4 MiB in float32, what stays in a core's share of the cache.
@@ -65,7 +65,7 @@ def blocked(
         keep: True = may be attended to; every query has something that is.
         scale: factor on the scores.
     """
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query.device):
         return _attend(query, key, value, keep, scale)
 
 
@@ -194,7 +194,7 @@ def _setup(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _backward(ctx, grad):  # type: ignore[no-untyped-def]
     query, key, value, keep = ctx.saved_tensors
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query.device):
         gradients = _attend_backward(query, key, value, keep, ctx.scale, grad)
     return *gradients, None, None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +24,27 @@ ABOUT = 1.1
 CACHED_SCORES = 1 << 22
 
 
+class Part(NamedTuple):
+    """The sizes of a segment whose positions stay apart.
+
+    Args:
+        tokens: how many it has.
+        channels: of their content.
+        code: channels of the position code of its one axis; 0 if it has none, or a grid.
+        columns: of its grid; 0 if it has none.
+    """
+
+    tokens: int
+    channels: int
+    code: int
+    columns: int
+
+    @property
+    def width(self) -> int:
+        """Channels that the product for a score has, and three scalars beside."""
+        return self.channels + 3 + (CHUNK_LINES if self.columns else self.code)
+
+
 @dataclass(frozen=True)
 class Work:
     """The sizes of an attention.
@@ -32,8 +54,7 @@ class Work:
         channels: c, width of the context.
         projected: channels of all keys and values, 0 if they are the context itself.
         widths: of a query and of a value, of one head.
-        segments: (tokens, channels of the content, channels that a score costs) of each segment,
-            positions apart; empty if the context is a tensor.
+        segments: of the context; empty if it is a tensor.
         is_training: whether a backward pass follows.
         tokens_learn: whether it goes on into the context.
         is_half: whether large products run in half precision.
@@ -47,7 +68,7 @@ class Work:
     channels: int
     projected: int
     widths: tuple[int, int]
-    segments: tuple[tuple[int, int, int], ...]
+    segments: tuple[Part, ...]
     is_training: bool
     tokens_learn: bool
     is_half: bool
@@ -79,10 +100,7 @@ def work(query: Tensor, context: Tensor | Context, heads: Heads) -> Work:
         channels=channels,
         projected=heads.num_projected,
         widths=(heads.query_width, heads.value_width),
-        segments=tuple(
-            (segment.content.shape[1], segment.content.shape[2], _score_width(segment))
-            for segment in segments
-        ),
+        segments=tuple(_part(segment) for segment in segments),
         is_training=is_training,
         tokens_learn=is_training and any(part.requires_grad for part in parts),
         is_half=dtype.itemsize < 4,
@@ -90,10 +108,11 @@ def work(query: Tensor, context: Tensor | Context, heads: Heads) -> Work:
     )
 
 
-def _score_width(segment: Segment) -> int:
-    """Channels that the product for a segment's scores has, and three scalars beside."""
-    positions = segment.axes[0].shape[-1] if len(segment.axes) == 1 else CHUNK_LINES
-    return segment.content.shape[-1] + 3 + (positions if segment.axes else 0)
+def _part(segment: Segment) -> Part:
+    _, tokens, channels = segment.content.shape
+    if len(segment.axes) == 1:
+        return Part(tokens, channels, code=segment.axes[0].shape[1], columns=0)
+    return Part(tokens, channels, 0, segment.axes[-1].shape[0] if segment.axes else 0)
 
 
 _Rates = tuple[float, float, float, float, float]
@@ -200,12 +219,12 @@ def _folded(work: Work) -> float:
 
 def _separable(work: Work) -> float:
     # Each segment is a call, with sums over its parts besides.
-    part = _PARTS + _PARTS_LEARN * work.tokens_learn
+    summing = _PARTS + _PARTS_LEARN * work.tokens_learn
     return sum(
-        _structured(work, tokens, channels + 3, width, width == channels + 3 + CHUNK_LINES)
-        + part * work.batch * tokens * channels
+        _structured(work, part.tokens, part.channels + 3, part.width, part.columns > 0)
+        + summing * work.batch * part.tokens * part.channels
         + 0.5 * _FOLDED[work.is_training][3]
-        for tokens, channels, width in work.segments
+        for part in work.segments
     )
 
 
@@ -213,7 +232,7 @@ def _numbers(form: str, work: Work) -> int:
     """Numbers that a form holds beside its arguments."""
     tokens = work.batch * work.keys
     if form == "separable":
-        return work.batch * sum(2 * m * (c + 3) for m, c, _ in work.segments)
+        return work.batch * sum(2 * p.tokens * (p.channels + 3) for p in work.segments)
     joined = 2 * work.channels if work.segments else 0
     if form == "folded":
         return tokens * (joined + work.channels)

@@ -19,6 +19,10 @@ from perceiver.attention.patterns import Pattern
 MOST_GRAPHS = 64
 # Elements along a block that it skips or computes.
 BLOCK = 128
+# The narrowest heads that it is compiled for; narrower ones get zeros, which change nothing.
+LEAST_WIDTH = 16
+# Pairs that a BlockMask is made of at a time: booleans, and a few numbers for each.
+MOST_PAIRS = 1 << 28
 
 
 def block_mask(
@@ -59,6 +63,11 @@ def compiled_length(length: int) -> int:
         return length
     step = max(BLOCK, 1 << max(0, (length - 1).bit_length() - 3))
     return -(-length // step) * step
+
+
+def least_width(device: torch.device) -> int:
+    """That heads have to have."""
+    return 0 if device.type == "cpu" else LEAST_WIDTH
 
 
 def _longer(tensor: Tensor, *sizes: int) -> Tensor:
@@ -123,9 +132,36 @@ def _block_mask(problem: Problem, num_queries: int, num_keys: int) -> Any:
 
     # Making it looks at every pair: once for all examples and heads that see alike.
     alike = problem.keep(slice(0, 1), slice(0, 1))
-    sizes = (1, 1) if alike is None else alike.shape[:2]
-    b, h = (size if size > 1 else None for size in sizes)
-    return create_block_mask(keep, b, h, num_queries, num_keys, device=device)
+    examples, heads = (1, 1) if alike is None else alike.shape[:2]
+    lengths: dict[str, Any] = {"Q_LEN": num_queries, "KV_LEN": num_keys}
+    lengths["H"] = heads if heads > 1 else None
+    most = max(1, MOST_PAIRS // (heads * num_queries * num_keys))
+    if examples <= most or torch.compiler.is_compiling():
+        b = examples if examples > 1 else None
+        return create_block_mask(keep, b, device=device, **lengths)
+    parts = []
+    for first in range(0, examples, most):
+
+        @no_type_check
+        def keep_part(b: Tensor, h: Tensor, i: Tensor, j: Tensor, first: int = first) -> Tensor:
+            return keep(b + first, h, i, j)
+
+        size = min(most, examples - first)
+        parts.append(create_block_mask(keep_part, size, device=device, **lengths))
+    return _joined(parts, keep, (num_queries, num_keys))
+
+
+def _joined(parts: list[Any], keep: Any, lengths: tuple[int, int]) -> Any:
+    """BlockMasks of some examples each as that of all, which `keep` tells."""
+    from torch.nn.attention.flex_attention import BlockMask
+
+    names = ("kv_num_blocks", "kv_indices", "full_kv_num_blocks", "full_kv_indices")
+    blocks: dict[str, Any] = {
+        name: torch.cat([getattr(part, name) for part in parts]) for name in names
+    }
+    return BlockMask.from_kv_blocks(
+        **blocks, BLOCK_SIZE=parts[0].BLOCK_SIZE, mask_mod=keep, seq_lengths=lengths
+    )
 
 
 def flex(problem: Problem) -> Result:
@@ -165,17 +201,19 @@ def flex(problem: Problem) -> Result:
         score = softcapped(score, softcap)
         return score if bias is None else score + bias[b, h, i, j]
 
+    least = least_width(query.device)
     modified = bias is not None or key_bias is not None or softcap is not None
     read, seen = _run(
-        _longer(folded.query, q, folded.query.shape[-1]),
-        _longer(folded.key, k, folded.key.shape[-1]),
-        _longer(problem.value, k, problem.value.shape[-1]),
+        _longer(folded.query, q, max(least, folded.query.shape[-1])),
+        _longer(folded.key, k, max(least, folded.key.shape[-1])),
+        _longer(problem.value, k, max(least, problem.value.shape[-1])),
         score_mod=modify if modified else None,
         block_mask=_block_mask(problem, q, k),
         scale=float(folded.scale),
         return_aux=AuxRequest(lse=True),
     )
-    read, lse = read[:, :, : problem.num_queries], seen.lse[:, :, : problem.num_queries]
+    read = read[:, :, : problem.num_queries, : problem.value.shape[-1]]
+    lse = seen.lse[:, :, : problem.num_queries]
     assert isinstance(problem.normaliser, Softmax)
     sink = problem.normaliser.sink_logit()
     empty = unseeing(lse) if problem.is_masked else None

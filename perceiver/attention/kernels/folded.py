@@ -12,6 +12,7 @@ from perceiver.attention.kernels.problem import Result, unseeing
 from perceiver.attention.kernels.structured import attend
 from perceiver.attention.normalisers import Softmax
 from perceiver.attention.normalisers.normaliser import widen
+from perceiver.attention.products import without_autocast
 from perceiver.attention.scores import Score
 from perceiver.shapes import Float
 from perceiver.types import Segment
@@ -52,7 +53,7 @@ def folded(
         rows = rows * norm.weight.to(rows.dtype)
     rows, shift = rows.flatten(1, 2), shift.flatten(1, 2)
     merged = None
-    with torch.autocast(query.device.type, enabled=False):  # scores are float32 in any precision
+    with without_autocast(query.device):  # scores are float32 in any precision
         for segment, scaled in context.scaled():
             part = _segment(widen(rows), widen(shift), segment, scaled)
             merged = part if merged is None else merge(merged, part)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from perceiver.attention.kernels.problem import Problem, Result
 from perceiver.attention.normalisers.normaliser import widen
+from perceiver.attention.products import without_autocast
 from perceiver.shapes import Bool, Float
 
 CHUNK = 128
@@ -24,9 +23,7 @@ def linear(problem: Problem, *, is_causal: bool) -> Result:
         problem: with a score that folds into non-negative features and the normaliser `sum`.
         is_causal: sums run up to p_i; else over all keys.
     """
-    # Autocast would sum in half precision. (It does not know the device "meta".)
-    device = problem.query.device.type
-    with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):
+    with without_autocast(problem.query.device):  # which would sum in half precision
         return _linear(problem, is_causal)
 
 

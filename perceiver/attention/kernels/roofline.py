@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from perceiver.attention.kernels.cost import Work
+from perceiver.attention.kernels.cost import Part, Work
+from perceiver.attention.kernels.structured_blocks import blocks
 from perceiver.attention.products import rounds_float32
 
 # Per second, of an H100 SXM: products (two operations each) in float32, TF32 and bfloat16; of
@@ -22,8 +23,6 @@ SDPA_CALL, STRUCTURED_CALL = 5e-5, 2e-4
 MARGIN = 2.0
 # Elementwise operations on a score: maximum, rescaling, splitting for TF32, sums over a grid.
 SCORE_OPERATIONS = 16
-# Channels that the Triton kernels pad to, and the most that they take (structured_triton.WIDEST).
-BLOCK, WIDEST = 16, 80
 # Passes over all scores in memory of the form in chunks, which serves wider tokens.
 CHUNK_PASSES = 6
 
@@ -46,32 +45,31 @@ def _sdpa(work: Work) -> float:
     return passes * (time + SDPA_CALL)
 
 
-def _structured(work: Work, tokens: int, channels: int, width: int) -> float:
-    """A pass over content and positions that stay apart."""
-    scores = work.batch * work.heads * work.queries * tokens
-    products = 2 * scores * -(-(width + 1) // BLOCK) * BLOCK
-    moved = 2 * 4 * work.batch * tokens * channels
+def _structured(work: Work, part: Part) -> float:
+    """A pass over content and positions that stay apart, in float32 whatever queries are in."""
+    scores = work.batch * work.heads * work.queries * part.tokens
+    channels = part.channels + 3
+    moved = 2 * 4 * work.batch * part.tokens * channels
     passes = 1.0
     if work.is_training:
         passes += 3.5 if work.tokens_learn else 1.5
-    if width + 1 <= WIDEST:
+    if cut := blocks(channels, part.code, part.columns):
+        products = 2 * scores * (cut.x[1] + (cut.y[1] if cut.y[0] else 0))
         # Three products in TF32 stand for one in float32.
-        multiply = products / PRODUCTS["tf32"] * (3 if _precision(work) == "fp32" else 1)
+        multiply = products / PRODUCTS["tf32"] * (1 if rounds_float32() else 3)
         time = max(scores * SCORE_OPERATIONS / OPERATIONS, scores / EXPONENTIALS) + multiply
     else:
-        rate = PRODUCTS["fp32" if _precision(work) == "fp32" else "tf32"]
-        time = products / rate + 4 * CHUNK_PASSES * scores / BYTES
+        rate = PRODUCTS["tf32" if rounds_float32() else "fp32"]
+        time = 2 * scores * part.width / rate + 4 * CHUNK_PASSES * scores / BYTES
     return passes * max(time, moved / BYTES) + (3 if work.is_training else 1) * STRUCTURED_CALL
 
 
 def _folded(work: Work) -> float:
-    return MARGIN * _structured(work, work.keys, work.channels + 3, work.channels + 3)
+    return MARGIN * _structured(work, Part(work.keys, work.channels, code=0, columns=0))
 
 
 def _separable(work: Work) -> float:
-    return MARGIN * sum(
-        _structured(work, tokens, channels + 3, width) for tokens, channels, width in work.segments
-    )
+    return MARGIN * sum(_structured(work, part) for part in work.segments)
 
 
 TIMES: dict[str, Callable[[Work], float]] = {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from perceiver.attention.kernels.structured_tokens import Chunk, Tokens
-from perceiver.attention.products import differs_by_function, products
+from perceiver.attention.products import differs_by_function, products, without_autocast
 from perceiver.shapes import Float
 
 # Scores that cannot pass this are exponentiated as they are: e⁶⁰ times ten million tokens still
@@ -74,7 +74,7 @@ def attend(
             "structured attention has no rules for torch.func and forward-mode differentiation: "
             "use kernel=auto or kernel=dense"
         )
-    with torch.autocast(content.device.type, enabled=False):
+    with without_autocast(content.device):
         read, tail, columns, lse = _attend(query, content, rho, code, query_tail, query_columns)
     return Partial(
         read,
@@ -354,7 +354,7 @@ def _backward(ctx, grad_read, grad_tail, grad_columns, grad_lse):  # type: ignor
     # A row with nothing to attend to weighs its (masked) tokens with e⁰: their products are zero.
     for_tokens = any(ctx.needs_input_grad[1:4])
     # A backward pass that is run under autocast must not reach the products inside.
-    with torch.autocast(content.device.type, enabled=False):
+    with without_autocast(content.device):
         d_query, d_tail, d_columns, d_content, d_rho, d_code = _attend_backward(
             *inputs,
             lse,

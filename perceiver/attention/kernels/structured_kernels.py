@@ -25,8 +25,17 @@ from perceiver.attention.kernels.structured_tiles import (
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
+# Sizes that change from batch to batch: a kernel compiled for a 1 among them, or for one that 16
+# divides, would be compiled again in the middle of training.
+_SIZES = [
+    *("query_batch", "query_side_batch", "query_lines_batch", "query_columns_batch", "side_batch"),
+    *("num_rows", "num_tokens", "num_lines", "column_blocks"),
+]
+_OF_PARTS = [*_SIZES, "lines_per_part", "row_blocks", "parts"]
+_OF_EXAMPLES = [*_SIZES, "batch", "examples_per_group"]
 
-@triton.jit
+
+@triton.jit(do_not_specialize=_OF_PARTS)
 @no_type_check
 def forward_kernel(
     query,
@@ -75,7 +84,7 @@ def forward_kernel(
     is, with the maximum of its time in `line_peaks`.
     """
     program = tl.program_id(0)
-    row = program % row_blocks * BLOCK_R + tl.arange(0, BLOCK_R)
+    row = (program % row_blocks).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     is_row = row < num_rows
     part = program // row_blocks % parts
     example = (program // row_blocks // parts).to(tl.int64)
@@ -147,7 +156,7 @@ def forward_kernel(
         store_tile(start, row, is_row, read_side_stride, KY, total_side, BLOCK_Y)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_OF_PARTS)
 @no_type_check
 def backward_rows_kernel(
     query,
@@ -197,7 +206,7 @@ def backward_rows_kernel(
     The gradients of a query's parts are laid out as those parts in `forward_kernel`'s results.
     """
     program = tl.program_id(0)
-    row = program % row_blocks * BLOCK_R + tl.arange(0, BLOCK_R)
+    row = (program % row_blocks).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     is_row = row < num_rows
     part = program // row_blocks % parts
     example = (program // row_blocks // parts).to(tl.int64)
@@ -274,7 +283,7 @@ def backward_rows_kernel(
         store_tile(start, row, is_row, query_side_stride, KY, total_side, BLOCK_Y)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_OF_EXAMPLES)
 @no_type_check
 def backward_tokens_kernel(
     query,
@@ -344,7 +353,7 @@ def backward_tokens_kernel(
         d_y = tl.zeros((BLOCK_M, BLOCK_Y), tl.float32)
         d_factor = tl.zeros((BLOCK_M,), tl.float32)
         for start in range(0, num_rows, BLOCK_R):
-            row = start + tl.arange(0, BLOCK_R)
+            row = tl.full((), 1, tl.int64) * start + tl.arange(0, BLOCK_R)
             is_row = row < num_rows
             q = load_tile(query + example * query_batch, row, is_row, K, KX, BLOCK_X)
             g = load_tile(grad + at * K, row, is_row, K, KX, BLOCK_X)

@@ -76,3 +76,31 @@ def test_more_graphs_are_made_than_torch_makes_by_itself(graphs):
         attention.pattern = Segments(segments)
         check(attention, torch.randn(2, length, 16))
     assert len(graphs) == 12
+
+
+@pytest.mark.parametrize("pairs", [1, 2 * 2 * 128 * 128])
+def test_a_mask_may_be_made_of_a_few_examples_at_a_time(pairs, monkeypatch):
+    torch.manual_seed(0)
+    attention = Attention(16, num_heads=2, pattern="window", options={"window": {"left": 9}})
+    mask = torch.arange(100) < torch.tensor([[100], [1], [37], [99], [64]])
+    monkeypatch.setattr(flex, "MOST_PAIRS", pairs)
+    joined = []
+    join = flex._joined
+    monkeypatch.setattr(
+        flex, "_joined", lambda parts, *a: joined.append(len(parts)) or join(parts, *a)
+    )
+    check(attention, torch.randn(5, 100, 16), mask=mask)
+    assert joined == [5 if pairs == 1 else 2]
+
+
+def test_narrow_heads_get_zeros_where_a_kernel_is_compiled(monkeypatch):
+    torch.manual_seed(0)
+    widths, attend = [], flex._run
+    monkeypatch.setattr(
+        flex, "_run", lambda *x, **o: widths.append({t.shape[-1] for t in x}) or attend(*x, **o)
+    )
+    attention = Attention(6, num_heads=2, v_dim=14)
+    check(attention, torch.randn(2, 9, 6))
+    monkeypatch.setattr(flex, "least_width", lambda device: 16)
+    check(attention, torch.randn(2, 9, 6))
+    assert widths == [{3, 7}, {16}]

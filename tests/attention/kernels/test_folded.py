@@ -193,6 +193,31 @@ def test_moments_of_constant_codes_are_computed_once_and_again_after_a_change(su
     assert len(context_module._CONSTANT_MOMENTS) < alive
 
 
+def test_inputs_of_any_length_take_the_moments_of_the_whole_axis(summed):
+    code = FourierPositions(shape=[11], num_bands=2, absolute=True)
+    for length in (7, 11, 1):
+        axes = code((length,))
+        segment = Segment(torch.randn(3, length, 4), axes)
+        variance = segment.dense().var(-1, unbiased=False)
+        torch.testing.assert_close(scale(segment, 1e-5, None).rho, (variance + 1e-5).rsqrt())
+    assert summed.count((11, 5)) == 1
+    assert not {(7, 5), (1, 5)} & set(summed)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [lambda x: x[2:], lambda x: x[::2], lambda x: x[:, 1:], lambda x: x.T, lambda x: x[:, 0:1]],
+    ids=["its end", "every second", "other channels", "turned", "one channel"],
+)
+def test_other_parts_of_a_code_have_moments_of_their_own(part):
+    whole = torch.randn(6, 6)
+    scale(Segment(torch.randn(1, 6, 3), (whole,)), 1e-5, None)
+    code = part(whole)
+    segment = Segment(torch.randn(1, len(code), 3), (code,))
+    variance = segment.dense().var(-1, unbiased=False)
+    torch.testing.assert_close(scale(segment, 1e-5, None).rho, (variance + 1e-5).rsqrt())
+
+
 def test_moments_of_codes_that_may_learn_are_computed_each_time(summed):
     table = nn.Parameter(torch.randn(11, 5))
     with torch.no_grad():

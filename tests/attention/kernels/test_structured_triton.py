@@ -207,7 +207,8 @@ def in_the_interpreter(*options):
 
 @pytest.mark.skipif(IS_INTERPRETED, reason="this is the interpreter")
 def test_the_interpreter_passes_a_grid_and_codes():
-    assert "2 passed" in in_the_interpreter("-k", "softmax and columns or softmax and groups")
+    chosen = "softmax and (columns or groups) or softmax and content] or half and content]"
+    assert "4 passed" in in_the_interpreter("-k", chosen)
 
 
 @pytest.mark.slow
@@ -220,7 +221,9 @@ def test_the_interpreter_passes_all_that_a_gpu_would():
 @pytest.mark.slow
 @pytest.mark.skipif(IS_INTERPRETED, reason="nothing is compiled")
 @pytest.mark.parametrize(("capability", "kibibytes"), [(80, 99), (90, 227)])
-@pytest.mark.parametrize(("channels", "code", "width"), [(6, 0, 224), (5, 33, 0), (67, 0, 56)])
+@pytest.mark.parametrize(
+    ("channels", "code", "width"), [(6, 0, 224), (5, 33, 0), (67, 0, 56), (64, 0, 0), (31, 32, 0)]
+)
 def test_the_kernels_compile_for_a_gpu_that_is_not_here(
     channels, code, width, capability, kibibytes
 ):
@@ -229,7 +232,8 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_here(
     from triton.compiler import ASTSource
 
     from perceiver.attention.kernels import structured_kernels as kernels
-    from perceiver.attention.kernels.structured_triton import blocks, constants
+    from perceiver.attention.kernels.structured_blocks import blocks
+    from perceiver.attention.kernels.structured_triton import constants
 
     for kernel in (
         kernels.forward_kernel,
