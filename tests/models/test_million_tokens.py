@@ -50,7 +50,7 @@ def step(name: str) -> None:
     make, draw = INPUTS[name]
     model = Perceiver(
         adapters={"it": make()},
-        fusion=PaddingFusion,
+        fusion=partial(PaddingFusion, min_padding=0),
         encoder=partial(
             PerceiverEncoder, num_latents=512, latent_dim=1024, num_blocks=1, num_layers=1
         ),
