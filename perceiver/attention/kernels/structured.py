@@ -92,7 +92,7 @@ def _is_safe(
     query_tail: Tensor | None,
     query_columns: Tensor | None,
 ) -> bool:
-    """Whether no score can pass SAFE_SCORE, by Cauchy's inequality.
+    """Whether no score can pass SAFE_SCORE, by Cauchy's inequality for each row.
 
     Only a CPU is asked: the answer of another device would have to be waited for.
     """
@@ -100,15 +100,20 @@ def _is_safe(
         return True
     if content.device.type != "cpu":
         return False
-    bound = query.float().norm(dim=-1).max() * content.float().norm(dim=-1).max()
+    bound = query.float().norm(dim=-1) * content.float().norm(dim=-1).max()
     if rho is not None and query_tail is not None:
         if code is not None:
-            term = query_tail.float().norm(dim=-1).max() * code.float().norm(dim=-1).max()
+            term = query_tail.float().norm(dim=-1) * code.float().norm(dim=-1).max()
         else:
             assert query_columns is not None
-            term = query_tail.float().abs().max() + query_columns.float().abs().max()
+            term = query_tail.float().abs().amax(-1) + query_columns.float().abs().amax(-1)
         bound = bound + rho.float().abs().max() * term
-    return bool(bound <= SAFE_SCORE)
+    return bool(bound.max() <= SAFE_SCORE)
+
+
+def _some(flags: Tensor) -> bool:
+    """Whether one may be true; only a CPU is asked."""
+    return flags.device.type != "cpu" or bool(flags.any())
 
 
 def _layout(query_tail: Tensor | None, query_columns: Tensor | None) -> tuple[int, int]:
@@ -164,14 +169,17 @@ def _attend(
         joined = tokens.queries("query", query, query_tail, chunk)
         scores = tokens.product("scores", loaded, joined, query_columns, chunk)
         if not is_safe:
-            scores.masked_fill_(loaded[..., None, :, tokens.channels - 1] == 0, float("-inf"))
+            is_masked = loaded[..., None, :, tokens.channels - 1] == 0
+            if _some(is_masked):
+                scores.masked_fill_(is_masked, float("-inf"))
             highest = torch.maximum(peak[chunk.examples], scores.amax(-1, keepdim=True))
             # Nothing to attend to so far: there is nothing to rescale either.
             shift = highest.masked_fill(highest == float("-inf"), 0.0)
-            factor = (peak[chunk.examples] - shift).exp()
-            for total in (read, tail, columns):
-                total[chunk.examples] *= factor
-            peak[chunk.examples] = highest
+            if _some(highest > peak[chunk.examples]):
+                factor = (peak[chunk.examples] - shift).exp()
+                for total in (read, tail, columns):
+                    total[chunk.examples] *= factor
+                peak[chunk.examples] = highest
             scores -= shift
         weights = scores.exp_()
         tokens.add_read(weights, loaded, chunk, read, tail)
