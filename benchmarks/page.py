@@ -13,6 +13,7 @@ import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from benchmarks.bars import BARS, Results, evaluate, roofline, shortfall
@@ -108,6 +109,8 @@ attention that is not structured to torch's kernel. *recompute=always* computes 
 and activations again in the backward pass, *never* keeps them; without the word those of large
 tensors alone are computed again. *encoder.activation=gelu_tanh* is the tanh form of the GELU.
 *freed_memory=returned* gives memory that a step freed back to the system, as torch does by itself.
+*measured=again* has nothing changed: rows that are as close to the first one as this one differ by
+no more than two runs of the same do.
 
 **In train.py.** *before* is another commit of this project. The optimiser steps all parameters in
 one kernel; *foreach* does it an operation at a time, *loop* a parameter at a time.
@@ -317,11 +320,12 @@ def _training(result: Mapping[str, Any]) -> str:
         parts.append(table([f"{job} job", "examples/s", "spread", "of the first"], rows) + "\n")
     for job, variants in result.get("accuracy", {}).items():
         rows = [
-            [name, *(f"{100 * value:.2f} %" for value in values)]
+            [name, f"{100 * mean(values):.2f} %", *(f"{100 * value:.2f} %" for value in values)]
             for name, values in variants.items()
         ]
         if rows:
-            seeds = [f"seed {seed}" for seed in range(len(rows[0]) - 1)]
+            seeds = ["mean", *(f"seed {seed}" for seed in range(max(map(len, rows)) - 2))]
+            rows = [row + [""] * (1 + len(seeds) - len(row)) for row in rows]
             parts.append(table([f"{job} job, accuracy on the test set", *seeds], rows) + "\n")
     return "\n".join(parts)
 

@@ -39,6 +39,7 @@ def check_range(name: str, bounds: Sequence[float], *, low: float, high: float) 
     except (TypeError, ValueError):  # no pair, or not of numbers
         is_range = False
     if not is_range:
+        bounds = list(bounds) if isinstance(bounds, tuple) else bounds
         raise ValueError(f"{name}={bounds}, expected [a, b] with {low:g} ≤ a ≤ b ≤ {high:g}.")
 
 

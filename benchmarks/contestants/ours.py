@@ -121,14 +121,14 @@ def _recompute_always(module: nn.Module, configuration: Configuration) -> None:
 
 
 def _nothing(module: nn.Module, configuration: Configuration) -> None:
-    """The process was started so (`Contestant.keeps_freed_memory`)."""
+    """The process was started so (`Contestant.keeps_freed_memory`), or nothing is to change."""
 
 
 # What changes a step and not its answer, in this process for good: a product each for queries, keys
 # and values; the first queries for each example; position codes and their moments computed anew in
 # every step; all products by the library that torch takes itself; attention never in blocks of our
 # own; norms and activations kept or computed again, whatever their size; freed memory returned to
-# the system, as torch has it by itself.
+# the system, as torch has it by itself; nothing at all, which tells how far two processes differ.
 TRICKS: dict[str, dict[str, Callable[[nn.Module, Configuration], None]]] = {
     "without": {
         "fusing": _without_fusing,
@@ -139,6 +139,7 @@ TRICKS: dict[str, dict[str, Callable[[nn.Module, Configuration], None]]] = {
     },
     "recompute": {"never": _recompute_never, "always": _recompute_always},
     "freed_memory": {"returned": _nothing},
+    "measured": {"again": _nothing},
 }
 
 

@@ -73,7 +73,7 @@ def results():
         "ablations": {"configurations": {"latents": found["latents"]}},
         "training": {
             "jobs": {"default": {"auto": {**slow, "median": 300.0}, "dense": slow}},
-            "accuracy": {"default": {"auto": [0.5, 0.25]}, "fsdd": {}},
+            "accuracy": {"default": {"auto": [0.5, 0.25], "bf16": [0.25]}, "fsdd": {}},
         },
     }
     loaders = {"plain": 50.0, "decoding": 100.0, "kept": 200.0}

@@ -38,6 +38,7 @@ def test_what_is_added_replaces_a_job_and_joins_accuracies(tmp_path, monkeypatch
 
     def measure(*words, found):
         monkeypatch.setattr(training, "run", lambda *_: found)
+        monkeypatch.setattr(training, "SEEDS", range(2))
         monkeypatch.setattr(sys, "argv", ["training", "--json", str(file), *words])
         training.main()
         return json.loads(file.read_text())
