@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import guard_scalar
 
 from perceiver.attention.init import lecun_linear
 from perceiver.shapes import Float
@@ -88,25 +89,29 @@ class ConstantPositions(Positions):
         return codes
 
     def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
-        return self._codes(shape, self._like.device, self._like.dtype)
+        if torch.compiler.is_compiling():  # a graph that is compiled holds for these lengths
+            shape = tuple(guard_scalar(length) for length in shape)
+        return _codes(self, shape, self._like.device, self._like.dtype)
 
-    @torch.compiler.assume_constant_result
-    def _codes(
-        self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
-    ) -> tuple[Tensor, ...]:
-        # A graph that is compiled takes them as they are; computed inside of one, they would be in
-        # memory that the next step of a CUDA graph writes over.
-        key = (shape, device, dtype)
-        if key not in self._cache:
-            if len(self._cache) > 64:  # ragged inputs come in many lengths; keep memory bounded
-                self._cache.clear()
-            # The cache outlives a validation loop, and a context that sets the default device.
-            with torch.inference_mode(False), torch.device("cpu"):
-                codes = tuple(self._axis_codes(axis, length) for axis, length in enumerate(shape))
-            if any(type(code) is not Tensor for code in codes):  # of a trace, without numbers
-                return codes
-            self._cache[key] = codes
-        return self._cache[key]
+
+# A graph that is compiled takes them as they are; computed inside of one, they would be in memory
+# that the next step of a CUDA graph writes over. (Of a method it would not be guarded whose it is.)
+@torch.compiler.assume_constant_result
+def _codes(
+    positions: ConstantPositions, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, ...]:
+    """Those of a grid from the cache, where they are put if they are not there."""
+    cache, key = positions._cache, (shape, device, dtype)
+    if key not in cache:
+        if len(cache) > 64:  # ragged inputs come in many lengths; keep memory bounded
+            cache.clear()
+        # The cache outlives a validation loop, and a context that sets the default device.
+        with torch.inference_mode(False), torch.device("cpu"):
+            codes = tuple(positions._axis_codes(*axis) for axis in enumerate(shape))
+        if any(type(code) is not Tensor for code in codes):  # of a trace, without numbers
+            return codes
+        cache[key] = codes
+    return cache[key]
 
 
 class FourierPositions(ConstantPositions):

@@ -195,7 +195,7 @@ def _code_moments(code: Float[Tensor, "length c"]) -> tuple[Tensor, Tensor]:
         return _var_mean(widen(code))
     whole = code if code._base is None else code._base
     is_constant = type(whole) is Tensor and not whole.requires_grad and not whole.is_inference()
-    if not (is_constant and _begins(whole, code)):
+    if code.requires_grad or not (is_constant and _begins(whole, code)):
         return _var_mean(widen(code))
     version, found = _CONSTANT_MOMENTS.get(whole, (None, None))
     if version != whole._version:
@@ -210,6 +210,7 @@ def _begins(whole: Tensor, code: Tensor) -> bool:
     """Whether a code is the first rows of a tensor, or that itself."""
     return code is whole or (
         type(code) is Tensor
+        and len(code) <= len(whole)
         and (code.dtype, code.ndim, code.shape[1:]) == (whole.dtype, whole.ndim, whole.shape[1:])
         and (code.storage_offset(), code.stride()) == (whole.storage_offset(), whole.stride())
     )

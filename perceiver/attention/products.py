@@ -1,4 +1,4 @@
-"""Matrix products in float32 on CPUs, by the quicker of the two libraries that torch has."""
+"""Matrix products: in which precision, and on CPUs by the quicker of the two libraries of torch."""
 
 from __future__ import annotations
 

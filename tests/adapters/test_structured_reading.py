@@ -168,6 +168,7 @@ KERNELS = ["auto", "dense", "sdpa", "chunked", "folded", "separable"]
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_training_step_asks_no_device_but_the_cpu_for_a_number(kernel):
+    """What is inside of operators of our own does not run there; see test_structured.py."""
     train_on("meta", kernel)()  # which has none to give
 
 

@@ -42,6 +42,30 @@ def model(kernel: str) -> Perceiver:
     )
 
 
+def check_codes(backend: str) -> None:
+    """Graphs have position codes for constants: each model its own, and those of each length."""
+    for resolution in (8, 16):
+        positions = FourierPositions(shape=(9,), num_bands=2, max_resolution=(resolution,))
+        compiled = torch.compile(positions, backend=backend, fullgraph=True)
+        for length in (9, 7, 5, 9):
+            (found,), (expected,) = compiled((length,)), positions((length,))
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    reader = Reader()
+    compiled = torch.compile(reader, backend=backend, fullgraph=True, dynamic=True)
+    for length in (9, 7, 5, 9):
+        x = torch.randn(length)
+        torch.testing.assert_close(compiled(x), reader(x))
+
+
+class Reader(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = FourierPositions(shape=(9,), num_bands=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.positions(tuple(x.shape))[0].sum(1)
+
+
 def step(run, module, inputs, masks):
     module.zero_grad()
     out = run(inputs, masks)
@@ -50,6 +74,7 @@ def step(run, module, inputs, masks):
 
 
 def main(backend: str) -> None:
+    check_codes(backend)
     torch.manual_seed(0)
     inputs = {"image": torch.randn(2, 3, 7, 5), "text": torch.randint(13, (2, 17))}
     masks = {"text": torch.arange(17) < torch.tensor([[17], [4]])}

@@ -75,6 +75,19 @@ def test_graphs_are_for_gpus(monkeypatch, accelerator):
         check_speed(graphs)
 
 
+@pytest.mark.parametrize("batches", [None, 1, 2])
+@pytest.mark.parametrize("compiled", ["whole", "graphs"])
+def test_graphs_do_not_sum_gradients_over_batches(monkeypatch, compiled, batches):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    chosen = config(compile=compiled)
+    chosen.trainer.accumulate_grad_batches = batches
+    if (compiled, batches) == ("graphs", 2):
+        with pytest.raises(ValueError, match=r"accumulate_grad_batches=2: .* set compile=whole"):
+            check_speed(chosen)
+    else:
+        check_speed(chosen)
+
+
 @pytest.mark.parametrize(("capability", "can"), [((8, 0), False), ((8, 9), True), ((9, 0), True)])
 def test_eight_bits_are_for_gpus_that_have_them(monkeypatch, capability, can):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

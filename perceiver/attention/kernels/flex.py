@@ -66,7 +66,7 @@ def compiled_length(length: int) -> int:
 
 
 def least_width(device: torch.device) -> int:
-    """That heads have to have."""
+    """The least width of heads that FlexAttention takes on a device."""
     return 0 if device.type == "cpu" else LEAST_WIDTH
 
 
@@ -133,12 +133,12 @@ def _block_mask(problem: Problem, num_queries: int, num_keys: int) -> Any:
     # Making it looks at every pair: once for all examples and heads that see alike.
     alike = problem.keep(slice(0, 1), slice(0, 1))
     examples, heads = (1, 1) if alike is None else alike.shape[:2]
-    lengths: dict[str, Any] = {"Q_LEN": num_queries, "KV_LEN": num_keys}
-    lengths["H"] = heads if heads > 1 else None
+    sizes: dict[str, Any] = {"Q_LEN": num_queries, "KV_LEN": num_keys}
+    sizes["H"] = heads if heads > 1 else None
     most = max(1, MOST_PAIRS // (heads * num_queries * num_keys))
     if examples <= most or torch.compiler.is_compiling():
         b = examples if examples > 1 else None
-        return create_block_mask(keep, b, device=device, **lengths)
+        return create_block_mask(keep, b, device=device, **sizes)
     parts = []
     for first in range(0, examples, most):
 
@@ -147,7 +147,7 @@ def _block_mask(problem: Problem, num_queries: int, num_keys: int) -> Any:
             return keep(b + first, h, i, j)
 
         size = min(most, examples - first)
-        parts.append(create_block_mask(keep_part, size, device=device, **lengths))
+        parts.append(create_block_mask(keep_part, size, device=device, **sizes))
     return _joined(parts, keep, (num_queries, num_keys))
 
 

@@ -25,17 +25,13 @@ from perceiver.attention.kernels.structured_tiles import (
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
-# Sizes that change from batch to batch: a kernel compiled for a 1 among them, or for one that 16
-# divides, would be compiled again in the middle of training.
-_SIZES = [
-    *("query_batch", "query_side_batch", "query_lines_batch", "query_columns_batch", "side_batch"),
-    *("num_rows", "num_tokens", "num_lines", "column_blocks"),
-]
-_OF_PARTS = [*_SIZES, "lines_per_part", "row_blocks", "parts"]
-_OF_EXAMPLES = [*_SIZES, "batch", "examples_per_group"]
+# These change with the batch: a kernel compiled for some would be compiled again in mid-training.
+_KINDS = ("query", "query_side", "query_lines", "query_columns", "side")
+_SIZES = ["num_rows", "num_tokens", "num_lines", "lines_per_part", "row_blocks", "column_blocks"]
+_SIZES += ["parts", "batch", "examples_per_group", *(f"{kind}_batch" for kind in _KINDS)]
 
 
-@triton.jit(do_not_specialize=_OF_PARTS)
+@triton.jit(do_not_specialize=_SIZES)
 @no_type_check
 def forward_kernel(
     query,
@@ -156,7 +152,7 @@ def forward_kernel(
         store_tile(start, row, is_row, read_side_stride, KY, total_side, BLOCK_Y)
 
 
-@triton.jit(do_not_specialize=_OF_PARTS)
+@triton.jit(do_not_specialize=_SIZES)
 @no_type_check
 def backward_rows_kernel(
     query,
@@ -283,7 +279,7 @@ def backward_rows_kernel(
         store_tile(start, row, is_row, query_side_stride, KY, total_side, BLOCK_Y)
 
 
-@triton.jit(do_not_specialize=_OF_EXAMPLES)
+@triton.jit(do_not_specialize=_SIZES)
 @no_type_check
 def backward_tokens_kernel(
     query,

@@ -218,6 +218,16 @@ def test_other_parts_of_a_code_have_moments_of_their_own(part):
     torch.testing.assert_close(scale(segment, 1e-5, None).rho, (variance + 1e-5).rsqrt())
 
 
+def test_a_part_of_a_constant_code_that_learns_has_its_gradient():
+    whole, content = torch.randn(11, 5), torch.randn(3, 7, 4)
+    code = whole[:7].requires_grad_()
+    segment = Segment(content, (code,))
+    variance = segment.dense().var(-1, unbiased=False)
+    (expected,) = torch.autograd.grad((variance + 1e-5).rsqrt().sum(), code)
+    (found,) = torch.autograd.grad(scale(segment, 1e-5, None).rho.sum(), code)
+    torch.testing.assert_close(found, expected)
+
+
 def test_moments_of_codes_that_may_learn_are_computed_each_time(summed):
     table = nn.Parameter(torch.randn(11, 5))
     with torch.no_grad():

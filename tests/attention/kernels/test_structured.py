@@ -110,6 +110,14 @@ def test_attend_is_a_softmax_over_all_scores(kind, batch, scale, numbers, monkey
         torch.testing.assert_close(ours[name], expected[name], rtol=1e-9, atol=1e-9, msg=name)
 
 
+def test_only_a_cpu_is_asked_for_numbers():
+    arguments = {name: x.detach().to("meta") for name, x in problem("grid")[0].items()}
+    names = ("query", "content", "rho", "code", "query_tail", "query_columns")
+    assert not structured._is_safe(*(arguments.get(name) for name in names))
+    assert structured._some(torch.zeros(3, dtype=torch.bool, device="meta"))
+    assert not structured._some(torch.zeros(3, dtype=torch.bool))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_example_without_tokens_reads_zeros_and_has_no_gradients(kind):
     arguments, _ = problem(kind, batch=B)
