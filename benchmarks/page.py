@@ -110,7 +110,7 @@ and activations again in the backward pass, *never* keeps them; without the word
 tensors alone are computed again. *encoder.activation=gelu_tanh* is the tanh form of the GELU.
 *freed_memory=returned* gives memory that a step freed back to the system, as torch does by itself.
 *measured=again* has nothing changed: rows that are as close to the first one as this one differ by
-no more than two runs of the same do.
+no more than two processes of the same do, which can be a tenth of the time.
 
 **In train.py.** *before* is another commit of this project. The optimiser steps all parameters in
 one kernel; *foreach* does it an operation at a time, *loop* a parameter at a time.
