@@ -90,7 +90,7 @@ class ConstantPositions(Positions):
 
     def forward(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
         if torch.compiler.is_compiling():  # a graph that is compiled holds for these lengths
-            shape = tuple(guard_scalar(length) for length in shape)
+            shape = tuple(int(guard_scalar(length)) for length in shape)
         return _codes(self, shape, self._like.device, self._like.dtype)
 
 
