@@ -34,6 +34,7 @@ def test_a_folder_that_cannot_be_made_is_left_to_hydra():
     assert unused("/dev/null/run") == "/dev/null/run"
 
 
+@pytest.mark.slow
 def test_runs_that_begin_together_have_a_folder_each(tmp_path):
     command = [sys.executable, str(PROJECT / "train.py"), "fit=false"]  # ends at once
     options = {"cwd": tmp_path, "stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
