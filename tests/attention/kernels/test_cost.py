@@ -91,6 +91,20 @@ def test_on_a_gpu_only_what_promises_much_replaces_sdpa(name, form, is_training)
     assert cheapest(found, ["sdpa", "folded", "separable"], roofline.TIMES) == form
 
 
+@pytest.mark.parametrize("name", ["ImageNet", "bytes"])
+def test_a_gpu_reads_structured_tokens_in_float32_unless_rounding_is_allowed(name, monkeypatch):
+    """Whatever queries are in: in three products of TF32, or what is wider in chunks."""
+    found = sizes(*CASES[name].build())
+    seconds = {}
+    for rounds in (False, True):
+        monkeypatch.setattr(roofline, "rounds_float32", lambda rounds=rounds: rounds)
+        for half in (False, True):
+            work = dataclasses.replace(found, is_half=half)
+            seconds[rounds, half] = roofline.TIMES["separable"](work)
+    assert seconds[False, True] == seconds[False, False]
+    assert seconds[True, True] == seconds[True, False] < seconds[False, False]
+
+
 def test_on_a_gpu_as_well_a_form_that_would_fill_the_memory_is_passed_over():
     found = sizes(*CASES["ImageNet, eight heads"].build())
     found = dataclasses.replace(found, batch=64)
