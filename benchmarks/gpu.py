@@ -276,7 +276,7 @@ def main(arguments: list[str] | None = None) -> None:
     told = {"kind": "gpu", "command": command(), "machine": described, "sections": sections}
     for name, measure in measures.items():
         sections[name] = []
-        for row in measure():  # each is written at once: the machine may be lent by the minute
+        for row in measure():  # each is written at once: a run that is cut short keeps them
             sections[name].append(row)
             if path:
                 write(path, told)
