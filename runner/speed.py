@@ -1,4 +1,4 @@
-"""What makes the steps of a run faster: compiling its model, products in eight bits."""
+"""What makes the steps of a run faster: a compiled model, products that are less exact."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ COMPILED: dict[bool | str, str] = {
     "whole": "the whole model in the first steps",
     "graphs": "the whole model to CUDA graphs in the first steps",
 }
+MATMUL_PRECISIONS = ("highest", "high", "medium")  # of torch
 # The GPUs that multiply in eight bits: Ada, Hopper and later.
 _FLOAT8_CAPABILITY = (8, 9)
 _ALIGNED = 16  # widths of layers that their matrix units take
@@ -33,8 +34,8 @@ def check_speed(config: DictConfig) -> None:
     """Refuse what this machine has no use for.
 
     Raises:
-        ValueError: for a choice of `compile` that is none, CUDA graphs without a GPU or with
-            gradients that are summed over batches, or eight bits on a GPU without such products.
+        ValueError: for a choice that is none, CUDA graphs without a GPU or with gradients that
+            are summed over batches, or eight bits on a GPU without such products.
     """
     if type(config.compile) not in (bool, str) or config.compile not in (False, *COMPILED):
         raise ValueError(
@@ -43,6 +44,11 @@ def check_speed(config: DictConfig) -> None:
         )
     if type(config.float8) is not bool:
         raise ValueError(f"float8={config.float8} is none of its choices: false and true")
+    if config.matmul_precision not in MATMUL_PRECISIONS:
+        raise ValueError(
+            f"matmul_precision={config.matmul_precision} is none of its choices: highest (float32 "
+            "as it is), high (TF32 on GPUs) and medium (bfloat16 as well)"
+        )
     on_gpu = uses_gpu(config.trainer)
     if config.compile == "graphs" and not on_gpu:
         raise ValueError("compile=graphs needs a CUDA device: set compile=whole on a CPU")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import WeightAveraging
@@ -57,6 +58,7 @@ def _run(config: DictConfig) -> float:
     keep_freed_memory()
     check_config(config)
     check_model(config)
+    torch.set_float32_matmul_precision(config.matmul_precision)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     datamodule = build_data(config)
     check_config(config)  # now that it is complete

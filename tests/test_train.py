@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
+from perceiver.tasks import SupervisedTask
 from runner import training
 from runner.evaluation import run_evaluation
 from runner.prediction import run_prediction
@@ -54,6 +55,20 @@ def test_a_run_keeps_freed_memory_and_steps_all_parameters_in_one_kernel(
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     (state,) = saved["optimizer_states"]
     assert all(group["fused"] for group in state["param_groups"])
+
+
+def test_products_are_as_exact_as_each_run_says(compose_run, monkeypatch):
+    told = []
+    take = SupervisedTask.training_step
+
+    def step(self, *batch):
+        told.append(torch.get_float32_matmul_precision())
+        return take(self, *batch)
+
+    monkeypatch.setattr(SupervisedTask, "training_step", step)
+    for chosen in (["matmul_precision=medium"], []):
+        run_training(compose_run("trainer.max_steps=1", "test=false", *chosen))
+    assert told == ["medium", "highest"]
 
 
 def test_tested_weights_are_those_of_the_best_checkpoint(compose_run, tmp_path):

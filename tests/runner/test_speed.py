@@ -56,8 +56,21 @@ def test_float8_is_true_or_false():
         check_speed(config(float8="maybe"))
 
 
-def config(compile=False, float8=False, accelerator="auto"):
-    options = {"compile": compile, "float8": float8, "trainer": {"accelerator": accelerator}}
+@pytest.mark.parametrize("wrong", ["hihg", True, 32, None, ["high"]])
+def test_a_precision_of_products_is_one_of_torchs(wrong):
+    for choice in ("highest", "high", "medium"):
+        check_speed(config(matmul_precision=choice))
+    with pytest.raises(ValueError, match=r"is none of its choices: highest .* high .* medium"):
+        check_speed(config(matmul_precision=wrong))
+
+
+def config(compile=False, float8=False, matmul_precision="highest", accelerator="auto"):
+    options = {
+        "compile": compile,
+        "float8": float8,
+        "matmul_precision": matmul_precision,
+        "trainer": {"accelerator": accelerator},
+    }
     return OmegaConf.create(options)
 
 
