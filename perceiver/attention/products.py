@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import platform
 import re
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,44 @@ MKL_IS_SLOW = _mkl_is_slow()
 # vectors of it are twice as fast at best.
 HAS_TILES = "amx_bf16" in _processor()
 
+_OPTION: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+_LOCK, _INSIDE, _BEFORE = threading.Lock(), [0], ["none"]
+
+
+@contextmanager
+def rounding_allowed() -> Iterator[None]:
+    """Where oneDNN may round float32: torch then has it multiply all matrices, for the process.
+
+    The option goes back to what it was when the last thread has left; one that was none of the
+    user's is none again.
+    """
+    with _LOCK:
+        _INSIDE[0] += 1
+        if _INSIDE[0] == 1:
+            chosen = _OPTION.fp32_precision
+            _OPTION.fp32_precision = "none"
+            _BEFORE[0] = "none" if _OPTION.fp32_precision == chosen else chosen
+            _OPTION.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _INSIDE[0] -= 1
+            if _INSIDE[0] == 0:
+                _OPTION.fp32_precision = _BEFORE[0]
+
+
+def _never_rounds() -> bool:
+    """Whether oneDNN multiplies float32 as it is even where it may round: without tiles it does."""
+    if HAS_TILES or not torch.backends.mkldnn.is_available():
+        return False
+    x = torch.full((64, 64), 1 + 2**-12)  # 1 in bfloat16
+    with rounding_allowed():
+        return bool((x @ torch.eye(64) == x).all())
+
+
+NEVER_ROUNDS = _never_rounds()
+
 
 def onednn_pays(m: int | SymInt, n: int | SymInt, k: int | SymInt) -> bool:
     """Whether oneDNN is the quicker one for (m, k) times (k, n) in float32 on this CPU."""
@@ -67,6 +107,11 @@ def onednn_pays(m: int | SymInt, n: int | SymInt, k: int | SymInt) -> bool:
         and min(m, n, k) >= LEAST_SIDE
         and torch.backends.mkldnn.enabled
     )
+
+
+def onednn_multiplies_batches() -> bool:
+    """Whether `products` of many matrices are oneDNN's as well."""
+    return bool(MKL_IS_SLOW and NEVER_ROUNDS and torch.backends.mkldnn.enabled)
 
 
 def own_operators_serve() -> bool:
@@ -113,18 +158,6 @@ def linear(
     return _linear(x, weight, bias) if is_plain else F.linear(x, weight, bias)
 
 
-def product(left: Float[Tensor, "m k"], right: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
-    """left · right of plain tensors, by oneDNN where that pays; for use inside of operators.
-
-    oneDNN copies a left operand that lies transposed. Then the right one becomes the left one,
-    unless copying it and what lies transposed as a result is more.
-    """
-    other = right.numel() + left.shape[0] * right.shape[1]
-    if left.is_contiguous() or left.numel() <= other:
-        return _linear(left, right.mT, None)
-    return _linear(right.mT, left, None).mT
-
-
 def products(
     left: Float[Tensor, "b m k"],
     right: Float[Tensor, "b k n"],
@@ -133,25 +166,24 @@ def products(
     out: Float[Tensor, "b m n"] | None = None,
     is_added: bool = False,
 ) -> Float[Tensor, "b m n"]:
-    """scale · left · right of plain tensors, one matrix alone by oneDNN where that pays.
+    """scale · left · right of plain tensors, by oneDNN where that pays.
 
     Args:
         left, right: the matrices.
         scale: factor on their product.
-        out: memory that the result may be in; oneDNN takes its own, of the same layout.
-        is_added: to what is in `out`, which then has the result.
+        out: memory for the result.
+        is_added: to what is in `out`.
     """
-    sizes = left.shape[1], left.shape[2], right.shape[2]
-    if left.shape[0] > 1 or not (onednn_pays(*sizes) and _has(left) and _has(right)):
-        into = left.new_empty(()) if out is None else out
-        return torch.baddbmm(into, left, right, beta=int(is_added), alpha=scale, out=out)
-    (left,), (right,) = left, right
-    if scale != 1.0 and left.shape[1] < right.shape[1]:
-        left, scale = left * scale, 1.0
-    has_layout = out is not None and not is_added
-    result = (_linear(left, right.mT, None) if has_layout else product(left, right))[None]
-    result = result if scale == 1.0 else result * scale
-    return result if out is None or not is_added else out.add_(result)
+    (b, m, k), n = left.shape, right.shape[2]
+    into = left.new_empty(()) if out is None else out
+    how: dict[str, Any] = {"beta": int(is_added), "alpha": scale}
+    pays = onednn_multiplies_batches() and onednn_pays(b * m, n, k) and _has(left) and _has(right)
+    with rounding_allowed() if pays else nullcontext():
+        if b > 1:
+            return torch.baddbmm(into, left, right, out=out, **how)
+        # One that lies transposed would be copied as if it were one of several.
+        room = None if out is None else out[0]
+        return torch.addmm(into.squeeze(0), left[0], right[0], out=room, **how)[None]
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -176,6 +208,9 @@ def _has(x: Tensor) -> bool:
     schema="(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
 )
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not x.is_contiguous() and onednn_multiplies_batches():  # below it would be copied
+        with rounding_allowed():
+            return F.linear(x, weight, bias)
     # Weights that are not dense would go oneDNN's slowest way.
     is_across = weight.stride(-1) != 1
     weight = weight.mT.contiguous().mT if is_across else weight.contiguous()
@@ -200,7 +235,7 @@ def _backward(ctx, grad):  # type: ignore[no-untyped-def]
     grads = grad.reshape(-1, grad.shape[-1])
     return (
         _linear(grad, weight.mT, None) if wants_x else None,
-        product(grads.mT, x.reshape(-1, x.shape[-1])) if wants_weight else None,
+        _linear(grads.mT, x.reshape(-1, x.shape[-1]).mT, None) if wants_weight else None,
         grads.sum(0) if wants_bias else None,
     )
 

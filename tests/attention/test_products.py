@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from perceiver.attention import products as module
 from perceiver.attention.init import Linear
-from perceiver.attention.products import linear, product, products
+from perceiver.attention.products import linear, products
 
 needs_onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN"
@@ -27,10 +29,67 @@ def mkl_is_slow(monkeypatch):
 
 @pytest.fixture
 def called(monkeypatch):
-    """A list that grows with every product of oneDNN's."""
-    calls, by_onednn = [], module._onednn
-    monkeypatch.setattr(module, "_onednn", lambda *a: calls.append(1) or by_onednn(*a))
+    """A list that grows with every product of oneDNN's: of a layer, or of any matrices."""
+    calls, by_onednn, allowed = [], module._onednn, module.rounding_allowed
+    monkeypatch.setattr(module, "_onednn", lambda *a: calls.append("layer") or by_onednn(*a))
+    monkeypatch.setattr(module, "rounding_allowed", lambda: calls.append("matrices") or allowed())
     return calls
+
+
+needs_exactness = pytest.mark.skipif(
+    not module.NEVER_ROUNDS, reason="this processor rounds where it may"
+)
+OPTION = torch.backends.mkldnn.matmul
+
+
+@pytest.fixture
+def option():
+    """Of what may be rounded; as it was, afterwards."""
+    yield OPTION
+    for backend in (torch.backends, torch.backends.mkldnn, OPTION):
+        backend.fp32_precision = "none"
+
+
+@needs_onednn
+@pytest.mark.parametrize("chosen", ["none", "ieee", "bf16"])
+def test_what_may_be_rounded_is_the_users_choice_again(chosen, option):
+    option.fp32_precision = chosen
+    with module.rounding_allowed():
+        assert option.fp32_precision == "bf16"
+    assert option.fp32_precision == chosen
+    with pytest.raises(RuntimeError), module.rounding_allowed():
+        torch.eye(2) @ torch.eye(3)
+    assert option.fp32_precision == chosen
+
+
+@needs_onednn
+def test_what_the_user_chose_for_all_goes_on_to_be_followed(option):
+    torch.backends.fp32_precision = "ieee"
+    followed = option.fp32_precision
+    with module.rounding_allowed():
+        pass
+    assert option.fp32_precision == followed
+    torch.backends.fp32_precision = "none"
+    assert option.fp32_precision == "none"
+
+
+@needs_onednn
+def test_the_last_of_several_threads_takes_it_back(option):
+    inside, leave = threading.Event(), threading.Event()
+
+    def stay():
+        with module.rounding_allowed():
+            inside.set()
+            leave.wait(60)
+
+    other = threading.Thread(target=stay)
+    with module.rounding_allowed():
+        other.start()
+        assert inside.wait(60)
+    assert option.fp32_precision == "bf16"
+    leave.set()
+    other.join(60)
+    assert option.fp32_precision == "none"
 
 
 def weights(layout: str, n: int, k: int) -> torch.Tensor:
@@ -60,7 +119,8 @@ def test_a_linear_layer_and_its_gradients_of_first_and_second_order(
         first = torch.autograd.grad((out.sin() * factor).sum(), given, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), given)
         results.append([out, *first, *second])
-        assert len(called) > 8  # forward, backward, and through the backward pass
+        assert called.count("layer") > 3  # forward, backward, and through the backward pass
+        assert called.count("matrices") > 2 or not module.NEVER_ROUNDS
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
@@ -86,8 +146,26 @@ def test_products_of_matrices(batch, scale, widths, called):
     added = products(left, right, scale=scale, out=room, is_added=True)
     torch.testing.assert_close(added, 1 + expected)
     assert added.data_ptr() == room.data_ptr()
-    assert len(called) == (3 if batch == 1 else 0)  # several matrices are one call of MKL's
-    torch.testing.assert_close(product(left[0], right[0]), left[0] @ right[0])
+    assert called == ["matrices"] * (3 if module.NEVER_ROUNDS else 0)
+    double = products(left.double(), right.double(), scale=scale)
+    torch.testing.assert_close(double.float(), expected)
+    assert len(called) <= 3
+
+
+@needs_onednn
+def test_matrices_are_left_to_mkl_where_onednn_would_round_them(called, monkeypatch):
+    monkeypatch.setattr(module, "NEVER_ROUNDS", False)
+    left, right = torch.randn(2, 64, 64), torch.randn(2, 64, 64)
+    torch.testing.assert_close(products(left, right), left @ right)
+    assert not called
+
+
+@needs_exactness
+@pytest.mark.parametrize("batch", [1, 3])
+def test_nothing_is_rounded_where_it_may_be(batch):
+    left, right = torch.randn(batch, 96, 64), torch.randn(batch, 64, 80)
+    exact = left.double() @ right.double()
+    assert (products(left, right) - exact).abs().max() < 1e-4  # in bfloat16 0.1
 
 
 @needs_onednn
@@ -178,8 +256,9 @@ def test_a_compiled_layer_has_it_for_the_result_and_both_gradients(is_dynamic):
         ours = torch.autograd.grad(compiled(x).square().sum(), layer.weight)[0]
     torch.testing.assert_close(ours, expected)
     calls = {event.key: event.count for event in profiler.key_averages()}
-    assert calls["mkldnn::_linear_pointwise"] == 3
-    assert "aten::addmm" not in calls
+    matrices = int(module.NEVER_ROUNDS)  # of the weight's gradient
+    assert calls["mkldnn::_linear_pointwise"] == 3 - matrices
+    assert calls.get("aten::mm", 0) == matrices
 
 
 @pytest.mark.parametrize(

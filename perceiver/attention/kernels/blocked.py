@@ -1,4 +1,4 @@
-"""Softmax attention a block of scores at a time, for heads that are wide or would be padded."""
+"""Softmax attention a block of scores at a time, where large products outweigh more passes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from perceiver.attention import products as matrices
-from perceiver.attention.products import onednn_pays, products, without_autocast
+from perceiver.attention.products import (
+    onednn_multiplies_batches,
+    products,
+    without_autocast,
+)
 from perceiver.shapes import Bool, Float
 
 # Scores that are held at once: 4 MiB in float32, what stays in a core's share of the cache.
@@ -18,14 +22,14 @@ LEAST_SCORES = 1 << 17
 # How much wider than queries values must be, where torch's kernel would pad the queries.
 LEAST_RATIO = 1.5
 # Width of a head from which products outweigh the passes over scores, and queries up to which:
-# torch's kernel makes fewer passes, this one larger products. (Where MKL is slow it is so for both,
-# and the passes decide.)
+# torch's kernel makes fewer passes, this one larger products.
 WIDE, MOST_QUERIES = 128, 512
-# Multiplications for a head's scores from which oneDNN's products pay, one by one, and keys up to
-# which: with more, blocks have so few queries that adding to the gradients of keys takes over.
-LEAST_OF_A_HEAD, MOST_KEYS = 1 << 24, 1 << 12
+# Queries and keys from which oneDNN's products outweigh them, where MKL, which torch's kernel
+# multiplies with, is slow.
+LEAST_ROWS = 64
 
-_Block = tuple[int, slice, slice]  # an example, heads, queries
+_Group = tuple[slice, slice]  # examples, heads
+_Block = tuple[slice, slice, slice]  # and queries
 
 
 def pays(heads: int, queries: int, keys: int, widths: tuple[int, int], *, is_half: bool) -> bool:
@@ -38,16 +42,12 @@ def pays(heads: int, queries: int, keys: int, widths: tuple[int, int], *, is_hal
     """
     query_width, value_width = widths
     would_be_padded = value_width >= LEAST_RATIO * query_width
-    is_wide = query_width >= WIDE and heads > 1 and queries <= MOST_QUERIES
-    is_wide = is_wide and not matrices.MKL_IS_SLOW
+    if matrices.MKL_IS_SLOW:
+        has_products = onednn_multiplies_batches() and min(queries, keys) >= LEAST_ROWS
+    else:
+        has_products = query_width >= WIDE and heads > 1 and queries <= MOST_QUERIES
     is_enough = heads * queries * keys >= LEAST_SCORES
-    is_large = keys <= MOST_KEYS and _one_by_one(queries, keys, min(widths))
-    return (would_be_padded or is_wide or is_large) and is_enough and not is_half
-
-
-def _one_by_one(queries: int, keys: int, width: int) -> bool:
-    """Whether oneDNN, which multiplies one matrix at a time, pays for each of several heads."""
-    return queries * keys * width >= LEAST_OF_A_HEAD and onednn_pays(queries, keys, width)
+    return (would_be_padded or has_products) and is_enough and not is_half
 
 
 def blocked(
@@ -80,36 +80,50 @@ class _Blocks:
     """
 
     def __init__(self, query: Tensor, key: Tensor, keep: Tensor | None, scale: float) -> None:
-        self.query, self.key, self.keep, self.scale = query, key, keep, scale
+        self.query, self.keep, self.scale = query, keep, scale
         (self.examples, self.heads, self.queries), self.keys = query.shape[:3], key.shape[2]
         self.rows = min(self.queries, max(1, BLOCK // self.keys))
         self.group = min(self.heads, max(1, BLOCK // (self.rows * self.keys)))
-        if query.dtype == torch.float32 and _one_by_one(self.rows, self.keys, query.shape[-1]):
-            self.group = 1
+        self.batch = 1
+        if self.group == self.heads:
+            scores = self.heads * self.rows * self.keys
+            self.batch = min(self.examples, max(1, BLOCK // scores))
 
-    def __iter__(self) -> Iterator[_Block]:
-        for example in range(self.examples):
+    def groups(self) -> Iterator[_Group]:
+        """Examples and heads whose scores are held at once, those of some queries at least."""
+        for example in range(0, self.examples, self.batch):
             for head in range(0, self.heads, self.group):
-                for row in range(0, self.queries, self.rows):
-                    heads = slice(head, min(head + self.group, self.heads))
-                    yield example, heads, slice(row, min(row + self.rows, self.queries))
+                yield slice(example, example + self.batch), slice(head, head + self.group)
+
+    def parts(self) -> Iterator[slice]:
+        """Of the queries."""
+        for row in range(0, self.queries, self.rows):
+            yield slice(row, row + self.rows)
 
     def room(self) -> Tensor:
         """For the scores of a block."""
-        return self.query.new_empty(self.group, self.rows, self.keys)
+        return self.query.new_empty(self.batch * self.group, self.rows, self.keys)
 
-    def weights(self, at: _Block, room: Tensor) -> Tensor:
+    def weights(self, query: Tensor, key: Tensor, at: _Block, room: Tensor) -> Tensor:
         """Those of a block, in the room."""
-        example, heads, rows = at
-        query, key = self.query[example, heads, rows], self.key[example, heads]
         scores = room[: query.shape[0], : query.shape[1]]
         scores = products(query, key.mT, scale=self.scale, out=scores)
         if self.keep is not None:
-            part = self.keep[example if self.keep.shape[0] > 1 else 0]
-            part = part[heads] if part.shape[0] > 1 else part
-            part = part[:, rows] if part.shape[1] > 1 else part
-            scores.masked_fill_(~part, float("-inf"))
+            places = zip(at, self.keep.shape[:3], strict=True)
+            part = self.keep[tuple(place if n > 1 else slice(1) for place, n in places)]
+            heads = len(range(self.heads)[at[1]])
+            scores.unflatten(0, (-1, heads)).masked_fill_(~part, float("-inf"))
         return torch.softmax(scores, -1, out=scores)
+
+
+def _matrices(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "m n d"]:
+    """Of all examples and heads, each in one piece: else every product would copy it."""
+    return x.reshape(-1, *x.shape[2:]).contiguous()
+
+
+def _put(place: Float[Tensor, "b h n d"], result: Float[Tensor, "m n d"]) -> None:
+    # A product is quicker into memory of its own than among other heads.
+    place.copy_(result.view(place.shape))
 
 
 def _by_row(like: Tensor, width: int) -> Tensor:
@@ -131,9 +145,12 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, scal
     read = _by_row(query, value.shape[-1])
     blocks = _Blocks(query, key, keep, scale)
     room = blocks.room()
-    for at in blocks:
-        # A product is quicker into memory of its own than among other heads: it is copied there.
-        read[at] = products(blocks.weights(at, room), value[at[:2]])
+    for group in blocks.groups():
+        keys, values = _matrices(key[group]), _matrices(value[group])
+        for rows in blocks.parts():
+            at = *group, rows
+            weights = blocks.weights(_matrices(query[at]), keys, at, room)
+            _put(read[at], products(weights, values))
     return read
 
 
@@ -155,19 +172,22 @@ def _attend_backward(
     d_query, d_key, d_value = _empty_gradients(query, key, value)
     blocks = _Blocks(query, key, keep, scale)
     room, other = blocks.room(), blocks.room()
-    for at in blocks:
-        keys, part, is_first = at[:2], grad[at], at[2].start == 0
-        weights = blocks.weights(at, room)
-        d_scores = other[: weights.shape[0], : weights.shape[1]]
-        d_scores = products(part, value[keys].mT, out=d_scores)
-        _softmax_backward(d_scores, weights, -1, weights.dtype, grad_input=d_scores)
-        d_query[at] = products(d_scores, key[keys], scale=scale)
-        if is_first:
-            d_key[keys] = products(d_scores.mT, query[at], scale=scale)
-            d_value[keys] = products(weights.mT, part)
-        else:
-            d_key[keys] += products(d_scores.mT, query[at], scale=scale)
-            d_value[keys] += products(weights.mT, part)
+    for group in blocks.groups():
+        keys, values = _matrices(key[group]), _matrices(value[group])
+        d_keys, d_values = torch.empty_like(keys), torch.empty_like(values)
+        for rows in blocks.parts():
+            at = *group, rows
+            queries, part = _matrices(query[at]), _matrices(grad[at])
+            weights = blocks.weights(queries, keys, at, room)
+            d_scores = other[: weights.shape[0], : weights.shape[1]]
+            d_scores = products(part, values.mT, out=d_scores)
+            _softmax_backward(d_scores, weights, -1, weights.dtype, grad_input=d_scores)
+            _put(d_query[at], products(d_scores, keys, scale=scale))
+            is_added = rows.start > 0
+            d_keys = products(d_scores.mT, queries, scale=scale, out=d_keys, is_added=is_added)
+            d_values = products(weights.mT, part, out=d_values, is_added=is_added)
+        _put(d_key[group], d_keys)
+        _put(d_value[group], d_values)
     return d_query, d_key, d_value
 
 

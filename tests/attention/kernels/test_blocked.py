@@ -50,15 +50,18 @@ def test_blocks_of_any_size_give_results_and_gradients_of_all_scores(block, kept
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 @pytest.mark.parametrize("lengths", [(5, 7), (9, 4)])  # more keys, more queries
 @pytest.mark.parametrize("kept", [False, True])
-def test_heads_one_by_one_as_onednn_takes_them(kept, lengths, monkeypatch):
+@pytest.mark.parametrize(
+    ("rows", "group", "batch"),
+    [(4, 1, 1), (9, 1, 1), (9, 2, 1), (9, 3, 1), (9, 3, 2)],  # of queries, heads, examples
+)
+def test_groups_that_onednn_multiplies(kept, lengths, rows, group, batch, monkeypatch):
     (b, h), (q, k), calls = SIZES[:2], lengths, []
-    by_onednn = matrices._onednn
-    monkeypatch.setattr(matrices, "_onednn", lambda *a: calls.append(1) or by_onednn(*a))
+    rows, allowed = min(rows, q), matrices.rounding_allowed
+    monkeypatch.setattr(matrices, "rounding_allowed", lambda: calls.append(1) or allowed())
     monkeypatch.setattr(matrices, "MKL_IS_SLOW", True)
     monkeypatch.setattr(matrices, "LEAST_WORK", 1)
-    monkeypatch.setattr(module, "LEAST_OF_A_HEAD", 1)
     monkeypatch.setattr(matrices, "LEAST_SIDE", 1)
-    monkeypatch.setattr(module, "BLOCK", 4 * k)  # blocks of four queries share their keys
+    monkeypatch.setattr(module, "BLOCK", batch * group * rows * k)
     torch.manual_seed(0)
     given = [torch.randn(b, n, h, d).transpose(1, 2) for n, d in ((q, 4), (k, 4), (k, 11))]
     given = [x.requires_grad_() for x in given]
@@ -73,8 +76,9 @@ def test_heads_one_by_one_as_onednn_takes_them(kept, lengths, monkeypatch):
     grads = [torch.autograd.grad(loss, given) for loss in losses]
     for one, other in zip(*grads, strict=True):
         torch.testing.assert_close(one, other)
-    blocks = b * h * -(-q // 4)
-    assert len(calls) == 7 * blocks  # two products forward, five backward
+    blocks = -(-b // batch) * -(-h // group) * -(-q // rows)
+    # Two products forward, five backward.
+    assert len(calls) == (7 * blocks if matrices.NEVER_ROUNDS else 0)
 
 
 def test_the_operator_keeps_the_rules_of_its_kind():
@@ -88,13 +92,15 @@ def test_the_operator_keeps_the_rules_of_its_kind():
     [
         ((8, 256, 2048), (32, 160), True, True),  # torch's kernel would pad queries and keys to 160
         ((8, 256, 256), (64, 96), True, True),
-        ((8, 256, 256), (64, 80), False, False),  # and here only a little
+        ((8, 256, 256), (64, 80), False, True),  # and here only a little
         ((8, 512, 512), (128, 128), True, True),  # wide heads: products outweigh passes over scores
-        ((8, 256, 256), (128, 128), True, False),  # unless they are as slow as torch's
+        ((8, 256, 256), (128, 128), True, True),
         ((8, 1024, 1024), (128, 128), False, True),  # too many scores for the cache
         ((1, 512, 512), (128, 128), False, True),  # nothing for the second core
         ((8, 256, 2048), (32, 32), False, True),
-        ((1, 512, 8192), (64, 64), False, False),  # too many keys, whose gradients are added up
+        ((1, 512, 8192), (64, 64), False, True),
+        ((8, 32, 4096), (64, 64), False, False),  # too few queries to a product
+        ((8, 4096, 32), (64, 64), False, False),
         ((8, 32, 32), (32, 160), False, False),  # too few scores for the calls
     ],
 )
@@ -102,10 +108,13 @@ def test_it_is_for_wide_heads_and_wider_values_in_full_precision(
     sizes, widths, where_mkl_is_quick, where_it_is_slow, monkeypatch
 ):
     """And for all large products where oneDNN makes them, as torch's kernel has MKL do."""
+    monkeypatch.setattr(matrices, "NEVER_ROUNDS", True)
     for mkl_is_slow, expected in ((False, where_mkl_is_quick), (True, where_it_is_slow)):
         monkeypatch.setattr(matrices, "MKL_IS_SLOW", mkl_is_slow)
         assert pays(*sizes, widths, is_half=False) is expected
         assert not pays(*sizes, widths, is_half=True)
+    monkeypatch.setattr(matrices, "NEVER_ROUNDS", False)  # MKL is slow, and nothing else serves
+    assert pays(*sizes, widths, is_half=False) is (where_it_is_slow and widths[1] > widths[0] * 1.4)
 
 
 @pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
