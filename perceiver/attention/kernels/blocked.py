@@ -8,11 +8,7 @@ import torch
 from torch import Tensor
 
 from perceiver.attention import products as matrices
-from perceiver.attention.products import (
-    onednn_multiplies_batches,
-    products,
-    without_autocast,
-)
+from perceiver.attention.products import onednn_multiplies_batches, products, without_autocast
 from perceiver.shapes import Bool, Float
 
 # Scores that are held at once: 4 MiB in float32, what stays in a core's share of the cache.
@@ -84,8 +80,8 @@ class _Blocks:
         (self.examples, self.heads, self.queries), self.keys = query.shape[:3], key.shape[2]
         self.rows = min(self.queries, max(1, BLOCK // self.keys))
         self.group = min(self.heads, max(1, BLOCK // (self.rows * self.keys)))
-        self.batch = 1
-        if self.group == self.heads:
+        self.batch = 1  # examples; several would be copied, which MKL does not ask for
+        if self.group == self.heads and onednn_multiplies_batches():
             scores = self.heads * self.rows * self.keys
             self.batch = min(self.examples, max(1, BLOCK // scores))
 
@@ -117,8 +113,9 @@ class _Blocks:
 
 
 def _matrices(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "m n d"]:
-    """Of all examples and heads, each in one piece: else every product would copy it."""
-    return x.reshape(-1, *x.shape[2:]).contiguous()
+    """Of all examples and heads; for oneDNN in one piece, as every product would copy them."""
+    x = x.flatten(0, 1)
+    return x.contiguous() if onednn_multiplies_batches() else x
 
 
 def _put(place: Float[Tensor, "b h n d"], result: Float[Tensor, "m n d"]) -> None:
