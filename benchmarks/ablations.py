@@ -20,29 +20,30 @@ PRECISIONS = ("medium", "bf16-mixed", "bf16-true")
 RETURNED = "freed_memory=returned"
 RECOMPUTED, NEVER = "recompute=always", "recompute=never"
 BATCHED = ("without=fusing", "without=sharing")
-CACHES, BLOCKS, LIBRARY = "without=caches", "without=blocks", "without=onednn"
+CACHES, BLOCKS = "without=caches", "without=blocks"
+LIBRARIES = ("without=onednn", "without=batches")
 TANH = "encoder.activation=gelu_tanh"
 AGAIN = "measured=again"
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
-    "cross_261": (*KERNELS, CACHES, LIBRARY, RETURNED, *PRECISIONS),
-    "cross_1024": (*KERNELS, LIBRARY),
+    "cross_261": (*KERNELS, CACHES, *LIBRARIES, RETURNED, *PRECISIONS),
+    "cross_1024": (*KERNELS, *LIBRARIES),
     "imagenet_1x6": (
-        *(*KERNELS[:2], LATENT_KERNELS[0], RECOMPUTED, CACHES, BLOCKS, LIBRARY, TANH, RETURNED),
+        *(*KERNELS[:2], LATENT_KERNELS[0], RECOMPUTED, CACHES, BLOCKS, *LIBRARIES, TANH, RETURNED),
         *(*COMPILED, "regions", *PRECISIONS),
     ),
     "small_image": (
-        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, RECOMPUTED, CACHES, BLOCKS, LIBRARY, TANH),
+        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, RECOMPUTED, CACHES, BLOCKS, *LIBRARIES, TANH),
         *(RETURNED, "compile", "regions", *PRECISIONS),
     ),
     "bytes": (
-        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, NEVER, BLOCKS, LIBRARY, TANH, RETURNED),
+        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, NEVER, BLOCKS, *LIBRARIES, TANH, RETURNED),
         *("compile", "regions", *PRECISIONS),
     ),
-    "audio": (*KERNELS, CACHES, LIBRARY, RETURNED),
-    "modalities": (*KERNELS[:2], *BATCHED, CACHES, LIBRARY, RETURNED, *PRECISIONS),
+    "audio": (*KERNELS, CACHES, *LIBRARIES, RETURNED),
+    "modalities": (*KERNELS[:2], *BATCHED, CACHES, *LIBRARIES, RETURNED, *PRECISIONS),
     "latents": (
-        *(*LATENT_KERNELS, RECOMPUTED, BLOCKS, LIBRARY, TANH, RETURNED),
+        *(*LATENT_KERNELS, RECOMPUTED, BLOCKS, *LIBRARIES, TANH, RETURNED),
         *(*COMPILED, *PRECISIONS, "bf16-mixed+compile"),
     ),
 }

@@ -104,10 +104,11 @@ they were recorded; *bf16* is autocast. *sdpa* and *dense* make keys and values;
 thing changed. *kernel=…* is another form of an attention. *without=fusing* has a product each for
 the queries, keys and values of self-attention; *sharing* makes the first queries for each example;
 *caches* computes position codes and their moments in every step; *onednn* has all products of fp32
-made by MKL, as torch does by itself (nothing changes where MKL is the quicker one); *blocks* leaves
-attention that is not structured to torch's kernel. *recompute=always* computes the results of norms
-and activations again in the backward pass, *never* keeps them; without the word those of large
-tensors alone are computed again. *encoder.activation=gelu_tanh* is the tanh form of the GELU.
+made by MKL, as torch does by itself (nothing changes where MKL is the quicker one), *batches* those
+of attention, and the gradients of weights by oneDNN from copies; *blocks* leaves attention that is
+not structured to torch's kernel. *recompute=always* computes the results of norms and activations
+again in the backward pass, *never* keeps them; without the word those of large tensors alone are
+computed again. *encoder.activation=gelu_tanh* is the tanh form of the GELU.
 *freed_memory=returned* gives memory that a step freed back to the system, as torch does by itself.
 *measured=again* has nothing changed: rows that are as close to the first one as this one differ by
 no more than two processes of the same do, which can be a tenth of the time.

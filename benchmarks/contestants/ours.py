@@ -108,6 +108,10 @@ def _without_onednn(module: nn.Module, configuration: Configuration) -> None:
     products.MKL_IS_SLOW = False
 
 
+def _without_batches(module: nn.Module, configuration: Configuration) -> None:
+    products.NEVER_ROUNDS = False
+
+
 def _without_blocks(module: nn.Module, configuration: Configuration) -> None:
     SDPA._blocks_pay = _never
 
@@ -126,15 +130,17 @@ def _nothing(module: nn.Module, configuration: Configuration) -> None:
 
 # What changes a step and not its answer, in this process for good: a product each for queries, keys
 # and values; the first queries for each example; position codes and their moments computed anew in
-# every step; all products by the library that torch takes itself; attention never in blocks of our
-# own; norms and activations kept or computed again, whatever their size; freed memory returned to
-# the system, as torch has it by itself; nothing at all, which tells how far two processes differ.
+# every step; all products by the library that torch takes itself, or all but linear layers' by it;
+# attention never in blocks of our own; norms and activations kept or computed again, whatever their
+# size; freed memory returned to the system, as torch has it by itself; nothing at all, which tells
+# how far two processes differ.
 TRICKS: dict[str, dict[str, Callable[[nn.Module, Configuration], None]]] = {
     "without": {
         "fusing": _without_fusing,
         "sharing": _without_sharing,
         "caches": _without_caches,
         "onednn": _without_onednn,
+        "batches": _without_batches,
         "blocks": _without_blocks,
     },
     "recompute": {"never": _recompute_never, "always": _recompute_always},

@@ -63,6 +63,18 @@ def test_what_may_be_rounded_is_the_users_choice_again(chosen, option):
 
 
 @needs_onednn
+@pytest.mark.parametrize("chosen", ["highest", "high", "medium"])
+def test_a_choice_by_torchs_older_name_is_kept_as_well(chosen, option):
+    torch.set_float32_matmul_precision(chosen)
+    expected = option.fp32_precision
+    with module.rounding_allowed():
+        assert option.fp32_precision == "bf16"
+    assert torch.get_float32_matmul_precision() == chosen
+    assert option.fp32_precision == expected
+    torch.set_float32_matmul_precision("highest")
+
+
+@needs_onednn
 def test_what_the_user_chose_for_all_goes_on_to_be_followed(option):
     torch.backends.fp32_precision = "ieee"
     followed = option.fp32_precision

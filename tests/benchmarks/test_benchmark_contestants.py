@@ -19,7 +19,7 @@ from benchmarks.contestants import (
 from benchmarks.driver import Pool, compare
 from benchmarks.floor import recorded
 from benchmarks.values import fourier_codes, grouped_channels, joined_tokens
-from perceiver.attention import heads, lean
+from perceiver.attention import heads, lean, products
 from perceiver.models import blocks
 from perceiver.positions import fourier_features
 
@@ -84,6 +84,17 @@ def test_without_caches_and_blocks_a_step_calls_what_they_spare(trick, spared, m
         return sum(n for call, n in calls.items() if spared in str(call.function))
 
     assert count() < count(without=trick)
+
+
+def test_without_batches_linear_layers_alone_are_onednns(monkeypatch):
+    monkeypatch.setattr(products, "MKL_IS_SLOW", True)
+    monkeypatch.setattr(products, "NEVER_ROUNDS", True)
+    sizes = tiny(CONFIGURATIONS["small_image"])
+    ours.build(sizes)
+    assert products.onednn_multiplies_batches()
+    ours.build(sizes, without="batches")
+    assert not products.onednn_multiplies_batches()
+    assert products.onednn_pays(2048, 2048, 2048)
 
 
 def test_recomputing_never_keeps_what_recomputing_always_does_not(monkeypatch):
