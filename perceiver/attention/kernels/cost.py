@@ -149,6 +149,8 @@ _FOLDED = {
 }
 # What passes over dense scores cost where torch.compile fuses them, as a part of the cost else.
 _FUSED_PASSES = 0.7
+# What a product of dense scores costs more where the other forms have theirs made by oneDNN.
+_BY_MKL = 2.0
 # What a product costs more if the tokens learn; what a channel of theirs costs more in parts, and
 # once more if it learns; of a grid, what a score costs more.
 _TOKENS_LEARN, _PARTS, _PARTS_LEARN, _GRID = 1.5e-2, 0.15, 2.5, (0.5, 1.4)
@@ -168,6 +170,8 @@ def _rates(
 
 def _dense(work: Work) -> float:
     product, score_product, score, channel, call = _rates(_DENSE, _DENSE_IN_VECTORS, work)
+    if not work.is_half and products.onednn_multiplies_batches():
+        score_product *= _BY_MKL
     score = score if work.scores > CACHED_SCORES else score / 2
     score *= _FUSED_PASSES if work.is_compiled else 1.0
     return (
