@@ -60,40 +60,49 @@ MKL_IS_SLOW = _mkl_is_slow()
 # vectors of it are twice as fast at best.
 HAS_TILES = "amx_bf16" in _processor()
 
-_OPTION: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-_LOCK, _INSIDE, _BEFORE = threading.Lock(), [0], ["none"]
+
+class _Rounding:
+    """torch's option of whether oneDNN may round float32, which is one for all threads."""
+
+    option: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, "none"
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        """Where it may: torch then has oneDNN multiply all matrices, in the whole process.
+
+        The option goes back to what it was when the last thread has left; one that was none of the
+        user's is none again.
+        """
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                chosen = self.option.fp32_precision
+                self.option.fp32_precision = "none"  # what is chosen for all then shows
+                self._before = "none" if self.option.fp32_precision == chosen else chosen
+                self.option.fp32_precision = "bf16"
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    self.option.fp32_precision = self._before
 
 
-@contextmanager
-def rounding_allowed() -> Iterator[None]:
-    """Where oneDNN may round float32: torch then has it multiply all matrices, for the process.
-
-    The option goes back to what it was when the last thread has left; one that was none of the
-    user's is none again.
-    """
-    with _LOCK:
-        _INSIDE[0] += 1
-        if _INSIDE[0] == 1:
-            chosen = _OPTION.fp32_precision
-            _OPTION.fp32_precision = "none"
-            _BEFORE[0] = "none" if _OPTION.fp32_precision == chosen else chosen
-            _OPTION.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        with _LOCK:
-            _INSIDE[0] -= 1
-            if _INSIDE[0] == 0:
-                _OPTION.fp32_precision = _BEFORE[0]
+rounding_allowed = _Rounding().allowed
 
 
 def _never_rounds() -> bool:
     """Whether oneDNN multiplies float32 as it is even where it may round: without tiles it does."""
     if HAS_TILES or not torch.backends.mkldnn.is_available():
         return False
-    x = torch.full((64, 64), 1 + 2**-12)  # 1 in bfloat16
+    plain: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+    x = torch.full((64, 64), 1 + 2**-12, **plain)  # 1 in bfloat16
     with rounding_allowed():
-        return bool((x @ torch.eye(64) == x).all())
+        return bool((x @ torch.eye(64, **plain) == x).all())
 
 
 NEVER_ROUNDS = _never_rounds()
