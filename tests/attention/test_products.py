@@ -131,7 +131,7 @@ def test_a_linear_layer_and_its_gradients_of_first_and_second_order(
         first = torch.autograd.grad((out.sin() * factor).sum(), given, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), given)
         results.append([out, *first, *second])
-        assert called.count("layer") > 3  # forward, backward, and through the backward pass
+        assert called.count("layer") > 8  # forward, backward, and through the backward pass
         assert called.count("matrices") > 2 or not module.NEVER_ROUNDS
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
