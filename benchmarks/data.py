@@ -35,14 +35,14 @@ from torchvision.transforms import v2
 from benchmarks.machine import describe
 from benchmarks.run import command, write
 from benchmarks.tables import loading
-from datamodules.base import MultimodalDataModule
-from datamodules.collate import Collator
-from datamodules.fsdd import FSDDDataModule
-from datamodules.image_folder import ImageFolderDataModule
-from datamodules.shards.data import ShardsDataModule
-from datamodules.shards.writer import pack
-from datamodules.splits import decode
-from datamodules.text_tsv import TextTSVDataModule
+from datamodules.core.collate import Collator
+from datamodules.core.datamodule import MultimodalDataModule
+from datamodules.core.dataset import decode
+from datamodules.layouts.image_folder import ImageFolderDataModule
+from datamodules.layouts.shards.data import ShardsDataModule
+from datamodules.layouts.shards.writer import pack
+from datamodules.layouts.text_tsv import TextTSVDataModule
+from datamodules.sets.fsdd import FSDDDataModule
 from datamodules.transforms.audio import RandomGain
 
 BATCH = 64

@@ -20,7 +20,7 @@ from benchmarks.peak import SIDE
 WORKER = Path(__file__).with_name("worker.py")
 STEPS = ("forward", "train")
 LEAST_ROUNDS = 3
-# What glibc reads at the start of a process: as `runner.memory.keep_freed_memory`, but for blocks
+# What glibc reads at the start of a process: as `runner.malloc.keep_freed_memory`, but for blocks
 # of any size, so that no contestant waits for pages.
 KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 # Nothing is looked for beyond this machine, and what is compiled is compiled from nothing.

@@ -42,7 +42,7 @@ def processor() -> str:
     """
     import torch
 
-    from perceiver.attention.products import amd_family
+    from perceiver.ops.matmul import amd_family
 
     told = getattr(torch.cpu, "get_capabilities", dict)()  # not in all releases of torch
     widest = "AMX" if told.get("amx_bf16") else torch.backends.cpu.get_cpu_capability()

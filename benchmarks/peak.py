@@ -82,7 +82,7 @@ def _libraries(precision: str, device: str) -> list[Product]:
     if precision != "fp32" or device != "cpu" or not torch.backends.mkldnn.is_available():
         return [_torch]
     # Where only a peer is at home, whose package may have the same name, nothing is multiplied.
-    from perceiver.attention.products import NEVER_ROUNDS, rounding_allowed
+    from perceiver.ops.matmul import NEVER_ROUNDS, rounding_allowed
 
     def onednn_in_place(left: Tensor, right: Tensor, out: Tensor | None) -> Tensor:
         """Transposed operands are not copied."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import guard_scalar
 
-from perceiver.attention.init import lecun_linear
+from perceiver.ops.init import lecun_linear
 from perceiver.shapes import Float
 
 
@@ -21,7 +21,7 @@ def fourier_features(
 
     The frequencies f_k of an axis run linearly from 1 to μ/2, the Nyquist frequency of μ places.
     First the coordinates, then all sines, then all cosines; within either, all bands of the first
-    axis come first. Jaegle et al. 2021, §3.2 and appendix D.
+    axis come first. Jaegle et al. 2021, 3.2 and appendix D.
 
     Args:
         coordinates: of each element along each axis.
@@ -233,7 +233,7 @@ class LearnedPositions(Positions):
 
 
 class SinusoidalPositions(ConstantPositions):
-    """The Transformer's sinusoids on one axis, added to the content (Vaswani et al. 2017, §3.5).
+    """The Transformer's sinusoids on one axis, added to the content (Vaswani et al. 2017, 3.5).
 
     Channels 2i and 2i + 1 of place t are sin(t / max_period^(2i/dim)) and the cosine of the same.
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError
 from torch import nn
 
-from datamodules.manifest import TARGETS
+from datamodules.layouts.manifest import TARGETS
 from datamodules.readers import kind_of
 from runner.options import check_options
 from runner.speed import check_speed

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from datamodules.collate import Collator, Example
+from datamodules.core.collate import Collator, Example
+from datamodules.core.dataset import decode_all
 from datamodules.readers import Cell, kind_of
 from datamodules.readers.image import ImageOptions
-from datamodules.splits import decode_all
 from datamodules.transforms.apply import finish
 from perceiver.tasks import Regression
 from runner.rebuild import rebuild

@@ -19,11 +19,11 @@ from perceiver.callbacks import ConfusionMatrix, PredictionTable
 from perceiver.tasks import SingleLabel, Task
 from runner.checkpoints import check_same_model, check_same_optimizer, read_checkpoint
 from runner.checks import check_config, check_model
-from runner.completion import build_data
 from runner.errors import keep_traceback, name_failed_job
-from runner.launch import launches_of_this_job_alone
+from runner.infer_config import build_data
 from runner.loggers import build_callbacks, build_loggers
-from runner.memory import keep_freed_memory
+from runner.malloc import keep_freed_memory
+from runner.processes import launches_of_this_job_alone
 from runner.report import environment, print_summary, write_results
 from runner.speed import CompileTime, compile_model, use_float8, uses_gpu
 

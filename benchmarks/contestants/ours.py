@@ -16,7 +16,8 @@ from benchmarks.configurations import Decoder as DecoderSizes
 from benchmarks.values import equalise, random, raw_inputs, raw_masks
 from perceiver.adapters import ArrayAdapter, PaddingFusion, PixelAdapter, TokenAdapter
 from perceiver.adapters.adapter import Adapter
-from perceiver.attention import Attention, context, heads, lean, products
+from perceiver.attention import Attention, context
+from perceiver.attention.heads import qkv as heads
 from perceiver.models import (
     AttentionBlock,
     Decoder,
@@ -26,6 +27,8 @@ from perceiver.models import (
     QueryDecoder,
     blocks,
 )
+from perceiver.ops import matmul as products
+from perceiver.ops import recompute as lean
 from perceiver.positions import ConstantPositions, FourierPositions, LearnedPositions
 
 SDPA: Any = import_module("perceiver.attention.kernels.sdpa")  # its package's is the function

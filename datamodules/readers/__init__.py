@@ -3,7 +3,7 @@
 from datamodules.readers.array import ArrayOptions
 from datamodules.readers.audio import AudioOptions
 from datamodules.readers.image import ImageOptions
-from datamodules.readers.kind import Cell, Kind
+from datamodules.readers.reader import Cell, Kind
 from datamodules.readers.text import TextOptions
 from datamodules.readers.video import VideoOptions
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.collate import Field
-from datamodules.readers.kind import Cell, Kind
+from datamodules.core.collate import Field
+from datamodules.readers.reader import Cell, Kind
 
 _SAMPLE = 100_000  # rows whose mean and deviation stand for all
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample
 
-from datamodules.collate import Field
-from datamodules.readers.kind import Cell, Kind, sample, span
+from datamodules.core.collate import Field
+from datamodules.readers.reader import Cell, Kind, sample, span
 
 _SAMPLE = 256  # files whose headers are looked at
 _RATE = 16_000  # Hz; `fit` chooses no higher one: speech needs no more

@@ -16,8 +16,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from datamodules.collate import Field
-from datamodules.readers.kind import Cell, Kind, sample, span
+from datamodules.core.collate import Field
+from datamodules.readers.reader import Cell, Kind, sample, span
 
 _SAMPLE = 64  # files whose headers are looked at
 _LARGEST = 64  # side in pixels of what `fit` chooses for larger pictures

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.collate import Field
-from datamodules.readers.kind import Cell, Kind, sample, span
+from datamodules.core.collate import Field
+from datamodules.readers.reader import Cell, Kind, sample, span
 
 _SAMPLE = 4096  # texts whose length is measured
 _LONGEST = 512  # `fit` chooses no more tokens

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.collate import Field
+from datamodules.core.collate import Field
 from datamodules.readers.audio import AudioOptions
-from datamodules.readers.film import (
+from datamodules.readers.pyav import (
     PIXELS,
     FrameConverter,
     check_size,
@@ -24,7 +24,7 @@ from datamodules.readers.film import (
     opened,
     read_track,
 )
-from datamodules.readers.kind import Cell, Kind, sample, span
+from datamodules.readers.reader import Cell, Kind, sample, span
 
 _SAMPLE = 32  # files whose headers are looked at
 _LARGEST = 64  # side in pixels of what `fit` chooses for larger clips

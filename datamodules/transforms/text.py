@@ -57,7 +57,7 @@ class RandomCase(nn.Module):
 
 
 class MaskTokens(nn.Module):
-    """Hides tokens for a model to find: BERT's masking (Devlin et al. 2019, §3.1).
+    """Hides tokens for a model to find: BERT's masking (Devlin et al. 2019, 3.1).
 
     Of the tokens chosen, a share becomes the mask token, a share a random token, the rest stay.
 

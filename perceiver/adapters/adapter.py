@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from perceiver.attention.init import lecun_linear
+from perceiver.ops.init import lecun_linear
 from perceiver.positions import Positions
 from perceiver.shapes import Bool, Float
 from perceiver.types import Segment

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from perceiver.adapters.adapter import Adapter, check_mask
-from perceiver.attention.products import without_autocast
+from perceiver.ops.matmul import without_autocast
 from perceiver.positions import Positions
 from perceiver.shapes import Bool, Float
 from perceiver.types import Segment
@@ -29,7 +29,7 @@ def _checked(waveform: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class WaveformAdapter(Adapter):
-    """One token a run of consecutive samples (Jaegle et al. 2021, §4.2: raw audio).
+    """One token a run of consecutive samples (Jaegle et al. 2021, 4.2: raw audio).
 
     Args:
         samples_per_token: length of a run; the last one is padded with zeros.

@@ -14,7 +14,7 @@ class ModalityDropout(nn.Module):
     """Drops whole modalities of single examples, in training only; at least one is kept.
 
     On AudioSet, dropping the video of an example with p = 0.3 lifts mAP from 39.7 to 43.5
-    (Jaegle et al. 2021, §4.2).
+    (Jaegle et al. 2021, 4.2).
 
     Of an example whose modalities would all be dropped, the one that came closest to being kept
     (the largest draw less its probability) is kept.

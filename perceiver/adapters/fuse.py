@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from perceiver.attention.init import lecun_linear
+from perceiver.ops.init import lecun_linear
 from perceiver.types import ByteArray, Segment
 
 
@@ -36,7 +36,7 @@ class PaddingFusion(Fusion):
     """Each modality is padded with learned channels of its own to the widest one's width.
 
     The padding tells modalities apart as well: the papers' modality embedding (Jaegle et al. 2021,
-    §4.3; 2022, appendix G).
+    4.3; 2022, appendix G).
 
     Args:
         channels: modality → width of its segment.

@@ -40,7 +40,7 @@ def fitting_patch_size(size: Sequence[int]) -> int:
 
 
 class PixelAdapter(Adapter):
-    """One token a pixel, its channels as content (Jaegle et al. 2021, §4.1).
+    """One token a pixel, its channels as content (Jaegle et al. 2021, 4.1).
 
     Args:
         channels: colour channels.
@@ -123,7 +123,7 @@ class PatchAdapter(Adapter):
 class ConvStemAdapter(Adapter):
     """A convolution of stride 2 and a max-pool of stride 2, one token a place: 224 → 56.
 
-    The preprocessing of Perceiver IO's convolutional ImageNet model (Jaegle et al. 2022, §4.5):
+    The preprocessing of Perceiver IO's convolutional ImageNet model (Jaegle et al. 2022, 4.5):
     7×7 convolution, batch norm, ReLU, 3×3 max-pool, all padded to "same" for sides that 4 divides.
 
     Args:

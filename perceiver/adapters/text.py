@@ -14,7 +14,7 @@ from perceiver.types import Segment
 
 
 class TokenAdapter(Adapter):
-    """One token an id, looked up in a learned embedding (Jaegle et al. 2022, §4.1).
+    """One token an id, looked up in a learned embedding (Jaegle et al. 2022, 4.1).
 
     UTF-8 bytes are ids 6 to 261 after six special ones: a vocabulary of 262.
 

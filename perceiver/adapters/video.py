@@ -14,10 +14,10 @@ from perceiver.types import Segment
 
 
 class VideoAdapter(Adapter):
-    """One token a block of frames × rows × columns (a "tubelet", Arnab et al. 2021, §3.2).
+    """One token a block of frames × rows × columns (a "tubelet", Arnab et al. 2021, 3.2).
 
     Its content is channel by channel, frame by frame, row by row. Blocks of 1 × 1 × 1 are pixels,
-    the raw input of Jaegle et al. 2021, §4.2. The grid has three axes, time first, and positions
+    the raw input of Jaegle et al. 2021, 4.2. The grid has three axes, time first, and positions
     one code for each: at 16 × 56 × 56 blocks 128 codes, not 50,176.
 
     Clips may be shorter than `num_frames`, and padded to one length: give absolute positions, then

@@ -1,23 +1,26 @@
 """Attention as one equation with named axes; needs torch alone."""
 
 from perceiver.attention.attention import Attention
-from perceiver.attention.axes import AXES
+from perceiver.attention.catalogue import AXES
 from perceiver.attention.context import Context
-from perceiver.attention.losses import (
+from perceiver.attention.output import AttentionAux, AttentionOutput
+from perceiver.attention.patterns import Pattern
+from perceiver.attention.systems.losses import (
     ReinforceLoss,
     RunningBaseline,
     SampledChoices,
     doubly_stochastic_penalty,
     reinforce_loss,
 )
-from perceiver.attention.multi_head import (
+from perceiver.attention.systems.multi_head import (
     CosineAttention,
     DifferentialAttention,
     LinearAttention,
     MultiHeadAttention,
     StandAloneSelfAttention,
 )
-from perceiver.attention.named import (
+from perceiver.attention.systems.recurrent import BahdanauStep, LuongStep, TutorialStep
+from perceiver.attention.systems.recurrent_decoders import (
     BahdanauAttention,
     DotAttention,
     HardAttention,
@@ -26,10 +29,7 @@ from perceiver.attention.named import (
     SingleHeadAttention,
     TutorialAttention,
 )
-from perceiver.attention.output import AttentionAux, AttentionOutput
-from perceiver.attention.patterns import Pattern
-from perceiver.attention.recurrent import BahdanauStep, LuongStep, TutorialStep
-from perceiver.attention.stem import AttentionStem
+from perceiver.attention.systems.stem import AttentionStem
 
 __all__ = [
     "AXES",

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceiver.attention.axes import build_member, build_pattern, check_all_options
-from perceiver.attention.checks import check_floats, check_shape, check_sizes
+from perceiver.attention.catalogue import build_member, build_pattern, check_all_options
 from perceiver.attention.context import Context, as_context
 from perceiver.attention.kernels import (
     KERNELS,
@@ -27,8 +26,6 @@ from perceiver.attention.kernels import (
     sdpa,
     select_kernel,
 )
-from perceiver.attention.local import LuongLocal, sentence_lengths
-from perceiver.attention.location import LocationAware
 from perceiver.attention.masks import (
     broadcast_bias,
     broadcast_mask,
@@ -38,6 +35,9 @@ from perceiver.attention.masks import (
 from perceiver.attention.normalisers import Sum
 from perceiver.attention.output import AttentionAux, AttentionOutput
 from perceiver.attention.patterns import Causal, Full, Lengths, Pattern
+from perceiver.attention.patterns.luong_local import LuongLocal, sentence_lengths
+from perceiver.attention.scores.location import LocationAware
+from perceiver.ops.checks import check_floats, check_shape, check_sizes
 
 
 class Attention(nn.Module):

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from perceiver.attention.checks import check_shape
-from perceiver.attention.lean import cheap, saves_elsewhere
 from perceiver.attention.normalisers.normaliser import widen
-from perceiver.attention.products import without_autocast
+from perceiver.ops.checks import check_shape
+from perceiver.ops.matmul import without_autocast
+from perceiver.ops.recompute import cheap, saves_elsewhere
 from perceiver.shapes import Bool, Float
 from perceiver.types import Segment, joined_mask
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from perceiver.attention.attention import Attention
 from perceiver.attention.context import Context
-from perceiver.attention.init import lecun_linear
-from perceiver.attention.lean import cheap, lean, pays
+from perceiver.ops.init import lecun_linear
+from perceiver.ops.recompute import cheap, lean, pays
 from perceiver.shapes import Bool, Float
 from perceiver.types import ByteArray
 

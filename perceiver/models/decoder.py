@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from perceiver.attention.init import lecun_linear
 from perceiver.models.blocks import AttentionBlock, naming
+from perceiver.ops.init import lecun_linear
 from perceiver.shapes import Float
 
 
@@ -25,7 +25,7 @@ class Decoder(nn.Module, ABC):
 
 
 class MeanPoolDecoder(Decoder):
-    """One output: a linear layer on the mean latent (Jaegle et al. 2021, §3.1).
+    """One output: a linear layer on the mean latent (Jaegle et al. 2021, 3.1).
 
     Args:
         latent_dim: width of a latent.
@@ -75,7 +75,7 @@ class LearnedQueries(Queries):
 
 
 class QueryDecoder(Decoder):
-    """Output queries cross-attend the latents, then a linear layer (Jaegle et al. 2022, §3.2).
+    """Output queries cross-attend the latents, then a linear layer (Jaegle et al. 2022, 3.2).
 
     Args:
         latent_dim: width of a latent.

@@ -21,7 +21,7 @@ class PerceiverEncoder(nn.Module):
 
     The first `num_cross_attends` blocks open with a cross-attend. As in the paper, by default the
     first cross-attend has weights of its own, the later ones share one set, and one latent block
-    serves all (Jaegle et al. 2021, §3.1 and appendix B: sharing the first as well is unstable).
+    serves all (Jaegle et al. 2021, 3.1 and appendix B: sharing the first as well is unstable).
 
     Args:
         input_dim: width of the byte array.

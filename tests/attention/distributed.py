@@ -12,11 +12,11 @@ import tempfile
 
 import torch
 import torch.distributed as dist
-from presets import PRESETS, RANDOM, build, inputs
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from perceiver.attention import ReinforceLoss, SampledChoices
+from tests.attention.presets import PRESETS, RANDOM, build, inputs
 
 
 class Model(torch.nn.Module):

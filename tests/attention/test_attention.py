@@ -15,7 +15,7 @@ from perceiver.attention import AXES, Attention
 from perceiver.attention.masks import broadcast_mask
 from perceiver.attention.normalisers import Entmax
 from perceiver.attention.patterns import Lengths, Window
-from perceiver.attention.scores import Dot
+from perceiver.attention.scores.pairwise import Dot
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import copy
 
 import pytest
 import torch
-from presets import PRESETS, build, inputs
 
 from perceiver import attention as catalogue
 from perceiver.attention import (
@@ -28,6 +27,7 @@ from perceiver.attention import (
     TutorialAttention,
     TutorialStep,
 )
+from tests.attention.presets import PRESETS, build, inputs
 
 # A rounding may turn these to another key, or move a window by one.
 CHOOSE = {"hard_argmax", "hard_gumbel", "hard_reinforce", "topk", "luong_local_p"}

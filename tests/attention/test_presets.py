@@ -8,7 +8,10 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from presets import (
+
+from perceiver.attention import AXES, Attention
+from perceiver.attention.registry import options_of
+from tests.attention.presets import (
     CONF,
     CONTEXT_WIDTH,
     GRIDS,
@@ -20,9 +23,6 @@ from presets import (
     inputs,
     load,
 )
-
-from perceiver.attention import AXES, Attention
-from perceiver.attention.choose import options_of
 
 
 @pytest.mark.parametrize("name", PRESETS)

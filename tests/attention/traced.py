@@ -6,9 +6,9 @@ import io
 import sys
 
 import torch
-from presets import GRIDS, PRESETS, RANDOM, build, inputs
 
 from perceiver.attention import Attention, SampledChoices
+from tests.attention.presets import GRIDS, PRESETS, RANDOM, build, inputs
 
 
 class Out(torch.nn.Module):

@@ -19,8 +19,10 @@ from benchmarks.contestants import (
 from benchmarks.driver import Pool, compare
 from benchmarks.floor import recorded
 from benchmarks.values import fourier_codes, grouped_channels, joined_tokens
-from perceiver.attention import heads, lean, products
+from perceiver.attention.heads import qkv as heads
 from perceiver.models import blocks
+from perceiver.ops import matmul as products
+from perceiver.ops import recompute as lean
 from perceiver.positions import fourier_features
 
 

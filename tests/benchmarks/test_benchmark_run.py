@@ -10,7 +10,7 @@ import pytest
 from benchmarks import ablations, machine, run, scaling, training
 from benchmarks.configurations import CONFIGURATIONS
 from benchmarks.contestants import Contestant
-from perceiver.attention import products
+from perceiver.ops import matmul as products
 
 
 def test_one_precision_for_all_leaves_each_contestant_once():

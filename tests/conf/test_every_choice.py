@@ -8,9 +8,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import open_dict
 
-from datamodules.digits import DigitsDataModule
-from datamodules.manifest import ManifestDataModule
-from datamodules.shards.writer import pack
+from datamodules.layouts.manifest import ManifestDataModule
+from datamodules.layouts.shards.writer import pack
+from datamodules.sets.digits import DigitsDataModule
 from perceiver.models import MeanPoolDecoder
 from perceiver.types import Batch
 from runner.checks import check_model

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.columns import Numbers, Tensors, Values
-from datamodules.rows import Rows, RowsDataModule
-from datamodules.shards.data import ShardsDataModule
-from datamodules.shards.writer import pack
-from datamodules.splits import SPLITS
+from datamodules.core.columns import Numbers, Tensors, Values
+from datamodules.core.dataset import SPLITS
+from datamodules.core.rows import Rows, RowsDataModule
+from datamodules.layouts.shards.data import ShardsDataModule
+from datamodules.layouts.shards.writer import pack
 
 COUNTS = {"train": 37, "val": 5, "test": 7}
 TOTAL = sum(COUNTS.values())

@@ -43,13 +43,13 @@ def imagenet_model(adapter, decoder, **encoder) -> Perceiver:
 
 
 def perceiver(**encoder) -> Perceiver:
-    """Jaegle et al. 2021, §4.1: raw pixels, 64 bands, mean-pooled latents."""
+    """Jaegle et al. 2021, 4.1: raw pixels, 64 bands, mean-pooled latents."""
     pixels = PixelAdapter(channels=3, size=SIZE, position=fourier)
     return imagenet_model(pixels, partial(MeanPoolDecoder, out_dim=1000), **encoder)
 
 
 def perceiver_io(adapter) -> Perceiver:
-    """Jaegle et al. 2022, §4.5: one cross-attend, a query decoder without query residual."""
+    """Jaegle et al. 2022, 4.5: one cross-attend, a query decoder without query residual."""
     decoder = partial(
         QueryDecoder,
         out_dim=1000,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from perceiver.attention.memory import DNCCell, MemoryCell, NTMCell
-from perceiver.attention.multiplicative import FastWeights
+from perceiver.attention.memory.multiplicative import FastWeights
 from perceiver.models import LSTMCell, RecurrentModel
 
 CELLS = {

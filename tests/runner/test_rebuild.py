@@ -66,7 +66,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
         "perceiver.callbacks.reports.Path",  # reached through a module that imports it
         "perceiver.callbacks.reports.torch.save",
         "torchvision.datasets.utils.download_url",
-        "datamodules.splits.hold_out",  # ours, but not a thing that a model is made of
+        "datamodules.core.dataset.hold_out",  # ours, but not a thing that a model is made of
     ],
 )
 def test_a_config_that_names_code_to_run_is_refused(trained, tmp_path, target):

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from perceiver.attention import products as matrices
-from perceiver.attention.products import onednn_multiplies_batches, products, without_autocast
+from perceiver.ops import matmul as matrices
+from perceiver.ops.matmul import onednn_multiplies_batches, products, without_autocast
 from perceiver.shapes import Bool, Float
 
 # Scores that are held at once: 4 MiB in float32, what stays in a core's share of the cache.

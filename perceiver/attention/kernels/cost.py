@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from perceiver.attention import products
 from perceiver.attention.context import Context
-from perceiver.attention.heads import Heads
+from perceiver.attention.heads.qkv import Heads
 from perceiver.attention.kernels.blocked import pays
 from perceiver.attention.kernels.structured_tokens import CHUNK_LINES
+from perceiver.ops import matmul as products
 from perceiver.types import Segment
 
 # Numbers that a form may hold beside its arguments before a leaner one is preferred: 1 GiB.

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceiver.attention.kernels.problem import ALL, Problem, Result
-from perceiver.attention.location import LocationAware
 from perceiver.attention.normalisers import Normalised, Softmax, logsumexp
+from perceiver.attention.scores.location import LocationAware
 
 
 def _weights(problem: Problem, rows: slice, keep: Tensor | None) -> Normalised:

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from perceiver.attention.context import Context, Scaled
-from perceiver.attention.heads import Heads
+from perceiver.attention.heads.qkv import Heads
 from perceiver.attention.kernels.merge import merge, with_sink
 from perceiver.attention.kernels.problem import Result, unseeing
 from perceiver.attention.kernels.structured import attend
 from perceiver.attention.normalisers import Softmax
 from perceiver.attention.normalisers.normaliser import widen
-from perceiver.attention.products import without_autocast
-from perceiver.attention.scores import Score
+from perceiver.attention.scores.pairwise import Score
+from perceiver.ops.matmul import without_autocast
 from perceiver.shapes import Float
 from perceiver.types import Segment
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from perceiver.attention.kernels.problem import Problem, Result
 from perceiver.attention.normalisers.normaliser import widen
-from perceiver.attention.products import without_autocast
+from perceiver.ops.matmul import without_autocast
 from perceiver.shapes import Bool, Float
 
 CHUNK = 128

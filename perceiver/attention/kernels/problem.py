@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceiver.attention.heads import Heads
+from perceiver.attention.heads.qkv import Heads
 from perceiver.attention.normalisers import Normalised
 from perceiver.attention.patterns import Predicate, evaluate
-from perceiver.attention.position import Position
-from perceiver.attention.scores import Score
+from perceiver.attention.positions.position import Position
+from perceiver.attention.scores.pairwise import Score
 from perceiver.shapes import Bool, Float
 
 ALL = slice(None)
@@ -45,7 +45,7 @@ def unseeing(lse: Float[Tensor, "b h q"]) -> Bool[Tensor, "b h q 1"]:
 
 @no_type_check
 def softcapped(scores: Tensor, softcap: float | None) -> Tensor:
-    """c tanh(s / c): scores that never pass ±c (Gemma Team 2024, §2)."""
+    """c tanh(s / c): scores that never pass ±c (Gemma Team 2024, 2)."""
     return scores if softcap is None else softcap * torch.tanh(scores / softcap)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from perceiver.attention.kernels.cost import Part, Work
 from perceiver.attention.kernels.structured_blocks import blocks
-from perceiver.attention.products import rounds_float32
+from perceiver.ops.matmul import rounds_float32
 
 # Per second, of an H100 SXM: products (two operations each) in float32, TF32 and bfloat16; of
 # elementwise float32 operations, 128 a clock on each of 132 multiprocessors at 1.75 GHz;

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from perceiver.attention.kernels.blocked import blocked, pays
 from perceiver.attention.kernels.problem import Problem, Result
-from perceiver.attention.products import own_operators_serve
+from perceiver.ops.matmul import own_operators_serve
 
 
 def _mask(problem: Problem, keep: Tensor | None, key_bias: Tensor | None) -> Tensor | None:

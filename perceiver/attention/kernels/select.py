@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from perceiver.attention.context import Context
-from perceiver.attention.heads import Heads
+from perceiver.attention.heads.qkv import Heads
 from perceiver.attention.kernels import roofline
 from perceiver.attention.kernels.cost import cheapest, work
-from perceiver.attention.local import LuongLocal
-from perceiver.attention.location import LocationAware
 from perceiver.attention.normalisers import Normaliser, Reinforce, Softmax, Sum
 from perceiver.attention.patterns import Causal, Full, Pattern
-from perceiver.attention.position import NoPosition, Position
-from perceiver.attention.products import differs_by_function
-from perceiver.attention.scores import FeatureDot, Score
+from perceiver.attention.patterns.luong_local import LuongLocal
+from perceiver.attention.positions.position import NoPosition, Position
+from perceiver.attention.scores.location import LocationAware
+from perceiver.attention.scores.pairwise import FeatureDot, Score
+from perceiver.ops.matmul import differs_by_function
 
 KERNELS = ("auto", "dense", "sdpa", "flex", "chunked", "linear", "folded", "separable")
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from perceiver.attention.kernels.structured_tokens import Chunk, Tokens
-from perceiver.attention.products import differs_by_function, products, without_autocast
+from perceiver.ops.matmul import differs_by_function, products, without_autocast
 from perceiver.shapes import Float
 
 # Scores that cannot pass this are exponentiated as they are: e⁶⁰ times ten million tokens still

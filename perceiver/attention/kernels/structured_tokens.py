@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from perceiver.attention.products import products
+from perceiver.ops.matmul import products
 from perceiver.shapes import Float
 
 # Scores that a chunk holds: 4 MiB in float32, what stays in a core's share of the cache.

@@ -14,7 +14,7 @@ from perceiver.attention.kernels.structured_kernels import (
     backward_tokens_kernel,
     forward_kernel,
 )
-from perceiver.attention.products import rounds_float32
+from perceiver.ops.matmul import rounds_float32
 
 # Programs for each multiprocessor: fewer rows than that, and the tokens are split among more.
 PROGRAMS = 2

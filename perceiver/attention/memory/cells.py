@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perceiver.attention.checks import check_shape, check_sizes
 from perceiver.attention.memory.content import Memory, Weightings
 from perceiver.attention.memory.dnc import DNCMemory
 from perceiver.attention.memory.ntm import NTMMemory
+from perceiver.ops.checks import check_shape, check_sizes
 from perceiver.shapes import Float
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from perceiver.attention.checks import check_shape, check_sizes
 from perceiver.attention.memory.content import (
     Memory,
     Weightings,
@@ -16,6 +15,7 @@ from perceiver.attention.memory.content import (
     read,
     write,
 )
+from perceiver.ops.checks import check_shape, check_sizes
 from perceiver.shapes import Float
 
 _USAGE_FLOOR = 1e-6  # the released code's: no usage is exactly 0, so no product of them is

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceiver.attention.checks import check_shape, check_sizes
 from perceiver.attention.memory.content import (
     Memory,
     Weightings,
@@ -17,6 +16,7 @@ from perceiver.attention.memory.content import (
     read,
     write,
 )
+from perceiver.ops.checks import check_shape, check_sizes
 from perceiver.shapes import Float
 
 

@@ -48,7 +48,7 @@ def gumbel_st(
 ) -> Scores:
     """Forward one-hot(argmax y), backward that of y = softmax((s + noise) / T).
 
-    Jang et al. 2017, "Categorical reparameterization with Gumbel-softmax", eq. 2 and §2.2. So
+    Jang et al. 2017, "Categorical reparameterization with Gumbel-softmax", eq. 2 and 2.2. So
     dy/ds = (diag(y) − y yᵀ) / T.
 
     Args:
@@ -119,7 +119,7 @@ class GumbelST(Normaliser):
 
 
 class Reinforce(Normaliser):
-    """Attend to one key, sampled from α = softmax(s) (Xu et al. 2015, §4.1, eq. 8 and 9).
+    """Attend to one key, sampled from α = softmax(s) (Xu et al. 2015, 4.1, eq. 8 and 9).
 
     The sample has no gradient to the scores: train with `perceiver.attention.reinforce_loss` on the
     log-probabilities and entropies that come back. Outside training: argmax.

@@ -43,7 +43,7 @@ def softmax(
 def sigmoid(scores: Scores, keep: Mask | None = None, *, bias: float | None = None) -> Scores:
     """w = σ(s + b), each key for itself; b None is −log of the row's length.
 
-    Ramapuram et al. 2024, "Theory, analysis, and best practices for sigmoid self-attention", §2.
+    Ramapuram et al. 2024, "Theory, analysis, and best practices for sigmoid self-attention", 2.
     """
     wide = widen(scores)
     # A tensor: torch.export would take the logarithm of a length for a constant.
@@ -53,7 +53,7 @@ def sigmoid(scores: Scores, keep: Mask | None = None, *, bias: float | None = No
 
 
 def relu(scores: Scores, keep: Mask | None = None) -> Scores:
-    """w = max(s, 0) / row length (Wortsman et al. 2023, "Replacing softmax with ReLU", §2)."""
+    """w = max(s, 0) / row length (Wortsman et al. 2023, "Replacing softmax with ReLU", 2)."""
     weights = widen(scores).relu() / max(scores.shape[-1], 1)
     return (weights if keep is None else weights.masked_fill(~keep, 0.0)).to(scores.dtype)
 
@@ -160,7 +160,7 @@ class Sum(Normaliser):
 
 
 class Unnormalised(Normaliser):
-    """w = s, 0 on masked keys: the sum rule of fast weights (Schlag et al. 2021, §3)."""
+    """w = s, 0 on masked keys: the sum rule of fast weights (Schlag et al. 2021, 3)."""
 
     name = "none"
     shift_invariant = False

@@ -1,8 +1,7 @@
 """Patterns, axis 3 of attention: which keys a query may attend to, as predicates of indices."""
 
-from perceiver.attention.patterns.given import BlockSparse, Lengths, Prefix, Segments
-from perceiver.attention.patterns.pattern import Combined, Pattern, Predicate, evaluate
-from perceiver.attention.patterns.places import (
+from perceiver.attention.patterns.data_patterns import BlockSparse, Lengths, Prefix, Segments
+from perceiver.attention.patterns.index_patterns import (
     Block,
     Causal,
     Dilated,
@@ -12,6 +11,7 @@ from perceiver.attention.patterns.places import (
     Neighbourhood,
     Window,
 )
+from perceiver.attention.patterns.pattern import Combined, Pattern, Predicate, evaluate
 
 __all__ = [
     "Block",

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from perceiver.attention import Attention
-from perceiver.attention import products as matrices
 from perceiver.attention.kernels import blocked as module
 from perceiver.attention.kernels.blocked import blocked, pays
+from perceiver.ops import matmul as matrices
 
 SIZES = (2, 3, 5, 7)  # examples, heads, queries, keys
 

@@ -11,10 +11,11 @@ import torch
 
 from benchmarks.cost import CASES, FORMS, STEPS, chosen, image, sizes
 from benchmarks.machine import RESULTS
-from perceiver.attention import Attention, products
+from perceiver.attention import Attention
 from perceiver.attention.kernels import roofline
 from perceiver.attention.kernels.cost import ROOMY, cheapest, work
 from perceiver.models.blocks import AttentionBlock
+from perceiver.ops import matmul as products
 from perceiver.types import ByteArray
 
 RECORDED = {

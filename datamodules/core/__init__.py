@@ -1,0 +1,1 @@
+"""From rows to batches: columns, splits, labels, collation and the data module."""

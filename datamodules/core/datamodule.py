@@ -1,0 +1,389 @@
+"""What all data modules share: options, what is inferred, validation, loaders and the summary."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytorch_lightning as pl
+from torch import Tensor
+from torch.utils.data import Sampler, SequentialSampler
+
+from datamodules.core.bad_examples import BrokenExamples
+from datamodules.core.collate import Collator, Example, Field
+from datamodules.core.dataset import SPLITS, Source, Split, draw_missing
+from datamodules.core.seeding import generator
+from datamodules.loading.loader import ResumableLoader, pins
+from datamodules.loading.samplers import EpochBatches, EpochSampler
+from datamodules.readers import KINDS, Kind, kind_of
+from datamodules.readers.reader import span
+from datamodules.transforms.apply import Transforms
+from perceiver.types import Batch
+
+__all__ = ["Example", "MultimodalDataModule"]
+
+
+class MultimodalDataModule(pl.LightningDataModule):
+    """Base of all data sets: a subclass says what it `offers` and implements `build`.
+
+    The Trainer must run with `use_distributed_sampler=False`: the samplers made here share the
+    splits out over processes themselves, evaluation without counting an example twice.
+
+    Args:
+        modalities: what the model takes, some of `offers`; None = all that the data turn out to
+            have (for a subclass whose `build` finds out).
+        batch_size: examples a batch, in each process; None = 64, fewer of a small training split.
+        num_classes: expected number of classes; None = as many as the data has.
+        num_workers: loader processes, in each process.
+        pin_memory: copy batches to page-locked memory, from which a GPU fetches them while it
+            computes; None = where the trainer has one.
+        prefetch: batches that each worker reads ahead.
+        bucket_batches: batches of similar lengths are made within windows of this many; 0 = any
+            lengths share a batch. A large window pads little and shuffles little.
+        seed: of the order and of what training draws anew every epoch.
+        split_seed: of what is held out, and of everything random in held-out examples. Apart from
+            `seed`, so that runs over several seeds are tested on one and the same test set.
+        on_error: what to do with a modality of an example that cannot be decoded: "raise", or
+            "skip": the example goes on without it (see `Split`) and is listed (see `broken`).
+        error_budget: share of the examples that may be broken until a run that skips stops.
+        missing: split → modality → share of examples to take the modality from, at random but the
+            same ones every time; each example keeps at least one modality.
+        augment: modality, or kind of modalities → callables on its tensor, applied in training
+            only. They may draw from torch's global generator, which is seeded for every example.
+        transform: the same, always, after them: what evaluation and prediction need as well.
+        mix: changes whole training batches, `MixUp` for one; see `Collator`.
+        **kinds: kind of modality → its options, as `readers.KINDS` lists them (`image=`, …). Those
+            that a kind can `fit` may be None: they are inferred from the training split.
+
+    Attributes:
+        modalities: in the order of `offers`.
+        kinds: kind of modality → its options, complete after `setup`.
+        broken: the examples that were skipped; None where errors are raised.
+        notes: what people should know of the data, a line each, after `setup`.
+        class_names: after `setup`.
+        num_classes: after `setup`.
+        splits: split → map-style dataset, after `setup`.
+
+    Raises:
+        ValueError: an option names a modality or a split that is not there.
+    """
+
+    offers: ClassVar[tuple[str, ...]]
+    shuffle_window = 0  # examples; of data sets whose examples lie together in blocks
+    required: Sequence[str] = SPLITS  # that must have examples
+    targets: str = "a class"  # or "labels", "values": what an example's target is
+
+    def __init__(
+        self,
+        *,
+        modalities: Sequence[str] | None,
+        batch_size: int | None,
+        num_classes: int | None = None,
+        num_workers: int = 0,
+        pin_memory: bool | None = None,
+        prefetch: int = 2,
+        bucket_batches: int = 0,
+        seed: int = 0,
+        split_seed: int = 0,
+        on_error: str = "raise",
+        error_budget: float = 0.05,
+        missing: Mapping[str, Mapping[str, float]] | None = None,
+        augment: Mapping[str, Transforms | None] | None = None,
+        transform: Mapping[str, Transforms | None] | None = None,
+        mix: Callable[[Batch], Batch] | None = None,
+        **kinds: Mapping[str, Any] | None,
+    ) -> None:
+        super().__init__()
+        if unknown := set(kinds) - set(KINDS):
+            raise TypeError(f"{type(self).__name__} has no option {', '.join(sorted(unknown))}")
+        self.modalities = [] if modalities is None else self._choose(modalities)
+        least = {"num_workers": (num_workers, 0), "bucket_batches": (bucket_batches, 0)}
+        least |= {"batch_size": (batch_size, 1), "prefetch": (prefetch, 1)}
+        for option, (value, bound) in least.items():
+            if value is not None and value < bound:
+                raise ValueError(f"data.{option}={value}, expected at least {bound}.")
+        if on_error not in ("raise", "skip") or not 0 <= error_budget <= 1:
+            raise ValueError(
+                f"data.on_error={on_error} with data.error_budget={error_budget}: expected raise "
+                "or skip, and a share in [0, 1]."
+            )
+        self.batch_size = batch_size
+        self.num_classes = num_classes
+        self.class_names: list[str] = []
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self.prefetch = prefetch
+        self.bucket_batches = bucket_batches
+        self.seed = seed
+        self.split_seed = split_seed
+        self.broken = BrokenExamples(budget=error_budget) if on_error == "skip" else None
+        self.given = {kind: dict(options) for kind, options in kinds.items() if options}
+        self.kinds: dict[str, Kind] = {
+            kind: KINDS[kind](**options)
+            for kind, options in self.given.items()
+            if not self._open(kind)
+        }
+        self.missing = _check_missing(missing or {}, self.offers)
+        self.augment = self._steps("augment", augment)
+        self.transform = self._steps("transform", transform)
+        self.mix = mix
+        self.notes: list[str] = []
+        self.splits: dict[str, Split] = {}
+
+    def _steps(
+        self, option: str, given: Mapping[str, Transforms | None] | None
+    ) -> dict[str, Transforms]:
+        """The transforms of modalities that have any."""
+        steps = {name: list(found) for name, found in (given or {}).items() if found}
+        if unknown := {name for name in steps if kind_of(name) not in self.offers}:
+            raise ValueError(
+                f"data.{option} names {sorted(unknown)}, this data set offers {list(self.offers)}."
+            )
+        return steps
+
+    def use(
+        self,
+        *,
+        augment: Mapping[str, Transforms | None] | None = None,
+        transform: Mapping[str, Transforms | None] | None = None,
+        mix: Callable[[Batch], Batch] | None = None,
+    ) -> None:
+        """Takes these transforms in place of those given: some need what `setup` inferred.
+
+        Args:
+            augment: as the class has it.
+            transform: likewise.
+            mix: likewise.
+        """
+        self.augment, self.mix = self._steps("augment", augment), mix
+        self.transform = self._steps("transform", transform)
+        for split in self.splits.values():
+            split.augment = {n: found for n, found in self.steps(self.augment).items() if found}
+            split.transform = {n: found for n, found in self.steps(self.transform).items() if found}
+
+    def steps(self, steps: Mapping[str, Transforms]) -> dict[str, Transforms]:
+        """Those of `augment` or `transform` for each modality: its own, or those of its kind."""
+        return {n: steps.get(n, steps.get(kind_of(n), ())) for n in self.modalities}
+
+    def _open(self, kind: str) -> list[str]:
+        """The options of a kind that are left to be inferred."""
+        return [n for n in KINDS[kind].fitted if self.given.get(kind, {}).get(n) is None]
+
+    @abstractmethod
+    def build(self) -> tuple[list[str], dict[str, Source]]:
+        """The class names, and the source of each of train, val and test."""
+
+    def fields(self) -> dict[str, Field]:
+        """What the tensors of each chosen modality look like, for the collator."""
+        return {name: self.kinds[kind_of(name)].field() for name in self.modalities}
+
+    def inferred(self) -> dict[str, Any]:
+        """The options that were left open, with what `setup` found: plain data for the config."""
+        self.setup()
+        fitted = {kind: plain(asdict(self.kinds[kind])) for kind in self.kinds if self._open(kind)}
+        names = ("modalities", "num_classes", "batch_size")
+        return {name: getattr(self, name) for name in names} | fitted
+
+    def setup(self, stage: str | None = None) -> None:
+        """Builds and checks all splits, once.
+
+        Raises:
+            ValueError: a split is empty, labels do not fit the number of classes, or an example
+                has none of the chosen modalities; the message names the example.
+        """
+        if self.splits:
+            return
+        names, sources = self.build()
+        for split in self.required:
+            if not len(sources[split]):
+                raise ValueError(f"The {split} split has no examples: check data's folder or file.")
+        self._check_labels(names, sources)
+        self.class_names, self.num_classes = names, len(names)
+        if self.batch_size is None:  # at least ten steps an epoch where that leaves four a step
+            self.batch_size = min(64, max(4, 2 ** int(np.log2(max(len(sources["train"]) / 10, 1)))))
+        if self.broken:
+            self.broken.total = sum(map(len, sources.values()))
+        kinds = {name: self.kinds[kind_of(name)] for name in self.modalities}
+        sources = self.prepare({n: source for n, source in sources.items() if len(source)}, kinds)
+        for number, split in enumerate(SPLITS):
+            if split not in sources:
+                continue
+            training = split == "train"
+            self.splits[split] = Split(
+                sources[split],
+                modalities=self.modalities,
+                lacking=self._lacking(split, sources[split]),
+                training=training,
+                seed=(self.seed if training else self.split_seed) * len(SPLITS) + number,
+                kinds=kinds,
+                augment=self.steps(self.augment),
+                transform=self.steps(self.transform),
+                broken=self.broken,
+            )
+
+    def prepare(self, sources: dict[str, Source], kinds: Mapping[str, Kind]) -> dict[str, Source]:
+        """The sources to read from, once it is known how their cells decode; a hook for caches."""
+        return sources
+
+    def report_to(self, folder: Path, *, is_first: bool = True) -> None:
+        """List broken examples in bad_examples.csv of a run's folder.
+
+        Args:
+            folder: of the run.
+            is_first: this process begins the list; others add to it.
+        """
+        if self.broken:
+            self.broken.move(folder / "bad_examples.csv", anew=is_first)
+
+    def train_dataloader(self) -> ResumableLoader:
+        return self._loader("train")
+
+    def val_dataloader(self) -> ResumableLoader:
+        return self._loader("val")
+
+    def test_dataloader(self) -> ResumableLoader:
+        return self._loader("test")
+
+    def summary(self) -> list[str]:
+        """What the splits hold, a line each, for people."""
+        self.setup()
+        lines = []
+        for split, dataset in self.splits.items():
+            told = _describe_targets(dataset.source.targets, self.class_names)
+            lines.append(f"{split:5} {len(dataset):,} examples · {told}")
+            lacking = dataset.lacking.sum(axis=0)
+            if lacking.any():
+                parts = zip(self.modalities, lacking, strict=True)
+                lines.append(f"{'':5} lacking " + ", ".join(f"{m} {n:,}" for m, n in parts if n))
+        return [f"modalities {', '.join(self.modalities)}", *lines, *self.notes]
+
+    def _choose(self, modalities: Sequence[str]) -> list[str]:
+        wanted = list(modalities)
+        unknown = [name for name in wanted if kind_of(name) not in self.offers]
+        if unknown or not wanted:
+            problem = f"not {unknown}" if unknown else "and the model takes none of them"
+            raise ValueError(
+                f"{type(self).__name__} offers {list(self.offers)}, {problem}: "
+                f"choose with modality@model.adapters=[{','.join(self.offers)}]."
+            )
+        return sorted(wanted, key=lambda name: self.offers.index(kind_of(name)))
+
+    def _lacking(self, split: str, source: Source) -> np.ndarray:
+        absent = np.stack([source.absent(name) for name in self.modalities], axis=1)
+        if absent.all(axis=1).any() and not self.broken:
+            name = source.ids[int(absent.all(axis=1).argmax())]
+            raise ValueError(
+                f"Example {name} has none of the modalities {self.modalities}: "
+                "remove it or give it at least one."
+            )
+        shares = self.missing.get(split, {})
+        chances = [shares.get(n, shares.get(kind_of(n), 0.0)) for n in self.modalities]
+        rng = generator(self.split_seed, SPLITS.index(split))
+        return draw_missing(chances, absent=absent, rng=rng)
+
+    def _check_labels(self, names: list[str], sources: dict[str, Source]) -> None:
+        """Labels against the classes found, and those against `num_classes` where it is given."""
+        wanted = len(names) if self.num_classes is None else self.num_classes
+        for source in sources.values():
+            if source.targets.ndim != 1:
+                continue
+            outside = ((source.targets < 0) | (source.targets >= wanted)).nonzero()
+            if len(outside):
+                index = int(outside[0])
+                raise ValueError(
+                    f"Example {source.ids[index]} has label {int(source.targets[index])}, outside "
+                    f"[0, {wanted}): data.num_classes={wanted}, the data has {len(names)} classes; "
+                    "repair the label or set data.num_classes=null."
+                )
+        if wanted != len(names):
+            raise ValueError(
+                f"data.num_classes={wanted}, but the data has {len(names)} classes: "
+                f"set data.num_classes={len(names)} or null."
+            )
+
+    def _loader(self, split: str) -> ResumableLoader:
+        self.setup()
+        if split not in self.splits:
+            raise ValueError(f"The data have no {split} split, only {', '.join(self.splits)}.")
+        dataset, trainer = self.splits[split], self.trainer
+        sampler: Sampler = EpochSampler(
+            len(dataset),
+            training=dataset.training,
+            seed=self.seed,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+            batch_size=self.batch_size,
+            lengths=self._lengths(dataset),
+            bucket_batches=self.bucket_batches,
+            blocks=dataset.source.blocks() if self.shuffle_window else None,
+            shuffle_window=self.shuffle_window,
+        )
+        if trainer and trainer.overfit_batches:
+            sampler = SequentialSampler(dataset)  # the same few batches, epoch for epoch
+        return ResumableLoader(
+            dataset,
+            batch_sampler=EpochBatches(sampler, self.batch_size),
+            collate_fn=Collator(
+                self.fields(),
+                allow_empty=self.broken is not None,
+                mix=self.mix if dataset.training else None,
+                num_classes=self.num_classes,
+            ),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            prefetch_factor=self.prefetch if self.num_workers > 0 else None,
+            pin_memory=pins(self.pin_memory, trainer),
+        )
+
+    def _lengths(self, dataset: Split) -> np.ndarray | None:
+        """Of every example, where batches are made by length."""
+        if self.bucket_batches < 2:
+            return None
+        lengths = dataset.lengths()
+        if lengths is None:
+            raise ValueError(
+                f"data.bucket_batches={self.bucket_batches} sorts examples by length, but none of "
+                f"{self.modalities} has lengths that are known before they are read: set it to 0."
+            )
+        return lengths
+
+
+def _check_missing(
+    missing: Mapping[str, Mapping[str, float] | None], offers: tuple[str, ...]
+) -> dict[str, dict[str, float]]:
+    checked: dict[str, dict[str, float]] = {}
+    for split, chances in missing.items():
+        checked[split] = dict(chances or {})
+        for modality, chance in checked[split].items():
+            known = split in SPLITS and kind_of(modality) in offers
+            if not known or not 0 <= chance <= 1:
+                raise ValueError(
+                    f"data.missing.{split}.{modality}={chance}: expected a split of "
+                    f"{list(SPLITS)}, a modality of {list(offers)} and a share in [0, 1]."
+                )
+    return checked
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, all the way down: what a config and a checkpoint hold."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _describe_targets(targets: Tensor, names: list[str]) -> str:
+    """How many examples each class or label has, or the range of each value."""
+    if targets.is_floating_point():
+        told = [f"{name} {span(targets[:, n].tolist())}" for n, name in enumerate(names[:12])]
+        return ", ".join(told) + (" …" if len(names) > 12 else "")
+    if targets.ndim == 1:
+        counts, what = targets.bincount(minlength=len(names)).tolist(), "classes"
+    else:
+        counts, what = targets.sum(0).tolist(), "labels"
+    if len(names) <= 12:
+        return ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
+    return f"{len(names)} {what} of {min(counts)} to {max(counts)}"

@@ -1,0 +1,1 @@
+"""From a split to a stream of batches: order, workers and caches."""

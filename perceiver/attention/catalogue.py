@@ -1,0 +1,128 @@
+"""The five axes of attention by name: what can be chosen, and how a choice is built."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import reduce
+from operator import and_, or_
+from typing import Any
+
+from perceiver.attention import normalisers, patterns
+from perceiver.attention.heads import differential
+from perceiver.attention.heads import qkv as heads
+from perceiver.attention.heads.qkv import Heads
+from perceiver.attention.normalisers import Normaliser
+from perceiver.attention.patterns import Pattern
+from perceiver.attention.patterns.luong_local import LuongLocal
+from perceiver.attention.positions import biases, position, relative
+from perceiver.attention.positions import rotary as rotations
+from perceiver.attention.positions.position import Position
+from perceiver.attention.registry import build, check_options, choices, nearest
+from perceiver.attention.scores import location
+from perceiver.attention.scores import pairwise as scores
+from perceiver.attention.scores.pairwise import Score
+
+AXES: dict[str, dict[str, Callable[..., Any]]] = {
+    "score": choices(Score, scores, location),
+    "position": choices(Position, position, rotations, biases, relative),
+    "pattern": choices(Pattern, patterns) | {"luong_local": LuongLocal},
+    "normaliser": choices(Normaliser, normalisers),
+    "heads": choices(Heads, heads, differential),
+}
+# What a member is given by the attention that it is part of, rather than by options.
+_SIZES = {
+    "score": frozenset({"query_dim", "key_dim", "num_heads"}),
+    "position": frozenset({"query_dim", "value_dim", "num_heads"}),
+    "pattern": frozenset({"model_dim"}),
+    "normaliser": frozenset({"num_heads"}),
+    "heads": frozenset({"query_dim", "key_dim", "out_dim", "num_heads", "qk_dim", "v_dim", "bias"}),
+}
+
+
+def check_all_options(options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises ValueError for options of an unknown member, or that a member does not have."""
+    if not isinstance(options, Mapping):
+        raise ValueError(
+            f"options={options!r} must name members with their options, as in "
+            "{'entmax': {'alpha': 1.3}}"
+        )
+    known = {name for members in AXES.values() for name in members}
+    for name, own in options.items():
+        if name not in known:
+            raise ValueError(
+                f"options are given for {name!r}, which is no member of any axis: "
+                f"{nearest(name, known)}choose one of {', '.join(sorted(known))}"
+            )
+        if own is not None and not isinstance(own, Mapping):
+            raise ValueError(
+                f"options.{name}={own!r} must name options with their values, or be null"
+            )
+        for axis, members in AXES.items():
+            if name in members:
+                check_options(f"{axis}={name}", members[name], own or {}, _SIZES[axis])
+
+
+def build_member(
+    axis: str,
+    choice: str | Callable[..., Any],
+    options: Mapping[str, Mapping[str, Any]],
+    **sizes: Any,
+) -> Any:
+    """The member of an axis that was chosen; see `choose.build`."""
+    return build(axis, choice, AXES[axis], sizes=sizes, options=options)
+
+
+def build_pattern(
+    choice: str | Pattern | Callable[..., Any],
+    options: Mapping[str, Mapping[str, Any]],
+    *,
+    model_dim: int,
+) -> Pattern | LuongLocal:
+    """A pattern from a name, or from names joined by & and |; & binds closer, parentheses closest.
+
+    Raises:
+        ValueError: for an unknown name, parentheses that do not match, or `luong_local` combined
+            with others.
+    """
+    if isinstance(choice, Pattern):
+        return choice
+    if not isinstance(choice, str):
+        return build_member("pattern", choice, options, model_dim=model_dim)
+    words = re.findall(r"[&|()]|[^&|()\s]+", choice)
+
+    def joined(symbol: str, operand: Callable[[], Any]) -> Any:
+        parts = [operand()]
+        while words[:1] == [symbol]:
+            words.pop(0)
+            parts.append(operand())
+        if len(parts) > 1 and any(isinstance(part, LuongLocal) for part in parts):
+            raise ValueError(
+                f"pattern={choice!r}: luong_local follows the queries and combines with masks "
+                "alone; give the other pattern to forward as mask="
+            )
+        return reduce(and_ if symbol == "&" else or_, parts)
+
+    def union() -> Any:
+        return joined("|", lambda: joined("&", single))
+
+    def single() -> Any:
+        if words[:1] == ["("]:
+            words.pop(0)
+            inner = union()
+            if words[:1] != [")"]:
+                raise malformed
+            words.pop(0)
+            return inner
+        if not words or words[0] in "&|)":
+            raise malformed
+        return build_member("pattern", words.pop(0), options, model_dim=model_dim)
+
+    malformed = ValueError(
+        f"pattern={choice!r} is not names joined by & and |, in matching parentheses if any, as in "
+        "'(window | global) & causal'"
+    )
+    pattern = union()
+    if words:
+        raise malformed
+    return pattern

@@ -1,0 +1,1 @@
+"""Heads, axis 5 of attention: the projections."""

@@ -1,0 +1,1 @@
+"""Positions, axis 2 of attention: where queries and keys stand."""

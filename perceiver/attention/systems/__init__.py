@@ -1,0 +1,1 @@
+"""Named systems: attention as its papers wire it, ready to use."""

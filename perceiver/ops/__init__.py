@@ -1,0 +1,1 @@
+"""Numerics that attention, adapters and models share."""

@@ -1,0 +1,67 @@
+"""How long examples are, known without decoding them."""
+
+import numpy as np
+import pytest
+
+from datamodules.core.columns import Files, Tensors, Values
+from datamodules.core.dataset import Split
+from datamodules.core.rows import RowsSource
+from datamodules.loading.cache import CachedSource
+from datamodules.readers.audio import AudioOptions
+from datamodules.readers.image import ImageOptions
+from datamodules.readers.text import TextOptions
+from tests.conftest import write_wav
+
+AUDIO = AudioOptions(sample_rate=4000, max_seconds=0.1)
+TEXT = TextOptions(max_length=7)
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    for name, seconds, rate in (("a", 0.05, 8000), ("b", 0.07, 4000), ("c", 0.3, 8000)):
+        write_wav(tmp_path / f"{name}.wav", seconds, 300, rate)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    return Files(["a.wav", "b.wav", None, "c.wav", "broken.wav"], root=tmp_path)
+
+
+def source(**columns):
+    count = len(next(iter(columns.values())))
+    return RowsSource(columns, targets=[0] * count, ids=[str(i) for i in range(count)])
+
+
+def test_sounds_are_as_long_as_their_headers_say_at_the_rate_that_is_read(sounds):
+    assert source(audio=sounds).lengths("audio", AUDIO).tolist() == [200, 280, 0, 400, 0]
+
+
+def test_decoded_sounds_are_as_long_as_they_are(sounds):
+    kept = source(audio=sounds.take(np.array([0, 1, 2, 3])))
+    cached = CachedSource(kept, kinds={"audio": AUDIO})
+    assert cached.lengths("audio", AUDIO).tolist() == [200, 280, 0, 400]
+
+
+def test_texts_are_as_long_as_their_bytes_inline_or_in_files(tmp_path):
+    (tmp_path / "a.txt").write_text("één", encoding="utf-8")
+    inline = source(text=Values(["één", "", "a long text", None]))
+    assert inline.lengths("text", TEXT).tolist() == [5, 0, 7, 0]
+    assert source(text=Files(["a.txt"], root=tmp_path)).lengths("text", TEXT).tolist() == [5]
+
+
+def test_pictures_of_one_size_have_no_lengths():
+    pictures = source(image=Values([b"any", b"thing"]))
+    assert pictures.lengths("image", ImageOptions(channels=1, size=(2, 3))) is None
+
+
+def test_modalities_count_in_units_of_their_means_and_not_where_they_lack(sounds):
+    split = Split(
+        source(audio=sounds.take(np.array([0, 1])), text=Values(["abc", "a"])),
+        modalities=["audio", "text"],
+        lacking=np.array([[False, False], [True, False]]),
+        training=True,
+        seed=0,
+        kinds={"audio": AUDIO, "text": TEXT},
+    )
+    assert split.lengths().tolist() == pytest.approx([200 / 100 + 3 / 2, 0 + 1 / 2])
+
+
+def test_examples_that_are_tensors_have_none():
+    assert source(audio=Tensors([None, None])).lengths("audio", AUDIO) is None

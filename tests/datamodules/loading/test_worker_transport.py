@@ -1,0 +1,183 @@
+"""Batches that a worker sends arrive as they were, and stay so as long as they are kept."""
+
+import gc
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from datamodules.core.collate import Batch
+from datamodules.loading import worker_transport as sending
+from perceiver.types import SequenceBatch
+
+
+def made(index):
+    """A batch of every kind of tensor, some of them small."""
+    generator = torch.Generator().manual_seed(index)
+    return Batch(
+        inputs={
+            "large": torch.rand((3, 7 * 2**14), generator=generator),
+            "strided": torch.rand((5, 3), generator=generator).T,
+            "half": torch.rand((3, 2), generator=generator).bfloat16(),
+            "empty": torch.zeros(0, 11, dtype=torch.int64),
+        },
+        masks={"strided": torch.rand((3, 5), generator=generator) < 0.5},
+        present={"half": torch.tensor([True, False, True])},
+        target=torch.randint(2**60, (3,), generator=generator),
+        ids=["a", "b", str(index)],
+    )
+
+
+def assert_same(found, expected):
+    for part in ("inputs", "masks", "present"):
+        assert getattr(found, part).keys() == getattr(expected, part).keys()
+        for name, tensor in getattr(expected, part).items():
+            other = getattr(found, part)[name]
+            assert other.dtype == tensor.dtype
+            assert torch.equal(other, tensor)
+    assert torch.equal(found.target, expected.target)
+    assert found.ids == expected.ids
+
+
+class Batches(torch.utils.data.Dataset):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return made(index)
+
+
+@pytest.fixture
+def lending(monkeypatch):
+    """What a loader and its one worker have, both in this process."""
+    lending = sending.Lending(count=2)
+    monkeypatch.setattr(sending, "_lender", None)
+    lending(worker=5)
+    return lending
+
+
+def large(value, size=7 * 2**16):
+    return Batch(inputs={"large": torch.full((size,), float(value))}, target=None)
+
+
+def test_kept_batches_of_a_worker_that_lends_stay_as_they_were():
+    loader = DataLoader(
+        Batches(),
+        batch_size=None,
+        num_workers=1,
+        persistent_workers=True,
+        worker_init_fn=sending.Lending(count=2),
+        timeout=60,
+    )
+    kept = [batch for _ in range(2) for batch in loader]  # more than there are buffers
+    row = next(iter(loader)).inputs["large"][1]
+    places = set()
+    for _ in range(3):
+        for index, found in enumerate(loader):
+            assert_same(found, made(index))
+            places.add(found.inputs["large"].data_ptr())
+            found.inputs["large"].zero_()
+    for index, found in enumerate(kept):
+        assert_same(found, made(index % 3))
+    assert torch.equal(row, made(0).inputs["large"][1])
+    del kept, row, found
+    again = {batch.inputs["large"].data_ptr() for _ in range(3) for batch in loader}
+    assert len(again | places) < 9, "buffers are used again"
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_not_forked_lends_too():
+    loader = DataLoader(
+        Batches(),
+        batch_size=None,
+        num_workers=1,
+        worker_init_fn=sending.Lending(count=2),
+        multiprocessing_context="spawn",
+        timeout=120,
+    )
+    for index, found in enumerate(loader):
+        assert_same(found, made(index))
+
+
+def test_a_buffer_is_lent_again_once_nothing_shares_its_memory(lending):
+    first = sent(large(1)).inputs["large"]
+    view = first.view(7, -1)[3].detach()
+    place, other = first.data_ptr(), sent(large(2)).inputs["large"]
+    assert other.data_ptr() != place
+    del first, other
+    gc.collect()
+    third = sent(large(3)).inputs["large"]
+    assert third.data_ptr() != place, "a view of it is left"
+    assert (view == 1).all()
+    del view
+    gc.collect()
+    assert sent(large(4)).inputs["large"].data_ptr() == place
+    assert (third == 3).all()
+
+
+def test_where_all_buffers_are_lent_memory_is_sent_as_pytorch_does(lending):
+    kept = [sent(large(n)).inputs["large"] for n in range(5)]
+    assert len(lending.buffers) == 2
+    assert [tensor[0].item() for tensor in kept] == [0, 1, 2, 3, 4]
+    assert [tensor.is_shared() for tensor in kept] == [False, False, True, True, True]
+
+
+def test_a_buffer_that_is_too_small_is_replaced(lending):
+    for size in (5 * 2**16, 11 * 2**16, 3 * 2**16):
+        assert torch.equal(
+            sent(large(size, size)).inputs["large"], large(size, size).inputs["large"]
+        )
+    assert list(lending.buffers) == [(5, 0)]
+    assert len(lending.buffers[5, 0]) >= 11 * 2**18
+
+
+def test_buffers_do_not_grow_without_bounds(lending, monkeypatch):
+    monkeypatch.setattr(sending, "_KEPT", 2**21)
+    for value in (5 * 2**16, 11 * 2**16):  # 1.25 MiB and 2.75 MiB
+        assert sent(large(value, value)).inputs["large"].numel() == value
+    assert sum(map(len, lending.buffers.values())) < 2**21
+
+
+def test_buffers_go_with_their_loader():
+    lending = sending.Lending(count=2)
+    name = lending.name
+    del lending
+    assert name not in sending._lendings
+
+
+def test_a_worker_sends_what_it_made():
+    assert made(0).inputs["large"].nbytes > sending._SMALL
+    loader = DataLoader(Batches(), batch_size=None, num_workers=1, timeout=60)
+    for index, found in enumerate(loader):
+        assert_same(found, made(index))
+        found.target += 1  # memory of the receiver's own
+
+
+def sent(batch):
+    return sending.ForkingPickler.loads(sending.ForkingPickler.dumps(batch))
+
+
+def test_small_tensors_travel_in_the_message_and_large_ones_in_shared_memory():
+    batch = made(0)
+    message = sending.ForkingPickler.dumps(batch)
+    assert batch.target.numpy().tobytes() in bytes(message)
+    assert not batch.target.is_shared()
+    assert batch.inputs["large"].is_shared()
+    assert len(message) < sending._SMALL
+
+
+@pytest.mark.parametrize("target", [None, torch.tensor(3)])
+def test_what_is_not_there_stays_so(target):
+    batch = Batch(inputs={}, target=target)
+    assert sent(batch) == batch
+    assert not sent(batch).inputs
+
+
+def test_sequences_travel_so_too():
+    import datamodules.sets.algorithmic  # noqa: F401  registers them
+
+    batch = SequenceBatch(torch.rand(2, 5, 3), torch.ones(2, 5), torch.ones(2, 5) > 0, 7)
+    found = sent(batch)
+    assert not batch.inputs.is_shared()
+    assert torch.equal(found.inputs, batch.inputs)
+    assert found.size == 7

@@ -1,0 +1,170 @@
+"""A run from a table alone: the config is completed, saved, and enough to rebuild from."""
+
+import csv
+import json
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from runner.checks import check_config
+from runner.evaluation import run_evaluation
+from runner.infer_config import build_data
+from runner.prediction import run_prediction
+from runner.training import run_training
+
+SHORT = ["trainer.max_epochs=1", "logger=none", "data.batch_size=20"]
+
+
+@pytest.fixture
+def run(compose_run, tmp_path):
+    """run("data.path=…", …) → the saved config and the results of a short run."""
+
+    def run(*overrides):
+        run_training(compose_run("data=manifest", *SHORT, *overrides))
+        folder = tmp_path / "run"
+        results = json.loads((folder / "results.json").read_text())
+        return OmegaConf.load(folder / "config.yaml"), results
+
+    return run
+
+
+@pytest.fixture
+def rewrite(table_of_films):
+    """rewrite(column, values) replaces a column of the table, or adds it."""
+
+    def rewrite(column, values):
+        with table_of_films.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row, value in zip(rows, values, strict=True):
+            row[column] = value
+        with table_of_films.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        return table_of_films
+
+    return rewrite
+
+
+def test_a_path_is_all_it_takes_and_the_checkpoint_all_that_is_needed_after(
+    run, compose_run, table_of_films, tmp_path
+):
+    config, results = run(f"data.path={table_of_films}")
+    assert list(config.data.modalities) == ["image", "audio", "text", "array"]
+    assert set(config.model.adapters) == {"image", "audio", "text", "array"}
+    assert config.task._target_ == "perceiver.tasks.SupervisedTask"
+    assert "test/acc/image+array" in results
+    assert list(config.data.image.size) == [12, 16]
+    assert config.data.array.length == 2
+    checkpoint = f"ckpt_path={tmp_path}/run/checkpoints/best.ckpt"
+    run_evaluation(compose_run(checkpoint, f"paths.run_dir={tmp_path}/again", name="evaluate"))
+    again = json.loads((tmp_path / "again" / "results.json").read_text())
+    names = [name for name in results if name.startswith("test/")]
+    assert {name: again[name] for name in names} == {name: results[name] for name in names}
+    folder = table_of_films.parent
+    given = [f"image={folder}/stills/7.png", "text=a film", "array=[1953,null]"]
+    answer = run_prediction(compose_run(checkpoint, *given, name="predict"))
+    assert answer.shape == (1, 3)
+    assert answer.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_adapters_that_were_chosen_limit_what_is_read(run, table_of_films):
+    adapters = "modality@model.adapters=[image_pixels,text]"
+    config, _ = run(f"data.path={table_of_films}", adapters)
+    assert list(config.data.modalities) == ["image", "text"]
+    assert config.model.adapters.image._target_.endswith("PixelAdapter")
+
+
+def test_two_cameras_get_an_adapter_each(run, rewrite, compose_run, tmp_path):
+    path = rewrite("right", [f"stills/{59 - n}.png" for n in range(60)])
+    columns = ["data.columns.image=[still,right]", "data.target=label"]
+    config, results = run(f"data.path={path}", *columns, "model.adapters.image.embed_dim=24")
+    assert set(config.model.adapters) == {"image_still", "image_right"}
+    assert [a.embed_dim for a in config.model.adapters.values()] == [24, 24]
+    assert "test/acc/image_right" in results
+    weights = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    left, right = (
+        weights["state_dict"][f"model.adapters.image_{name}.embed.weight"]
+        for name in ("still", "right")
+    )
+    assert not torch.equal(left, right)
+    given = [f"ckpt_path={tmp_path}/run/checkpoints/best.ckpt", "top=2"]
+    camera = f"+image_right={path.parent}/stills/3.png"
+    assert run_prediction(compose_run(*given, camera, name="predict")).shape == (1, 3)
+    with pytest.raises(ValueError, match=r"give some of \+image_still=… \+image_right=…"):
+        run_prediction(compose_run(*given, name="predict"))
+
+
+def test_real_values_are_trained_on_and_reported_in_their_own_unit(
+    run, rewrite, compose_run, tmp_path, capsys
+):
+    path = rewrite("label", [50_000 + 1000.5 * (n % 13) for n in range(60)])
+    config, results = run(f"data.path={path}", "data.columns.text=review")
+    objective = config.task.objective
+    assert objective._target_ == "perceiver.tasks.Regression"
+    assert 50_000 < objective.mean[0] < 62_000
+    assert results["val/loss"] < 10, "standardised"
+    assert 1000 < results["test/mae"] < 30_000, "not standardised"
+    checkpoint = f"ckpt_path={tmp_path}/run/checkpoints/best.ckpt"
+    answer = run_prediction(compose_run(checkpoint, "text=a film", name="predict"))
+    assert 40_000 < answer.item() < 70_000
+    assert "label" in capsys.readouterr().out
+
+
+def test_labels_are_trained_on_together(run, rewrite):
+    path = rewrite("label", ["sun|sea", "sea", "sky|sun"] * 20)
+    config, results = run(f"data.path={path}", "data.columns.text=review", "task.val_subsets=none")
+    assert config.task.objective._target_ == "perceiver.tasks.MultiLabel"
+    assert config.task.val_subsets == "none"
+    assert config.task.objective.out_dim == 3
+    assert 0 <= results["test/map"] <= 1
+
+
+def test_a_task_that_was_chosen_says_how_to_read_the_target(run, rewrite):
+    path = rewrite("label", [n % 3 for n in range(60)])
+    config, _ = run(f"data.path={path}", "data.columns.text=review", "task=regression")
+    assert config.data.targets == "values"
+    assert config.task.objective.out_dim == 1
+
+
+def test_a_way_to_read_the_target_chooses_the_task(compose_run, rewrite):
+    path = rewrite("label", [n % 3 for n in range(60)])
+    given = [f"data.path={path}", "data.columns.text=review", "data.targets=values"]
+    config = compose_run("data=manifest", *given)
+    check_config(config)
+    datamodule = build_data(config)
+    check_config(config)
+    assert config.task.objective._target_ == "perceiver.tasks.Regression"
+    assert any(line.endswith(" examples · label 0 to 2") for line in datamodule.summary())
+    with pytest.raises(ValueError, match=r"trains on labels of an example.*choose task=regression"):
+        check_config(compose_run("data=manifest", *given, "task=multi_label"))
+
+
+def test_transforms_may_refer_to_what_is_inferred(compose_run, table_of_films):
+    given = ["data=manifest", f"data.path={table_of_films}", "data.columns.image=still"]
+    crop = "{_target_:datamodules.transforms.image.CentreCrop,size:'${data.image.size}'}"
+    changes = ["augment/image=flip_crop", "augment/mix=mixup", f"data.transform.image=[{crop}]"]
+    config = compose_run(*given, "data.target=label", *changes)
+    data = build_data(config)
+    assert list(config.data.augment.image[1].size) == [12, 16]
+    batch = next(iter(data.train_dataloader()))
+    assert batch.target.shape == (4, 3), "mixed"
+    assert list(data.splits["train"].augment["image"][1].size) == [12, 16]
+    assert list(data.splits["test"].transform["image"][0].size) == [12, 16]
+    config.data.augment.image = []
+    plain = build_data(config).splits["train"]
+    pairs = [(plain[0, n], data.splits["train"][0, n]) for n in range(9)]
+    assert any(not torch.equal(a.inputs["image"], b.inputs["image"]) for a, b in pairs)
+
+
+def test_broken_files_are_listed_in_the_run_folder_and_counted(run, table_of_films, tmp_path):
+    (table_of_films.parent / "stills" / "3.png").write_bytes(b"")
+    (table_of_films.parent / "clips" / "5.wav").unlink()
+    _, results = run(f"data.path={table_of_films}", "data.on_error=skip", "data.cache_gib=0")
+    with (tmp_path / "run" / "bad_examples.csv").open(newline="") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"films.csv:4", "films.csv:6"}
+    assert rows["films.csv:4"]["file"].endswith("stills/3.png")
+    assert rows["films.csv:6"]["modality"] == "audio"
+    assert results["broken_examples"] == 2
