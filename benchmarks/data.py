@@ -211,11 +211,11 @@ def stages(case: Case, rounds: int) -> dict[str, float]:
     data.setup()
     split = data.splits["train"]
     (name,) = split.modalities
-    kind, count = split.kinds[name], min(len(split), 512)
+    reader, count = split.readers[name], min(len(split), 512)
     cells = split.source.cells(range(count))[name]
 
     def decoded(some: Sequence[Any]) -> list[Tensor | None]:
-        return decode(some, name=name, kind=kind, ids=[""] * len(some), broken=None)
+        return decode(some, name=name, reader=reader, ids=[""] * len(some), bad_examples=None)
 
     tensors = decoded(cells)
     steps = split.augment.get(name, [])

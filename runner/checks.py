@@ -123,7 +123,7 @@ def _check_without_data(config: DictConfig) -> None:
 
 
 def _check_modalities(config: DictConfig) -> None:
-    shows_sequences = getattr(get_class(config.data._target_), "offers", None) == ()
+    shows_sequences = getattr(get_class(config.data._target_), "available_modalities", None) == ()
     if shows_sequences != ("adapters" not in config.model):
         wants, gives = "modalities", "sequences without modalities"
         fitting = "one for sequences (model=lstm or ntm)"
@@ -136,7 +136,7 @@ def _check_modalities(config: DictConfig) -> None:
     if shows_sequences or config.data.get("modalities", ()) is None:  # not known before it is read
         return
     reads = sorted(config.model.adapters or {})
-    offers = list(getattr(get_class(config.data._target_), "offers", reads))
+    offers = list(getattr(get_class(config.data._target_), "available_modalities", reads))
     extra = [name for name in reads if kind_of(name) not in offers]
     fitting = ",".join(name for name in reads if kind_of(name) in offers) or ",".join(offers)
     if extra or not reads:

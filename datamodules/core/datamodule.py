@@ -13,13 +13,13 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 
-from datamodules.core.bad_examples import BrokenExamples
+from datamodules.core.bad_examples import BadExamples
 from datamodules.core.collate import Collator, Example, Field
 from datamodules.core.dataset import SPLITS, Source, Split, draw_missing
 from datamodules.core.seeding import generator
 from datamodules.loading.loader import ResumableLoader, pins
 from datamodules.loading.samplers import EpochBatches, EpochSampler
-from datamodules.readers import KINDS, Kind, kind_of
+from datamodules.readers import READERS, Reader, kind_of
 from datamodules.readers.reader import span
 from datamodules.transforms.apply import Transforms
 from perceiver.types import Batch
@@ -28,14 +28,14 @@ __all__ = ["Example", "MultimodalDataModule"]
 
 
 class MultimodalDataModule(pl.LightningDataModule):
-    """Base of all data sets: a subclass says what it `offers` and implements `build`.
+    """Base of all data sets: a subclass says which modalities it has and implements `build`.
 
     The Trainer must run with `use_distributed_sampler=False`: the samplers made here share the
     splits out over processes themselves, evaluation without counting an example twice.
 
     Args:
-        modalities: what the model takes, some of `offers`; None = all that the data turn out to
-            have (for a subclass whose `build` finds out).
+        modalities: what the model takes, some of `available_modalities`; None = all that the
+            data turn out to have (for a subclass whose `build` finds out).
         batch_size: examples a batch, in each process; None = 64, fewer of a small training split.
         num_classes: expected number of classes; None = as many as the data has.
         num_workers: loader processes, in each process.
@@ -48,7 +48,8 @@ class MultimodalDataModule(pl.LightningDataModule):
         split_seed: of what is held out, and of everything random in held-out examples. Apart from
             `seed`, so that runs over several seeds are tested on one and the same test set.
         on_error: what to do with a modality of an example that cannot be decoded: "raise", or
-            "skip": the example goes on without it (see `Split`) and is listed (see `broken`).
+            "skip": the example goes on without it (see `Split`) and is listed (see
+            `bad_examples`).
         error_budget: share of the examples that may be broken until a run that skips stops.
         missing: split → modality → share of examples to take the modality from, at random but the
             same ones every time; each example keeps at least one modality.
@@ -56,13 +57,14 @@ class MultimodalDataModule(pl.LightningDataModule):
             only. They may draw from torch's global generator, which is seeded for every example.
         transform: the same, always, after them: what evaluation and prediction need as well.
         mix: changes whole training batches, `MixUp` for one; see `Collator`.
-        **kinds: kind of modality → its options, as `readers.KINDS` lists them (`image=`, …). Those
-            that a kind can `fit` may be None: they are inferred from the training split.
+        **readers: kind of modality → options of its reader, as `readers.READERS` lists them
+            (`image=`, …). Those that it can `fit` may be None: they are inferred from the training
+            split.
 
     Attributes:
-        modalities: in the order of `offers`.
-        kinds: kind of modality → its options, complete after `setup`.
-        broken: the examples that were skipped; None where errors are raised.
+        modalities: in the order of `available_modalities`.
+        readers: kind of modality → its reader, complete after `setup`.
+        bad_examples: the examples that were skipped; None where errors are raised.
         notes: what people should know of the data, a line each, after `setup`.
         class_names: after `setup`.
         num_classes: after `setup`.
@@ -72,7 +74,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         ValueError: an option names a modality or a split that is not there.
     """
 
-    offers: ClassVar[tuple[str, ...]]
+    available_modalities: ClassVar[tuple[str, ...]]  # kinds of them
     shuffle_window = 0  # examples; of data sets whose examples lie together in blocks
     required: Sequence[str] = SPLITS  # that must have examples
     targets: str = "a class"  # or "labels", "values": what an example's target is
@@ -95,10 +97,10 @@ class MultimodalDataModule(pl.LightningDataModule):
         augment: Mapping[str, Transforms | None] | None = None,
         transform: Mapping[str, Transforms | None] | None = None,
         mix: Callable[[Batch], Batch] | None = None,
-        **kinds: Mapping[str, Any] | None,
+        **readers: Mapping[str, Any] | None,
     ) -> None:
         super().__init__()
-        if unknown := set(kinds) - set(KINDS):
+        if unknown := set(readers) - set(READERS):
             raise TypeError(f"{type(self).__name__} has no option {', '.join(sorted(unknown))}")
         self.modalities = [] if modalities is None else self._choose(modalities)
         least = {"num_workers": (num_workers, 0), "bucket_batches": (bucket_batches, 0)}
@@ -120,14 +122,14 @@ class MultimodalDataModule(pl.LightningDataModule):
         self.bucket_batches = bucket_batches
         self.seed = seed
         self.split_seed = split_seed
-        self.broken = BrokenExamples(budget=error_budget) if on_error == "skip" else None
-        self.given = {kind: dict(options) for kind, options in kinds.items() if options}
-        self.kinds: dict[str, Kind] = {
-            kind: KINDS[kind](**options)
+        self.bad_examples = BadExamples(budget=error_budget) if on_error == "skip" else None
+        self.given = {kind: dict(options) for kind, options in readers.items() if options}
+        self.readers: dict[str, Reader] = {
+            kind: READERS[kind](**options)
             for kind, options in self.given.items()
             if not self._open(kind)
         }
-        self.missing = _check_missing(missing or {}, self.offers)
+        self.missing = _check_missing(missing or {}, self.available_modalities)
         self.augment = self._steps("augment", augment)
         self.transform = self._steps("transform", transform)
         self.mix = mix
@@ -139,9 +141,10 @@ class MultimodalDataModule(pl.LightningDataModule):
     ) -> dict[str, Transforms]:
         """The transforms of modalities that have any."""
         steps = {name: list(found) for name, found in (given or {}).items() if found}
-        if unknown := {name for name in steps if kind_of(name) not in self.offers}:
+        if unknown := {name for name in steps if kind_of(name) not in self.available_modalities}:
             raise ValueError(
-                f"data.{option} names {sorted(unknown)}, this data set offers {list(self.offers)}."
+                f"data.{option} names {sorted(unknown)}, this data set offers "
+                f"{list(self.available_modalities)}."
             )
         return steps
 
@@ -171,7 +174,7 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     def _open(self, kind: str) -> list[str]:
         """The options of a kind that are left to be inferred."""
-        return [n for n in KINDS[kind].fitted if self.given.get(kind, {}).get(n) is None]
+        return [n for n in READERS[kind].fitted if self.given.get(kind, {}).get(n) is None]
 
     @abstractmethod
     def build(self) -> tuple[list[str], dict[str, Source]]:
@@ -179,12 +182,14 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     def fields(self) -> dict[str, Field]:
         """What the tensors of each chosen modality look like, for the collator."""
-        return {name: self.kinds[kind_of(name)].field() for name in self.modalities}
+        return {name: self.readers[kind_of(name)].field() for name in self.modalities}
 
     def inferred(self) -> dict[str, Any]:
         """The options that were left open, with what `setup` found: plain data for the config."""
         self.setup()
-        fitted = {kind: plain(asdict(self.kinds[kind])) for kind in self.kinds if self._open(kind)}
+        fitted = {
+            kind: plain(asdict(self.readers[kind])) for kind in self.readers if self._open(kind)
+        }
         names = ("modalities", "num_classes", "batch_size")
         return {name: getattr(self, name) for name in names} | fitted
 
@@ -205,10 +210,10 @@ class MultimodalDataModule(pl.LightningDataModule):
         self.class_names, self.num_classes = names, len(names)
         if self.batch_size is None:  # at least ten steps an epoch where that leaves four a step
             self.batch_size = min(64, max(4, 2 ** int(np.log2(max(len(sources["train"]) / 10, 1)))))
-        if self.broken:
-            self.broken.total = sum(map(len, sources.values()))
-        kinds = {name: self.kinds[kind_of(name)] for name in self.modalities}
-        sources = self.prepare({n: source for n, source in sources.items() if len(source)}, kinds)
+        if self.bad_examples:
+            self.bad_examples.total = sum(map(len, sources.values()))
+        readers = {name: self.readers[kind_of(name)] for name in self.modalities}
+        sources = self.prepare({n: source for n, source in sources.items() if len(source)}, readers)
         for number, split in enumerate(SPLITS):
             if split not in sources:
                 continue
@@ -219,13 +224,15 @@ class MultimodalDataModule(pl.LightningDataModule):
                 lacking=self._lacking(split, sources[split]),
                 training=training,
                 seed=(self.seed if training else self.split_seed) * len(SPLITS) + number,
-                kinds=kinds,
+                readers=readers,
                 augment=self.steps(self.augment),
                 transform=self.steps(self.transform),
-                broken=self.broken,
+                bad_examples=self.bad_examples,
             )
 
-    def prepare(self, sources: dict[str, Source], kinds: Mapping[str, Kind]) -> dict[str, Source]:
+    def prepare(
+        self, sources: dict[str, Source], readers: Mapping[str, Reader]
+    ) -> dict[str, Source]:
         """The sources to read from, once it is known how their cells decode; a hook for caches."""
         return sources
 
@@ -236,8 +243,8 @@ class MultimodalDataModule(pl.LightningDataModule):
             folder: of the run.
             is_first: this process begins the list; others add to it.
         """
-        if self.broken:
-            self.broken.move(folder / "bad_examples.csv", anew=is_first)
+        if self.bad_examples:
+            self.bad_examples.move(folder / "bad_examples.csv", anew=is_first)
 
     def train_dataloader(self) -> ResumableLoader:
         return self._loader("train")
@@ -263,18 +270,18 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     def _choose(self, modalities: Sequence[str]) -> list[str]:
         wanted = list(modalities)
-        unknown = [name for name in wanted if kind_of(name) not in self.offers]
+        unknown = [name for name in wanted if kind_of(name) not in self.available_modalities]
         if unknown or not wanted:
             problem = f"not {unknown}" if unknown else "and the model takes none of them"
             raise ValueError(
-                f"{type(self).__name__} offers {list(self.offers)}, {problem}: "
-                f"choose with modality@model.adapters=[{','.join(self.offers)}]."
+                f"{type(self).__name__} offers {list(self.available_modalities)}, {problem}: "
+                f"choose with modality@model.adapters=[{','.join(self.available_modalities)}]."
             )
-        return sorted(wanted, key=lambda name: self.offers.index(kind_of(name)))
+        return sorted(wanted, key=lambda name: self.available_modalities.index(kind_of(name)))
 
     def _lacking(self, split: str, source: Source) -> np.ndarray:
         absent = np.stack([source.absent(name) for name in self.modalities], axis=1)
-        if absent.all(axis=1).any() and not self.broken:
+        if absent.all(axis=1).any() and not self.bad_examples:
             name = source.ids[int(absent.all(axis=1).argmax())]
             raise ValueError(
                 f"Example {name} has none of the modalities {self.modalities}: "
@@ -329,7 +336,7 @@ class MultimodalDataModule(pl.LightningDataModule):
             batch_sampler=EpochBatches(sampler, self.batch_size),
             collate_fn=Collator(
                 self.fields(),
-                allow_empty=self.broken is not None,
+                allow_empty=self.bad_examples is not None,
                 mix=self.mix if dataset.training else None,
                 num_classes=self.num_classes,
             ),

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.core.bad_examples import BrokenExamples
+from datamodules.core.bad_examples import BadExamples
 from datamodules.core.collate import Example, Examples
 from datamodules.core.seeding import derive_seed, generator, torch_state_kept
-from datamodules.readers import Cell, Kind
-from datamodules.readers.audio import AudioOptions
-from datamodules.readers.video import VideoOptions, is_film, read_clip
+from datamodules.readers import Cell, Reader
+from datamodules.readers.audio import AudioReader
+from datamodules.readers.video import VideoReader, is_film, read_clip
 from datamodules.transforms.apply import Transforms, apply, finish
 
 SPLITS = ("train", "val", "test")
@@ -65,14 +65,14 @@ class Source:
         """(n,) bool, True on examples known in advance to lack the modality."""
         return np.zeros(len(self), dtype=bool)
 
-    def lengths(self, modality: str, kind: Kind | None) -> np.ndarray | None:
+    def lengths(self, modality: str, reader: Reader | None) -> np.ndarray | None:
         """(n,) how long each example is in a modality, without decoding it; None = not known.
 
         In any unit, and about right is good enough: it decides only who shares a batch.
 
         Args:
             modality: one of those that examples have.
-            kind: decodes it.
+            reader: decodes it.
         """
         return None
 
@@ -83,10 +83,10 @@ class Split(Dataset[Example]):
     In training an example is drawn anew every epoch, from (seed, epoch, index); in evaluation it
     depends on (seed, index) alone.
 
-    Where a modality cannot be decoded and `broken` is given, the example goes on without it. If
-    it has nothing else, training takes another example in its place, and evaluation keeps it with
-    nothing in it, for the model to answer as best it can: so batches have the same sizes in every
-    process, and no example is counted twice.
+    Where a modality cannot be decoded and `bad_examples` is given, the example goes on without it.
+    If it has nothing else, training takes another example in its place, and evaluation keeps it
+    with nothing in it, for the model to answer as best it can: so batches have the same sizes in
+    every process, and no example is counted twice.
 
     Args:
         source: the examples.
@@ -94,10 +94,10 @@ class Split(Dataset[Example]):
         lacking: (n, len(modalities)) bool, True = leave the modality out of the example.
         training: whether epochs differ and `augment` applies.
         seed: of this split; two splits of one data set need two.
-        kinds: modality → what decodes its cells; one whose source gives tensors needs none.
+        readers: modality → what decodes its cells; one whose source gives tensors needs none.
         augment: modality → callables on its tensor, applied in order, in training.
         transform: the same, always, after them.
-        broken: where to report what cannot be decoded; None = raise.
+        bad_examples: where to report what cannot be decoded; None = raise.
     """
 
     def __init__(
@@ -108,24 +108,24 @@ class Split(Dataset[Example]):
         lacking: np.ndarray,
         training: bool,
         seed: int,
-        kinds: Mapping[str, Kind] | None = None,
+        readers: Mapping[str, Reader] | None = None,
         augment: Mapping[str, Transforms] | None = None,
         transform: Mapping[str, Transforms] | None = None,
-        broken: BrokenExamples | None = None,
+        bad_examples: BadExamples | None = None,
     ) -> None:
         self.source = source
         self.modalities = list(modalities)
         self.lacking = lacking
         self.training = training
         self.seed = seed
-        self.kinds = dict(kinds or {})
+        self.readers = dict(readers or {})
         self.augment = {name: augment[name] for name in modalities if (augment or {}).get(name)}
         self.transform = dict(transform or {})
-        self.broken = broken
+        self.bad_examples = bad_examples
         self._targets = source.targets.numpy()
         self._drawn = type(source).read is not Source.read
         # A generator takes longer than a cell: it is made only for what draws from it.
-        self._draws = self._drawn or (training and any(k.draws for k in self.kinds.values()))
+        self._draws = self._drawn or (training and any(k.draws for k in self.readers.values()))
 
     def __len__(self) -> int:
         return len(self.source)
@@ -150,8 +150,8 @@ class Split(Dataset[Example]):
                 self._augment(pairs, ids, inputs)
         for name, column in inputs.items():
             steps, option = self.transform.get(name, ()), f"data.transform.{name}"
-            kind = self.kinds.get(name)
-            inputs[name] = finish(column, steps, kind=kind, option=option, ids=ids)
+            reader = self.readers.get(name)
+            inputs[name] = finish(column, steps, reader=reader, option=option, ids=ids)
         seed = derive_seed(self.seed, *pairs[0], 2) if self.training else 0  # of what mixes them
         return Examples(inputs, torch.from_numpy(self._targets[rows]), ids, seed)
 
@@ -160,7 +160,7 @@ class Split(Dataset[Example]):
         try:
             return self._read(pairs, ids)
         except ValueError as error:
-            if self.broken is not None:
+            if self.bad_examples is not None:
                 raise
             raise ValueError(f"{error} data.on_error=skip goes on without it.") from error
 
@@ -177,9 +177,9 @@ class Split(Dataset[Example]):
             columns[self.modalities[column]][row] = None
         return decode_all(
             columns,
-            kinds=self.kinds,
+            readers=self.readers,
             ids=ids,
-            broken=self.broken,
+            bad_examples=self.bad_examples,
             rngs=rngs if self.training else None,
         )
 
@@ -217,7 +217,7 @@ class Split(Dataset[Example]):
         """(n,) how long the examples are, each modality in units of its mean; None = not known."""
         known = []
         for column, name in enumerate(self.modalities):
-            lengths = self.source.lengths(name, self.kinds.get(name))
+            lengths = self.source.lengths(name, self.readers.get(name))
             if lengths is not None:
                 lengths = np.where(self.lacking[:, column], 0, lengths)
                 known.append(lengths / max(lengths.mean(), 1))
@@ -227,9 +227,9 @@ class Split(Dataset[Example]):
 def decode_all(
     cells: Mapping[str, Sequence[Cell]],
     *,
-    kinds: Mapping[str, Kind],
+    readers: Mapping[str, Reader],
     ids: Sequence[str],
-    broken: BrokenExamples | None = None,
+    bad_examples: BadExamples | None = None,
     rngs: Sequence[np.random.Generator] | None = None,
 ) -> Inputs:
     """The tensors of the cells of some examples; see `decode`.
@@ -239,26 +239,33 @@ def decode_all(
 
     Args:
         cells: modality → cells.
-        kinds: modality → what decodes them.
+        readers: modality → what decodes them.
         ids: of the examples.
-        broken: where to report what cannot be decoded; None = raise.
+        bad_examples: where to report what cannot be decoded; None = raise.
         rngs: draw which part of an example's cells training takes; None = evaluation.
     """
     columns: dict[str, list[Cell]] = {name: list(column) for name, column in cells.items()}
-    films = [n for n, k in kinds.items() if isinstance(k, VideoOptions) and k.draws]
+    films = [n for n, k in readers.items() if isinstance(k, VideoReader) and k.draws]
     for film, row in product(films, range(len(ids))):
         if not is_film(cell := columns[film][row]):
             continue
-        for name, kind in kinds.items():
-            if isinstance(kind, AudioOptions) and columns[name][row] == cell:
+        for name, reader in readers.items():
+            if isinstance(reader, AudioReader) and columns[name][row] == cell:
                 rng = None if rngs is None else rngs[row]
                 with suppress(ValueError):  # each is reported below
                     columns[film][row], columns[name][row] = read_clip(
-                        cell, kinds[film], audio=kind, rng=rng
+                        cell, readers[film], audio=reader, rng=rng
                     )
                 break
     return {
-        name: decode(column, name=name, kind=kinds.get(name), ids=ids, broken=broken, rngs=rngs)
+        name: decode(
+            column,
+            name=name,
+            reader=readers.get(name),
+            ids=ids,
+            bad_examples=bad_examples,
+            rngs=rngs,
+        )
         for name, column in columns.items()
     }
 
@@ -267,9 +274,9 @@ def decode(
     cells: Sequence[Cell],
     *,
     name: str,
-    kind: Kind | None,
+    reader: Reader | None,
     ids: Sequence[str],
-    broken: BrokenExamples | None,
+    bad_examples: BadExamples | None,
     rngs: Sequence[np.random.Generator] | None = None,
 ) -> list[Tensor | None]:
     """The tensors of cells; None where one holds nothing, or is broken and was reported.
@@ -277,35 +284,35 @@ def decode(
     Args:
         cells: one modality of some examples; a tensor is taken as it is.
         name: the modality.
-        kind: decodes them.
+        reader: decodes them.
         ids: of the examples.
-        broken: where to report what cannot be decoded; None = raise.
-        rngs: draw which part of a cell is taken, where its kind does so.
+        bad_examples: where to report what cannot be decoded; None = raise.
+        rngs: draw which part of a cell is taken, where its reader does so.
 
     Raises:
         ValueError: a cell cannot be decoded, or too many cannot.
     """
-    if kind is not None and (rngs is None or not kind.draws):
+    if reader is not None and (rngs is None or not reader.draws):
         with suppress(ValueError):  # one by one it is named
-            if (together := kind.decode_all(cells)) is not None:
+            if (together := reader.decode_all(cells)) is not None:
                 return together
     found: list[Tensor | None] = []
     for row, cell in enumerate(cells):
         if cell is None or isinstance(cell, Tensor):
             found.append(cell)
             continue
-        if kind is None:
+        if reader is None:
             raise ValueError(
                 f"data.{name} is not set: the {name} of example {ids[row]} cannot be decoded."
             )
-        options = {"rng": None if rngs is None else rngs[row]} if kind.draws else {}
+        options = {"rng": None if rngs is None else rngs[row]} if reader.draws else {}
         try:
-            found.append(kind.decode(cell, where=f"example {ids[row]}", **options))
+            found.append(reader.decode(cell, where=f"example {ids[row]}", **options))
         except ValueError as error:
-            if broken is None:
+            if bad_examples is None:
                 raise
             file = str(cell) if isinstance(cell, Path) else ""
-            broken.report(ids[row], name, file=file, reason=str(error))
+            bad_examples.report(ids[row], name, file=file, reason=str(error))
             found.append(None)
     return found
 

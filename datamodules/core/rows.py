@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.core.bad_examples import BrokenExamples
+from datamodules.core.bad_examples import BadExamples
 from datamodules.core.columns import Column, Files
-from datamodules.core.data_audit import suspicions
+from datamodules.core.data_audit import audit
 from datamodules.core.datamodule import MultimodalDataModule
 from datamodules.core.dataset import SPLITS, Source, hold_out
 from datamodules.core.seeding import generator
 from datamodules.loading.cache import CachedSource, decoded_bytes
-from datamodules.readers import KINDS, Cell, Kind, kind_of
+from datamodules.readers import READERS, Cell, Reader, kind_of
 
 
 @dataclass
@@ -76,15 +76,15 @@ class RowsSource(Source):
     def absent(self, modality: str) -> np.ndarray:
         return self.columns[modality].absent()
 
-    def lengths(self, modality: str, kind: Kind | None) -> np.ndarray | None:
-        return self.columns[modality].lengths(kind)
+    def lengths(self, modality: str, reader: Reader | None) -> np.ndarray | None:
+        return self.columns[modality].lengths(reader)
 
     def blocks(self) -> np.ndarray | None:
         return next(iter(self.columns.values())).blocks()
 
 
 class RowsDataModule(MultimodalDataModule):
-    """Base of layouts of files: a subclass says what it `offers` and implements `rows`.
+    """Base of layouts of files: a subclass says which modalities it has, and its `rows`.
 
     Args:
         cache_gib: keep pictures and sound decoded in memory, from when they are first read, if they
@@ -118,13 +118,13 @@ class RowsDataModule(MultimodalDataModule):
     def build(self) -> tuple[list[str], dict[str, Source]]:
         rows = self.rows()
         columns = {name: rows.columns[name] for name in self.modalities}
-        rows.columns = without_lost_files(columns, rows.ids, self.broken)
+        rows.columns = without_lost_files(columns, rows.ids, self.bad_examples)
         shares = {"test": self.test_share, "val": self.val_share}
         splits = assign_splits(
             rows, targets=self.targets, shares=shares, split_seed=self.split_seed
         )
         classes, targets = encode_labels(rows, splits, self.targets)
-        self.notes += suspicions(
+        self.notes += audit(
             columns=rows.columns,
             ids=rows.ids,
             splits=splits,
@@ -133,12 +133,14 @@ class RowsDataModule(MultimodalDataModule):
             classes=classes,
         )
         sources = make_sources(rows, splits, targets)
-        self._fit_kinds(sources["train"])
+        self._fit_readers(sources["train"])
         return classes, sources
 
-    def prepare(self, sources: dict[str, Source], kinds: Mapping[str, Kind]) -> dict[str, Source]:
-        size = decoded_bytes(list(sources.values()), kinds)
-        drawn = any(kind.draws and kind.is_costly for kind in kinds.values())
+    def prepare(
+        self, sources: dict[str, Source], readers: Mapping[str, Reader]
+    ) -> dict[str, Source]:
+        size = decoded_bytes(list(sources.values()), readers)
+        drawn = any(reader.draws and reader.is_costly for reader in readers.values())
         fits = size < self.cache_gib * 2**30
         if drawn or not size or not (fits or self.cache_dir):
             return sources
@@ -146,29 +148,31 @@ class RowsDataModule(MultimodalDataModule):
         if folder:
             self.notes.append(f"decoded examples are kept in {folder}, {size / 2**30:.2g} GiB")
         return {
-            split: CachedSource(source, kinds=kinds, broken=self.broken, folder=folder)
+            split: CachedSource(
+                source, readers=readers, bad_examples=self.bad_examples, folder=folder
+            )
             for split, source in sources.items()
         }
 
-    def _fit_kinds(self, train: RowsSource) -> None:
+    def _fit_readers(self, train: RowsSource) -> None:
         """Fills in the options that are open, and notes what the files are like."""
-        for name, kind in KINDS.items():
+        for name, reader in READERS.items():
             columns = [train.columns[m] for m in self.modalities if kind_of(m) == name]
             if columns and self._open(name):
-                self.kinds[name] = kind(**kind.fit(self.given.get(name, {}), columns))
-                said = kind.describe(columns)
+                self.readers[name] = reader(**reader.fit(self.given.get(name, {}), columns))
+                said = reader.describe(columns)
                 self.notes += [f"{name:5} {said}"] if said else []
 
 
 def without_lost_files(
-    columns: Mapping[str, Column], ids: Sequence[str], broken: BrokenExamples | None
+    columns: Mapping[str, Column], ids: Sequence[str], bad_examples: BadExamples | None
 ) -> dict[str, Column]:
     """The columns with cells emptied whose file does not exist or must not be read.
 
     Args:
         columns: modality → its cells.
         ids: of the rows.
-        broken: where to report them; None = raise.
+        bad_examples: where to report them; None = raise.
 
     Raises:
         ValueError: there is such a file, or there are too many.
@@ -178,7 +182,7 @@ def without_lost_files(
         problems = column.problems() if isinstance(column, Files) else {}
         if not problems:
             continue
-        if broken is None:
+        if bad_examples is None:
             index, reason = next(iter(problems.items()))
             others = f" ({len(problems) - 1:,} more rows like it)" if len(problems) > 1 else ""
             if len(problems) == np.count_nonzero(~column.absent()):
@@ -189,9 +193,9 @@ def without_lost_files(
             raise ValueError(
                 f"{ids[index]}: {reason}{others} data.on_error=skip goes on without them."
             )
-        broken.total = len(ids)
+        bad_examples.total = len(ids)
         for index, reason in problems.items():
-            broken.report(ids[index], name, file=column.name(index), reason=reason)
+            bad_examples.report(ids[index], name, file=column.name(index), reason=reason)
         found[name] = column.without(np.array(list(problems)))
     return found
 

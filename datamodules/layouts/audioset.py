@@ -11,7 +11,7 @@ from datamodules.core.columns import Files
 from datamodules.core.dataset import SPLITS
 from datamodules.core.rows import Rows, RowsDataModule
 from datamodules.layouts.folder import walk
-from datamodules.readers.audio import AudioOptions
+from datamodules.readers.audio import AudioReader
 from datamodules.readers.text import decode_utf8
 
 _NAMES = "class_labels_indices.csv"  # index, label, name
@@ -34,7 +34,7 @@ class AudioSetDataModule(RowsDataModule):
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
-    offers = ("audio",)
+    available_modalities = ("audio",)
     targets = "labels"
 
     def __init__(
@@ -60,7 +60,7 @@ class AudioSetDataModule(RowsDataModule):
     def rows(self) -> Rows:
         """Raises FileNotFoundError without a list or any clip, ValueError naming a bad line."""
         folder = self.root / self.clips
-        files = {Path(name).stem: name for name in walk(folder, AudioOptions.suffixes)}
+        files = {Path(name).stem: name for name in walk(folder, AudioReader.suffixes)}
         rows, lost = [], 0
         for split, name in self.segments.items():
             for clip, start, end, labels in read_segments(self.root / name):

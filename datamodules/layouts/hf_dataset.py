@@ -53,7 +53,7 @@ class HFDatasetDataModule(ManifestDataModule):
 
     def _labels(self, table: pa.Table) -> tuple[Any, list[str] | None]:
         labels, classes = super()._labels(table)
-        return labels, self.classes or self._names.get(self.roles.target[0], classes)
+        return labels, self.classes or self._names.get(self.schema.target[0], classes)
 
 
 def _load(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from datamodules.core.columns import Values
 from datamodules.layouts.table import is_content, is_list, numbers
-from datamodules.readers import KINDS
+from datamodules.readers import READERS
 
 _SAMPLE = 512  # cells that are looked at
 _TARGET = ("target", "label", "labels", "class", "category", "y", "tags", "tag", "classes")
@@ -31,7 +31,7 @@ _MAX_CLASSES = 1000  # distinct numbers or names that are still taken for classe
 
 
 @dataclass
-class Roles:
+class Schema:
     """What each column of a table is for.
 
     Args:
@@ -51,7 +51,7 @@ class Roles:
     hints: list[str] = field(default_factory=list)
 
 
-def guess_roles(
+def infer_schema(
     table: pa.Table,
     *,
     kinds: Sequence[str],
@@ -60,7 +60,7 @@ def guess_roles(
     split: str | None,
     id: str | None,
     group: str | None,
-) -> Roles:
+) -> Schema:
     """What is named stays, the rest is guessed; where one modality's column is named, none of them.
 
     Args:
@@ -77,7 +77,7 @@ def guess_roles(
     """
     named = {modality: names for modality, names in columns.items() if names}
     targets = [target] if isinstance(target, str) else list(target or ())
-    roles = Roles(columns=_spread(named), target=targets, split=split, id=id)
+    schema = Schema(columns=_spread(named), target=targets, split=split, id=id)
     taken = [*targets, split, id, group]
     for names in named.values():
         taken += [names] if isinstance(names, str) else names
@@ -87,10 +87,10 @@ def guess_roles(
                 f"the table has no column {name!r}, its columns are {', '.join(table.column_names)}"
             )
     rest = [name for name in table.column_names if name not in taken]
-    if roles.split is None:
-        roles.split = _take(rest, _SPLIT, lambda n: _names_splits(table[n]))
-    if roles.id is None:
-        roles.id = _take(rest, _ID, lambda n: True)
+    if schema.split is None:
+        schema.split = _take(rest, _SPLIT, lambda n: _names_splits(table[n]))
+    if schema.id is None:
+        schema.id = _take(rest, _ID, lambda n: True)
     if not targets:
         found = _take(rest, _TARGET, lambda n: True) or _last_with_few_values(table, rest)
         if found is None:
@@ -99,37 +99,37 @@ def guess_roles(
                 f"{', '.join(table.column_names)}"
             )
         rest = [name for name in rest if name != found]
-        roles.target = [found]
+        schema.target = [found]
     if named:
-        roles.ignored |= dict.fromkeys(rest, "not named in data.columns")
-        return roles
+        schema.ignored |= dict.fromkeys(rest, "not named in data.columns")
+        return schema
     by_kind: dict[str, list[str]] = {}
     for name in rest:
         kind = column_kind(name, table[name])
-        if kind not in KINDS:
-            roles.ignored[name] = kind
+        if kind not in READERS:
+            schema.ignored[name] = kind
             if group is None and name.lower() in _GROUP:
-                roles.hints.append(
+                schema.hints.append(
                     f"hint: data.group={name} would keep all rows of one {name} in one split"
                 )
         elif kind not in kinds:
-            roles.ignored[name] = f"{kind}, which the model does not read"
+            schema.ignored[name] = f"{kind}, which the model does not read"
         else:
             by_kind.setdefault(kind, []).append(name)
     if "video" in by_kind and "audio" in kinds and "audio" not in by_kind:
         name = by_kind["video"][0]
-        roles.hints.append(
+        schema.hints.append(
             f"hint: data.columns.video={name} data.columns.audio={name} would hear films as well"
         )
-    roles.columns = _spread({kind: by_kind[kind] for kind in KINDS if kind in by_kind})
-    return roles
+    schema.columns = _spread({kind: by_kind[kind] for kind in READERS if kind in by_kind})
+    return schema
 
 
 def column_kind(name: str, column: pa.ChunkedArray) -> str:
     """The kind of modality that a column holds, or why it holds none."""
     if is_content(column.type):
         cells = [Values(pc.drop_null(column.slice(0, _SAMPLE)).slice(0, 8))]
-        return next((k for k, kind in KINDS.items() if _readable(kind, cells)), "unknown content")
+        return next((k for k, kind in READERS.items() if _readable(kind, cells)), "unknown content")
     if is_list(column.type):
         return "lists"
     if pa.types.is_nested(column.type):
@@ -140,7 +140,7 @@ def column_kind(name: str, column: pa.ChunkedArray) -> str:
         return "row numbers" if _counts(column) else "array"
     some = _sample(column)
     suffixes = [PurePath(cell).suffix.lower() if len(cell) < 4096 else "" for cell in some]
-    for kind, options in KINDS.items():
+    for kind, options in READERS.items():
         if sum(suffix in options.suffixes for suffix in suffixes) >= 0.8 * len(suffixes):
             return kind
     if name.lower() in _TEXT or np.mean([cell.count(" ") for cell in some]) >= 1.5:
@@ -154,7 +154,7 @@ def names_files(kind: str, column: pa.ChunkedArray) -> bool:
     if kind != "text":
         return True
     some = _sample(column)
-    found = [PurePath(cell).suffix.lower() in KINDS[kind].suffixes for cell in some if cell]
+    found = [PurePath(cell).suffix.lower() in READERS[kind].suffixes for cell in some if cell]
     return bool(found) and float(np.mean(found)) >= 0.8
 
 

@@ -26,7 +26,7 @@ class TextTSVDataModule(RowsDataModule):
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
-    offers = ("text",)
+    available_modalities = ("text",)
 
     def __init__(
         self,

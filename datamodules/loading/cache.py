@@ -18,10 +18,10 @@ from filelock import FileLock
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor
 
-from datamodules.core.bad_examples import BrokenExamples
+from datamodules.core.bad_examples import BadExamples
 from datamodules.core.dataset import Source, decode
 from datamodules.loading.decoded_store import Memory, Store, StoreWriter
-from datamodules.readers import Cell, Kind
+from datamodules.readers import Cell, Reader
 
 _EXAMPLES, _BYTES = 64, 2**22  # at most, that one thread decodes in a row
 _AHEAD = 16  # parts that are decoded ahead of being put away
@@ -35,8 +35,8 @@ class CachedSource(Source):
 
     Args:
         source: gives the cells.
-        kinds: modality → what decodes them.
-        broken: where to report what cannot be decoded; None = raise.
+        readers: modality → what decodes them.
+        bad_examples: where to report what cannot be decoded; None = raise.
         folder: keep tensors in files there, mapped into memory; a source of the same cells and
             options finds them again, in this run or another. None = in memory.
 
@@ -48,19 +48,19 @@ class CachedSource(Source):
         self,
         source: Source,
         *,
-        kinds: Mapping[str, Kind],
-        broken: BrokenExamples | None = None,
+        readers: Mapping[str, Reader],
+        bad_examples: BadExamples | None = None,
         folder: Path | None = None,
     ) -> None:
         super().__init__(targets=source.targets, ids=source.ids)
         self.source = source
-        self.kinds = {name: kind for name, kind in kinds.items() if kind.is_costly}
-        self.missing = {name: source.absent(name) for name in kinds}
-        self.broken = broken
+        self.readers = {name: reader for name, reader in readers.items() if reader.is_costly}
+        self.missing = {name: source.absent(name) for name in readers}
+        self.bad_examples = bad_examples
         self.is_filled = folder is not None
         self.kept: Mapping[str, Memory | Store]
         if folder is None:
-            self.kept = {name: Memory(len(self), kind) for name, kind in self.kinds.items()}
+            self.kept = {name: Memory(len(self), reader) for name, reader in self.readers.items()}
         else:
             self.kept = stores = self._find(folder)
             self.missing |= {name: ~store.held for name, store in stores.items()}
@@ -78,7 +78,7 @@ class CachedSource(Source):
                 except BaseException:
                     shutil.rmtree(part, ignore_errors=True)
                     raise
-        stores = {name: Store(place / name) for name in self.kinds}
+        stores = {name: Store(place / name) for name in self.readers}
         for name, store in stores.items():  # broken ones are few, and are to be reported
             lost = np.flatnonzero(~store.held & ~self.missing[name]).tolist()
             self._decode(name, lost, self.source.cells(lost)[name])
@@ -86,11 +86,11 @@ class CachedSource(Source):
 
     def _fingerprint(self) -> str:
         """Of everything that the tensors depend on: options, names, sizes and times of files."""
-        options = {name: [type(k).__name__, asdict(k)] for name, k in sorted(self.kinds.items())}
+        options = {name: [type(k).__name__, asdict(k)] for name, k in sorted(self.readers.items())}
         digest = hashlib.sha256(json.dumps(options).encode())
         for rows in _parts(len(self), _EXAMPLES):
             cells = self.source.cells(rows)
-            for example in zip(*(cells[name] for name in sorted(self.kinds)), strict=True):
+            for example in zip(*(cells[name] for name in sorted(self.readers)), strict=True):
                 for cell in example:
                     digest.update(_identity(cell))
         return digest.hexdigest()[:24]
@@ -98,10 +98,10 @@ class CachedSource(Source):
     def _fill(self, folder: Path) -> None:
         count = len(self)
         stores = {
-            name: StoreWriter(folder / name, count, has_one_shape=kind.field().has_one_shape)
-            for name, kind in self.kinds.items()
+            name: StoreWriter(folder / name, count, has_one_shape=reader.field().has_one_shape)
+            for name, reader in self.readers.items()
         }
-        size = sum(kind.decoded_bytes() for kind in self.kinds.values())
+        size = sum(reader.decoded_bytes() for reader in self.readers.values())
         step = max(1, min(_EXAMPLES, _BYTES // max(size, 1)))
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         print(f"Decoding {count:,} examples to {folder.parent} …")
@@ -123,7 +123,9 @@ class CachedSource(Source):
 
     def _decode(self, name: str, rows: Sequence[int], cells: Sequence[Cell]) -> list[Tensor | None]:
         ids = [self.ids[row] for row in rows]
-        return decode(cells, name=name, kind=self.kinds[name], ids=ids, broken=self.broken)
+        return decode(
+            cells, name=name, reader=self.readers[name], ids=ids, bad_examples=self.bad_examples
+        )
 
     def cells(self, indices: Sequence[int]) -> dict[str, list[Cell]]:
         # In this order: what is not new is there, whatever other processes put there meanwhile.
@@ -149,9 +151,11 @@ class CachedSource(Source):
     def blocks(self) -> np.ndarray | None:
         return None if self.is_filled else self.source.blocks()
 
-    def lengths(self, modality: str, kind: Kind | None) -> np.ndarray | None:
+    def lengths(self, modality: str, reader: Reader | None) -> np.ndarray | None:
         store = self.kept.get(modality)
-        return store.lengths() if isinstance(store, Store) else self.source.lengths(modality, kind)
+        return (
+            store.lengths() if isinstance(store, Store) else self.source.lengths(modality, reader)
+        )
 
 
 def _parts(count: int, step: int) -> list[range]:
@@ -159,9 +163,9 @@ def _parts(count: int, step: int) -> list[range]:
     return [range(first, min(first + step, count)) for first in range(0, count, step)]
 
 
-def decoded_bytes(sources: Sequence[Source], kinds: Mapping[str, Kind]) -> int:
+def decoded_bytes(sources: Sequence[Source], readers: Mapping[str, Reader]) -> int:
     """What the costly modalities take decoded, at most."""
-    cell = sum(kind.decoded_bytes() for kind in kinds.values() if kind.is_costly)
+    cell = sum(reader.decoded_bytes() for reader in readers.values() if reader.is_costly)
     return cell * sum(map(len, sources))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.readers import Kind
+from datamodules.readers import Reader
 
 _DTYPES = (torch.uint8, torch.float32)  # that memory holds
 _NOTHING = -1  # in place of a type
@@ -29,16 +29,16 @@ class Memory:
 
     Args:
         count: examples.
-        kind: says how large they are, decoded.
+        reader: says how large they are, decoded.
 
     Raises:
         ValueError: there is not so much memory.
     """
 
-    def __init__(self, count: int, kind: Kind) -> None:
-        field = kind.field()
+    def __init__(self, count: int, reader: Reader) -> None:
+        field = reader.field()
         self.axes = len(field.shape) + field.is_ragged
-        self.room = -(-kind.decoded_bytes() // _ALIGNED) * _ALIGNED
+        self.room = -(-reader.decoded_bytes() // _ALIGNED) * _ALIGNED
         self.values = _shared(count * self.room)
         # (count, 1 + axes) int32: number of the type, from 1, and shape; 0 = not put here yet
         self.heads = _shared(count * 4 * (1 + self.axes))
@@ -78,7 +78,7 @@ class Memory:
         return found
 
     def put(self, indices: Sequence[int], tensors: Sequence[Tensor | None]) -> None:
-        """Keeps those that have the shape, the type and the size that the kind says, and None."""
+        """Keeps those that have the shape, the type and the size that the reader says, and None."""
         places, heads = list[int](), list[tuple[int, ...]]()
         for index, tensor in zip(indices, tensors, strict=True):
             head = (_NOTHING, *[0] * self.axes)

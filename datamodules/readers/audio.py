@@ -18,7 +18,7 @@ from torch import Tensor
 from torchaudio.functional import resample
 
 from datamodules.core.collate import Field
-from datamodules.readers.reader import Cell, Kind, sample, span
+from datamodules.readers.reader import Cell, Reader, sample, span
 
 _SAMPLE = 256  # files whose headers are looked at
 _RATE = 16_000  # Hz; `fit` chooses no higher one: speech needs no more
@@ -28,7 +28,7 @@ _UNKNOWN_SIZE = 0xFFFFFFFF  # what a program writes that streams a WAV and canno
 
 
 @dataclass(frozen=True)
-class AudioOptions(Kind):
+class AudioReader(Reader):
     """What a sound is to the model (`data.audio` in the config).
 
     Args:
@@ -110,7 +110,7 @@ class AudioOptions(Kind):
 
 def read_audio(
     source: Path | bytes,
-    options: AudioOptions,
+    options: AudioReader,
     *,
     where: str = "",
     rng: np.random.Generator | None = None,
@@ -154,7 +154,7 @@ def read_audio(
     return to_rate(waveform, rate, options, name=name)
 
 
-def to_rate(waveform: Tensor, rate: int, options: AudioOptions, *, name: Path | str = "") -> Tensor:
+def to_rate(waveform: Tensor, rate: int, options: AudioReader, *, name: Path | str = "") -> Tensor:
     """(samples,) at `rate` Hz → at most `options.max_samples` at the options' rate, in [-1, 1]."""
     if rate != options.sample_rate:
         shared = gcd(rate, options.sample_rate)
@@ -190,7 +190,7 @@ def _header(cell: Cell) -> tuple[int, float] | None:
 
 
 def _part(
-    options: AudioOptions, *, rate: int, channels: int, frames: int, rng: np.random.Generator | None
+    options: AudioReader, *, rate: int, channels: int, frames: int, rng: np.random.Generator | None
 ) -> tuple[int, int]:
     """(first, number) of the frames to read: the beginning, or a part that `rng` draws.
 
@@ -208,7 +208,7 @@ def _part(
 
 
 def _read_any(
-    source: Path | bytes, options: AudioOptions, rng: np.random.Generator | None
+    source: Path | bytes, options: AudioReader, rng: np.random.Generator | None
 ) -> tuple[np.ndarray, int]:
     """(frames, channels) float32, and the rate."""
     # By name, libsndfile reads without calling back into Python.
@@ -221,7 +221,7 @@ def _read_any(
 
 
 def _read_wav(
-    file: BinaryIO, file_size: int, options: AudioOptions, rng: np.random.Generator | None
+    file: BinaryIO, file_size: int, options: AudioReader, rng: np.random.Generator | None
 ) -> tuple[np.ndarray, int] | None:
     """16-bit WAV, as most short clips are, in a quarter of libsndfile's time; None = ask that.
 

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.readers.audio import AudioOptions, to_rate
+from datamodules.readers.audio import AudioReader, to_rate
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-    from datamodules.readers.video import VideoOptions
+    from datamodules.readers.video import VideoReader
 
 PIXELS = {1: "gray", 3: "rgb24"}  # channels → FFmpeg's name
 # Self-contained files alone: a playlist could name other files, or addresses.
@@ -89,7 +89,7 @@ def extent(container: InputContainer, stream: VideoStream) -> tuple[float, float
 
 
 def frames_at(
-    container: InputContainer, stream: VideoStream, times: Sequence[float], options: VideoOptions
+    container: InputContainer, stream: VideoStream, times: Sequence[float], options: VideoReader
 ) -> Iterator[VideoFrame]:
     """The frames that are on the screen at the given moments, which rise."""
     unit, decoded, may_seek = stream.time_base, 0, True
@@ -145,7 +145,7 @@ def _pays(stream: VideoStream, position: float, time: float) -> bool:
 class FrameConverter:
     """Frames → (channels, height, width) arrays: upright, scaled, cropped."""
 
-    def __init__(self, options: VideoOptions) -> None:
+    def __init__(self, options: VideoReader) -> None:
         from av.video.reformatter import VideoReformatter
 
         self.options, self.reformatter = options, VideoReformatter()
@@ -173,7 +173,7 @@ class FrameConverter:
 
 
 def read_track(
-    container: InputContainer, options: AudioOptions, *, start: float, seconds: float
+    container: InputContainer, options: AudioReader, *, start: float, seconds: float
 ) -> Tensor | None:
     """The first sound track from `start` on, at most as long as `seconds` and the options say."""
     import av

@@ -18,7 +18,7 @@ from datamodules.core.collate import Field
 Cell = Path | bytes | str | np.ndarray | Tensor | None
 
 
-class Kind(ABC):
+class Reader(ABC):
     """Base of the kinds of modalities; an instance is what one kind is to the model.
 
     A subclass is a frozen dataclass of options (`data.image` in the config) in plain data, so that

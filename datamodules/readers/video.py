@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from datamodules.core.collate import Field
-from datamodules.readers.audio import AudioOptions
+from datamodules.readers.audio import AudioReader
 from datamodules.readers.pyav import (
     PIXELS,
     FrameConverter,
@@ -24,14 +24,14 @@ from datamodules.readers.pyav import (
     opened,
     read_track,
 )
-from datamodules.readers.reader import Cell, Kind, sample, span
+from datamodules.readers.reader import Cell, Reader, sample, span
 
 _SAMPLE = 32  # files whose headers are looked at
 _LARGEST = 64  # side in pixels of what `fit` chooses for larger clips
 
 
 @dataclass(frozen=True)
-class VideoOptions(Kind):
+class VideoReader(Reader):
     """What a video is to the model (`data.video` in the config).
 
     Args:
@@ -150,14 +150,14 @@ def _headers(columns: Sequence[Sequence[Cell]]) -> list[_Header]:
 def is_film(cell: Cell) -> bool:
     """Whether a cell is a container of pictures and sound, going by its name or first bytes."""
     if isinstance(cell, Path):
-        return cell.suffix.lower() in VideoOptions.suffixes | {".m4a"}
+        return cell.suffix.lower() in VideoReader.suffixes | {".m4a"}
     if not isinstance(cell, bytes):
         return False
     return cell[4:8] == b"ftyp" or cell[:4] == b"\x1aE\xdf\xa3" or cell[8:12] == b"AVI "
 
 
 def sample_times(
-    options: VideoOptions, *, seconds: float, rate: float, rng: np.random.Generator | None
+    options: VideoReader, *, seconds: float, rate: float, rng: np.random.Generator | None
 ) -> tuple[np.ndarray, float, float]:
     """When to look at a clip.
 
@@ -189,9 +189,9 @@ def sample_times(
 
 def read_clip(
     file: Path | bytes,
-    options: VideoOptions,
+    options: VideoReader,
     *,
-    audio: AudioOptions | None = None,
+    audio: AudioReader | None = None,
     rng: np.random.Generator | None = None,
     where: str = "",
 ) -> tuple[Tensor, Tensor | None]:
@@ -234,7 +234,7 @@ def read_clip(
 
 def read_sound(
     file: Path | bytes,
-    options: AudioOptions,
+    options: AudioReader,
     *,
     where: str = "",
     rng: np.random.Generator | None = None,

@@ -79,7 +79,9 @@ class AlgorithmicDataModule(pl.LightningDataModule):
         ValueError: for sizes, widths or counts that make no problems.
     """
 
-    offers: ClassVar[tuple[str, ...]] = ()  # no modalities: the model is shown a sequence
+    available_modalities: ClassVar[
+        tuple[str, ...]
+    ] = ()  # no modalities: the model is shown a sequence
     targets: ClassVar[str] = "a sequence"
     smallest: ClassVar[int] = 1
 

@@ -63,7 +63,7 @@ class AVDigitsDataModule(MultimodalDataModule):
         **common: options of `MultimodalDataModule`, which refuses unknown ones.
     """
 
-    offers = ("image", "audio")
+    available_modalities = ("image", "audio")
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class AVDigitsDataModule(MultimodalDataModule):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        check_scan_options(self.kinds["image"])
+        check_scan_options(self.readers["image"])
         self.root, self.outside = Path(root), outside
         self.download = download
         self.val_share = val_share
@@ -102,16 +102,16 @@ class AVDigitsDataModule(MultimodalDataModule):
                 "data.download=true"
             )
         rows = list_fsdd(folder, inside=self.root, outside=self.outside)
-        rows.columns = without_lost_files(rows.columns, rows.ids, self.broken)
+        rows.columns = without_lost_files(rows.columns, rows.ids, self.bad_examples)
         splits = assign_splits(
             rows, targets=targets, shares={"val": self.val_share}, split_seed=self.split_seed
         )
         spoken = make_sources(rows, splits, encode_labels(rows, splits, targets)[1])
-        audio = {"audio": self.kinds["audio"]}
+        audio = {"audio": self.readers["audio"]}
         return DIGIT_NAMES, {
             split: PairSource(
                 scans[split],
-                CachedSource(spoken[split], kinds=audio, broken=self.broken),
+                CachedSource(spoken[split], readers=audio, bad_examples=self.bad_examples),
                 damage=self.damage,
             )
             for split in SPLITS

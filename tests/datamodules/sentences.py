@@ -19,7 +19,7 @@ TOTAL = sum(COUNTS.values())
 class Sentences(RowsDataModule):
     """37 + 5 + 7 rows of a text of its own length, two numbers and a tensor; some lack some."""
 
-    offers = ("text", "array", "audio")
+    available_modalities = ("text", "array", "audio")
 
     def __init__(self, **options):
         common = {"modalities": ["text", "array", "audio"], "batch_size": 3, "cache_gib": 0}

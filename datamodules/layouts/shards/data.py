@@ -20,7 +20,7 @@ from datamodules.core.rows import Rows, RowsDataModule, RowsSource
 from datamodules.layouts.manifest import TARGETS
 from datamodules.layouts.shards.layout import DESCRIPTION, Description, Index, read_file
 from datamodules.layouts.shards.reader import Place, ShardReader
-from datamodules.readers import KINDS, Cell, Kind, kind_of
+from datamodules.readers import READERS, Cell, Reader, kind_of
 
 TENSOR = "tensor.npy"  # suffix of cells that are decoded; numbers of a table are .npy alone
 
@@ -86,7 +86,7 @@ class MemberColumn(Column):
     def blocks(self) -> np.ndarray:
         return self.members.index.shard[self.rows]
 
-    def lengths(self, kind: Kind | None) -> np.ndarray | None:
+    def lengths(self, reader: Reader | None) -> np.ndarray | None:
         lengths = self.members.index.length[self.name][self.rows]
         return lengths.astype(float) if lengths.any() else None
 
@@ -136,7 +136,7 @@ class ShardsDataModule(RowsDataModule):
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
-    offers = tuple(KINDS)
+    available_modalities = tuple(READERS)
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class ShardsDataModule(RowsDataModule):
         **common: Any,
     ) -> None:
         # What is None is as the shards say, once they are looked at.
-        for kind in set(KINDS) & set(common):
+        for kind in set(READERS) & set(common):
             options = common[kind] or {}
             common[kind] = {name: value for name, value in options.items() if value is not None}
         super().__init__(**common)
@@ -165,7 +165,7 @@ class ShardsDataModule(RowsDataModule):
     def inferred(self) -> dict[str, Any]:
         """Every option as the shards say, so that a checkpoint needs no shards to predict."""
         found = super().inferred()
-        kinds = {name: plain(asdict(kind)) for name, kind in self.kinds.items()}
+        kinds = {name: plain(asdict(reader)) for name, reader in self.readers.items()}
         return found | kinds | {"targets": self.targets_option}
 
     def rows(self) -> Rows:
@@ -234,7 +234,7 @@ class ShardsDataModule(RowsDataModule):
             return [names[row > 0].tolist() for row in joined]
         return [classes[index] for index in joined]
 
-    def _fit_kinds(self, train: RowsSource) -> None:
+    def _fit_readers(self, train: RowsSource) -> None:
         """The options that are left open are as the shards say; cells are not looked at."""
         for name in {kind_of(modality) for modality in self.modalities}:
             told = self.description.kinds.get(name, {})
@@ -245,7 +245,7 @@ class ShardsDataModule(RowsDataModule):
                     f"{told['tokenizer']!r}: name your copy with data.text.tokenizer=FILE."
                 )
             try:
-                self.kinds[name] = KINDS[name](**told | given)
+                self.readers[name] = READERS[name](**told | given)
             except TypeError as error:
                 raise ValueError(f"{self.root}/{DESCRIPTION}, {name}: {error}.") from error
 

@@ -27,7 +27,7 @@ class Tiny(Source):
 
 
 class TinyDataModule(MultimodalDataModule):
-    offers = ("audio", "text")
+    available_modalities = ("audio", "text")
     targets: dict
 
     def __init__(self, targets=None, *, silent=(), **common):

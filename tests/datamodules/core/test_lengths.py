@@ -7,13 +7,13 @@ from datamodules.core.columns import Files, Tensors, Values
 from datamodules.core.dataset import Split
 from datamodules.core.rows import RowsSource
 from datamodules.loading.cache import CachedSource
-from datamodules.readers.audio import AudioOptions
-from datamodules.readers.image import ImageOptions
-from datamodules.readers.text import TextOptions
+from datamodules.readers.audio import AudioReader
+from datamodules.readers.image import ImageReader
+from datamodules.readers.text import TextReader
 from tests.conftest import write_wav
 
-AUDIO = AudioOptions(sample_rate=4000, max_seconds=0.1)
-TEXT = TextOptions(max_length=7)
+AUDIO = AudioReader(sample_rate=4000, max_seconds=0.1)
+TEXT = TextReader(max_length=7)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_sounds_are_as_long_as_their_headers_say_at_the_rate_that_is_read(sounds
 
 def test_decoded_sounds_are_as_long_as_they_are(sounds):
     kept = source(audio=sounds.take(np.array([0, 1, 2, 3])))
-    cached = CachedSource(kept, kinds={"audio": AUDIO})
+    cached = CachedSource(kept, readers={"audio": AUDIO})
     assert cached.lengths("audio", AUDIO).tolist() == [200, 280, 0, 400]
 
 
@@ -48,7 +48,7 @@ def test_texts_are_as_long_as_their_bytes_inline_or_in_files(tmp_path):
 
 def test_pictures_of_one_size_have_no_lengths():
     pictures = source(image=Values([b"any", b"thing"]))
-    assert pictures.lengths("image", ImageOptions(channels=1, size=(2, 3))) is None
+    assert pictures.lengths("image", ImageReader(channels=1, size=(2, 3))) is None
 
 
 def test_modalities_count_in_units_of_their_means_and_not_where_they_lack(sounds):
@@ -58,7 +58,7 @@ def test_modalities_count_in_units_of_their_means_and_not_where_they_lack(sounds
         lacking=np.array([[False, False], [True, False]]),
         training=True,
         seed=0,
-        kinds={"audio": AUDIO, "text": TEXT},
+        readers={"audio": AUDIO, "text": TEXT},
     )
     assert split.lengths().tolist() == pytest.approx([200 / 100 + 3 / 2, 0 + 1 / 2])
 

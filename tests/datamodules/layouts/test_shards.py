@@ -37,7 +37,7 @@ def test_what_was_packed_comes_back_batch_for_batch(packed):
     assert data.splits["train"].source.lengths("audio", None).tolist() == [
         1 + n % 9 for n in range(37)
     ]
-    text = data.splits["train"].source.lengths("text", data.kinds["text"])
+    text = data.splits["train"].source.lengths("text", data.readers["text"])
     assert text[:4].tolist() == [len("é text 0 ") + 1, len("é text 1 x") + 1, 12, 0]
 
 

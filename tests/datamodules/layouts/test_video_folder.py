@@ -112,7 +112,7 @@ def test_a_broken_film_is_named_or_skipped(make, root):
         make(cache_gib=0.0).splits["test"][0, 2]
     data = make(on_error="skip", error_budget=0.5, cache_gib=0.0)
     assert data.splits["test"][0, 2].inputs["video"] is None
-    assert [row["id"] for row in data.broken.rows()] == ["test/dog/0.mp4"]
+    assert [row["id"] for row in data.bad_examples.rows()] == ["test/dog/0.mp4"]
 
 
 def test_what_is_left_open_is_inferred_from_the_films(make):

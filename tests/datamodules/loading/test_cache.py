@@ -9,13 +9,13 @@ import soundfile
 import torch
 from PIL import Image
 
-from datamodules.core.bad_examples import BrokenExamples
+from datamodules.core.bad_examples import BadExamples
 from datamodules.core.columns import Files, Numbers, Values
 from datamodules.core.rows import RowsSource
 from datamodules.loading import cache
 from datamodules.loading.cache import CachedSource, decoded_bytes
-from datamodules.readers import KINDS
-from datamodules.readers.image import ImageOptions
+from datamodules.readers import READERS
+from datamodules.readers.image import ImageReader
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +43,13 @@ def source(tmp_path):
 
 @pytest.mark.parametrize("resize", [True, "fit"])
 def test_cells_are_as_they_would_be_decoded_and_what_is_cheap_stays(source, resize):
-    kinds = {
-        "image": KINDS["image"](channels=3, size=[13, 11], resize=resize),
-        "audio": KINDS["audio"](sample_rate=8000, max_seconds=1.0),
-        "text": KINDS["text"](max_length=9),
-        "array": KINDS["array"](length=2, mean=[0.0] * 2, std=[1.0] * 2),
+    readers = {
+        "image": READERS["image"](channels=3, size=[13, 11], resize=resize),
+        "audio": READERS["audio"](sample_rate=8000, max_seconds=1.0),
+        "text": READERS["text"](max_length=9),
+        "array": READERS["array"](length=2, mean=[0.0] * 2, std=[1.0] * 2),
     }
-    cached = CachedSource(source, kinds=kinds)
+    cached = CachedSource(source, readers=readers)
     cached.cells([8, 3, 5])
     plain, new, kept = source.cells(range(11)), cached.cells(range(11)), cached.cells(range(11))
     assert kept["text"] == plain["text"]
@@ -61,25 +61,25 @@ def test_cells_are_as_they_would_be_decoded_and_what_is_cheap_stays(source, resi
                 assert first is None
                 assert found is None
             else:
-                decoded = kinds[name].decode(expected, where="")
+                decoded = readers[name].decode(expected, where="")
                 assert found.dtype == decoded.dtype
                 assert torch.equal(found, decoded)
                 assert torch.equal(first, decoded)
     assert cached.absent("image").tolist() == [n == 3 for n in range(11)]
-    assert cached.lengths("audio", kinds["audio"]).tolist() == [
+    assert cached.lengths("audio", readers["audio"]).tolist() == [
         0 if n == 7 else 101 + n for n in range(11)
     ]
 
 
 def test_size_in_memory_is_bytes_for_pixels_and_floats_for_samples(source):
-    image = KINDS["image"](channels=3, size=[13, 11])
-    audio = KINDS["audio"](sample_rate=8000, max_seconds=0.5)
+    image = READERS["image"](channels=3, size=[13, 11])
+    audio = READERS["audio"](sample_rate=8000, max_seconds=0.5)
     assert decoded_bytes([source], {"image": image}) == 11 * 3 * 13 * 11
     assert decoded_bytes([source, source], {"audio": audio}) == 22 * 4000 * 4
-    assert decoded_bytes([source], {"text": KINDS["text"](max_length=9)}) == 0
+    assert decoded_bytes([source], {"text": READERS["text"](max_length=9)}) == 0
 
 
-class Counting(ImageOptions):
+class Counting(ImageReader):
     """Counts what it decodes."""
 
     seen: list = []  # noqa: RUF012
@@ -108,7 +108,7 @@ def pictures(tmp_path):
 def test_in_memory_each_is_decoded_when_it_is_first_asked_for(pictures):
     Counting.seen.clear()
     source = CachedSource(
-        pictures(), kinds={"image": Counting(channels=3, size=(3, 5), resize=True)}
+        pictures(), readers={"image": Counting(channels=3, size=(3, 5), resize=True)}
     )
     assert not Counting.seen
     for indices in ([4, 1], [1, 2, 3], [2, 4, 3], range(5)):
@@ -126,7 +126,7 @@ class SaysNothing(Counting):
 def test_cells_that_turn_out_to_hold_nothing_are_not_looked_into_again(pictures):
     Counting.seen.clear()
     source = CachedSource(
-        pictures(), kinds={"image": SaysNothing(channels=3, size=(3, 5), resize=True)}
+        pictures(), readers={"image": SaysNothing(channels=3, size=(3, 5), resize=True)}
     )
     for _ in range(2):
         assert source.cells([0, 3])["image"] == [None, None]
@@ -142,16 +142,18 @@ class Larger(Counting):
 
 def test_what_there_is_no_room_for_is_decoded_each_time(pictures):
     Counting.seen.clear()
-    source = CachedSource(pictures(), kinds={"image": Larger(channels=3, size=(3, 5), resize=True)})
+    source = CachedSource(
+        pictures(), readers={"image": Larger(channels=3, size=(3, 5), resize=True)}
+    )
     shapes = [source.cells([1, 2])["image"][0].shape for _ in range(2)]
     assert shapes == [(3, 3, 10)] * 2
     assert len(Counting.seen) == 2
 
 
 def test_more_than_there_is_memory_for_is_refused(pictures):
-    kinds = {"image": ImageOptions(channels=3, size=(2**26, 2**26), resize=True)}
+    readers = {"image": ImageReader(channels=3, size=(2**26, 2**26), resize=True)}
     with pytest.raises(ValueError, match=r"no memory for 6\.\d+e\+07 GiB .*data\.cache_gib"):
-        CachedSource(pictures(), kinds=kinds)
+        CachedSource(pictures(), readers=readers)
 
 
 @pytest.mark.parametrize("option", ["augment", "transform"])
@@ -197,23 +199,23 @@ def by_name(batches):
 @pytest.mark.parametrize("resize", [True, "fit"])
 def test_a_folder_keeps_tensors_for_the_next_run(pictures, tmp_path, capsys, resize):
     Counting.seen.clear()
-    kinds = {"image": Counting(channels=3, size=(3, 5), resize=resize)}
-    first = CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+    readers = {"image": Counting(channels=3, size=(3, 5), resize=resize)}
+    first = CachedSource(pictures(), readers=readers, folder=tmp_path / "kept")
     assert len(Counting.seen) == 4
     assert f"Decoding 5 examples to {tmp_path / 'kept'} …" in capsys.readouterr().out
-    second = CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+    second = CachedSource(pictures(), readers=readers, folder=tmp_path / "kept")
     assert len(Counting.seen) == 4, "nothing is decoded again"
     assert not capsys.readouterr().out
     for index in range(5):
         cell = pictures().cells([index])["image"][0]
-        for source in (first, second, CachedSource(pictures(), kinds=kinds)):
+        for source in (first, second, CachedSource(pictures(), readers=readers)):
             found = source.cells([index])["image"][0]
             if cell is None:
                 assert found is None
             else:
-                assert torch.equal(found, kinds["image"].decode(cell, where=""))
+                assert torch.equal(found, readers["image"].decode(cell, where=""))
     assert second.absent("image").tolist() == [False, False, True, False, False]
-    lengths = second.lengths("image", kinds["image"])
+    lengths = second.lengths("image", readers["image"])
     assert (lengths is None) == (resize is True)
     # 3 × 2 pixels, 3 × 3, none, 3 × 5, and 3 × 6 that is scaled to fit.
     assert resize is True or (lengths // 3).tolist() == [6, 9, 0, 15, 10]
@@ -221,44 +223,46 @@ def test_a_folder_keeps_tensors_for_the_next_run(pictures, tmp_path, capsys, res
 
 def test_other_files_or_options_are_decoded_anew(pictures, tmp_path):
     folder = tmp_path / "kept"
-    kind = ImageOptions(channels=3, size=(3, 5), resize=True)
-    CachedSource(pictures(), kinds={"image": kind}, folder=folder)
+    kind = ImageReader(channels=3, size=(3, 5), resize=True)
+    CachedSource(pictures(), readers={"image": kind}, folder=folder)
     assert len(list(folder.glob("*/"))) == 1
-    CachedSource(pictures(), kinds={"image": replace(kind, channels=1)}, folder=folder)
+    CachedSource(pictures(), readers={"image": replace(kind, channels=1)}, folder=folder)
     Image.fromarray(np.full((3, 5, 3), 7, np.uint8)).save(tmp_path / "1.png")
-    changed = CachedSource(pictures(), kinds={"image": kind}, folder=folder)
+    changed = CachedSource(pictures(), readers={"image": kind}, folder=folder)
     assert (changed.cells([1])["image"][0] == 7).all()
     assert sum(path.is_dir() for path in folder.iterdir()) == 3
 
 
 def test_broken_files_are_reported_by_every_run_that_finds_the_folder(pictures, tmp_path):
     (tmp_path / "3.png").write_bytes(b"no picture")
-    kinds = {"image": ImageOptions(channels=3, size=(3, 5), resize=True)}
+    readers = {"image": ImageReader(channels=3, size=(3, 5), resize=True)}
     for _ in range(2):
-        broken = BrokenExamples(budget=0.5, total=5)
-        source = CachedSource(pictures(), kinds=kinds, broken=broken, folder=tmp_path / "kept")
+        broken = BadExamples(budget=0.5, total=5)
+        source = CachedSource(
+            pictures(), readers=readers, bad_examples=broken, folder=tmp_path / "kept"
+        )
         assert [row["id"] for row in broken.rows()] == ["row 3"]
         assert source.absent("image").tolist() == [False, False, True, True, False]
     with pytest.raises(ValueError, match=r"Cannot read the image .*3\.png"):
-        CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+        CachedSource(pictures(), readers=readers, folder=tmp_path / "kept")
 
 
 @pytest.mark.parametrize("file", ["values.bin", "held.npy", "store.json"])
 @pytest.mark.parametrize("content", [None, b"", b"{}"])
 def test_a_damaged_folder_is_named_with_what_to_do(pictures, tmp_path, file, content):
-    kinds = {"image": ImageOptions(channels=3, size=(3, 5), resize=True)}
-    CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+    readers = {"image": ImageReader(channels=3, size=(3, 5), resize=True)}
+    CachedSource(pictures(), readers=readers, folder=tmp_path / "kept")
     [path] = (tmp_path / "kept").glob(f"*/image/{file}")
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"{path.parent.parent} are damaged .* delete that"):
-        CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+        CachedSource(pictures(), readers=readers, folder=tmp_path / "kept")
 
 
 def test_a_fill_that_fails_leaves_nothing_behind(pictures, tmp_path):
     (tmp_path / "3.png").write_bytes(b"no picture")
-    kinds = {"image": ImageOptions(channels=3, size=(3, 5), resize=True)}
+    readers = {"image": ImageReader(channels=3, size=(3, 5), resize=True)}
     with pytest.raises(ValueError, match=r"3\.png"):
-        CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+        CachedSource(pictures(), readers=readers, folder=tmp_path / "kept")
     assert not [path for path in (tmp_path / "kept").iterdir() if path.is_dir()]
 
 

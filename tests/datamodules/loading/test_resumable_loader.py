@@ -27,7 +27,7 @@ class Clips(Source):
 
 
 class ClipsDataModule(MultimodalDataModule):
-    offers = ("audio",)
+    available_modalities = ("audio",)
 
     def __init__(self, **common):
         options = {"modalities": ["audio"], "batch_size": 3}
