@@ -16,9 +16,9 @@ from torch.utils.data import Sampler, SequentialSampler
 from datamodules.core.bad_examples import BadExamples
 from datamodules.core.collate import Collator, Example, Field
 from datamodules.core.dataset import SPLITS, Source, Split, draw_missing
-from datamodules.core.seeding import generator
 from datamodules.loading.loader import ResumableLoader, pins
 from datamodules.loading.samplers import EpochBatches, EpochSampler
+from datamodules.loading.seeding import generator
 from datamodules.readers import READERS, Reader, kind_of
 from datamodules.readers.reader import span
 from datamodules.transforms.apply import Transforms

@@ -14,10 +14,11 @@ from torch.utils.data import Dataset
 
 from datamodules.core.bad_examples import BadExamples
 from datamodules.core.collate import Example, Examples
-from datamodules.core.seeding import derive_seed, generator, torch_state_kept
+from datamodules.loading.seeding import derive_seed, generator, torch_state_kept
 from datamodules.readers import Cell, Reader
 from datamodules.readers.audio import AudioReader
-from datamodules.readers.video import VideoReader, is_film, read_clip
+from datamodules.readers.pyav import is_film
+from datamodules.readers.video import VideoReader, read_clip
 from datamodules.transforms.apply import Transforms, apply, finish
 
 SPLITS = ("train", "val", "test")

@@ -23,8 +23,8 @@ from datamodules.core.columns import Column, Files
 from datamodules.core.data_audit import audit
 from datamodules.core.datamodule import MultimodalDataModule
 from datamodules.core.dataset import SPLITS, Source, hold_out
-from datamodules.core.seeding import generator
 from datamodules.loading.cache import CachedSource, decoded_bytes
+from datamodules.loading.seeding import generator
 from datamodules.readers import READERS, Cell, Reader, kind_of
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from datamodules.core.columns import Values
 from datamodules.layouts.table import is_content, is_list, numbers
-from datamodules.readers import READERS
+from datamodules.readers import READERS, kind_of
 
 _SAMPLE = 512  # cells that are looked at
 _TARGET = ("target", "label", "labels", "class", "category", "y", "tags", "tag", "classes")
@@ -194,7 +194,7 @@ def _spread(columns: Mapping[str, str | Sequence[str]]) -> dict[str, str | list[
     spread: dict[str, str | list[str]] = {}
     for modality, names in columns.items():
         names = [names] if isinstance(names, str) else list(names)
-        if modality.partition("_")[0] == "array":
+        if kind_of(modality) == "array":
             spread[modality] = names
         elif len(names) == 1:
             spread[modality] = names[0]

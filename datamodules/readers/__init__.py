@@ -2,6 +2,7 @@
 
 from datamodules.readers.array import ArrayReader
 from datamodules.readers.audio import AudioReader
+from datamodules.readers.field import Field
 from datamodules.readers.image import ImageReader
 from datamodules.readers.reader import Cell, Reader
 from datamodules.readers.text import TextReader
@@ -19,8 +20,13 @@ READERS: dict[str, type[Reader]] = {
 
 
 def kind_of(modality: str) -> str:
-    """The kind of a modality: `image_left` → `image`."""
-    return modality.partition("_")[0]
+    """The kind of a modality, the longest that its name begins with: `image_left` → `image`.
+
+    Of an unknown kind it is what stands before the first underscore.
+    """
+    words = modality.split("_")
+    beginnings = ("_".join(words[:count]) for count in range(len(words), 0, -1))
+    return next((name for name in beginnings if name in READERS), words[0])
 
 
-__all__ = ["READERS", "Cell", "Reader", "kind_of"]
+__all__ = ["READERS", "Cell", "Field", "Reader", "kind_of"]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.core.collate import Field
+from datamodules.readers.field import Field
 from datamodules.readers.reader import Cell, Reader
 
 _SAMPLE = 100_000  # rows whose mean and deviation stand for all

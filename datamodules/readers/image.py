@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from datamodules.core.collate import Field
+from datamodules.readers.field import Field
 from datamodules.readers.reader import Cell, Reader, sample, span
 
 _SAMPLE = 64  # files whose headers are looked at

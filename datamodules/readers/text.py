@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.core.collate import Field
+from datamodules.readers.field import Field
 from datamodules.readers.reader import Cell, Reader, sample, span
 
 _SAMPLE = 4096  # texts whose length is measured

@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.core.dataset import SPLITS
-from datamodules.core.seeding import generator
 from datamodules.loading.loader import pins
 from datamodules.loading.samplers import EpochSampler
+from datamodules.loading.seeding import generator
 from datamodules.loading.worker_transport import send_by_value
 from perceiver.types import SequenceBatch
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from datamodules.core.datamodule import MultimodalDataModule
 from datamodules.core.dataset import SPLITS, Source
-from datamodules.core.seeding import check_range
+from datamodules.loading.seeding import check_range
 from datamodules.readers.audio import AudioReader
 from datamodules.readers.text import TextReader
 from datamodules.sets.sklearn_digits import (

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from datamodules.core.dataset import hold_out
-from datamodules.core.seeding import check_range, generator
+from datamodules.loading.seeding import check_range, generator
 from datamodules.readers.image import ImageReader
 
 DIGIT_NAMES = list("0123456789")

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from datamodules.core.datamodule import MultimodalDataModule, plain
 from datamodules.core.dataset import Source, Split, decode
-from datamodules.core.seeding import generator
 from datamodules.layouts.shards.data import TENSOR
 from datamodules.layouts.shards.layout import DESCRIPTION, Description, Index, write_file
+from datamodules.loading.seeding import generator
 from datamodules.readers import Cell, Reader
 
 _AT_ONCE = 256  # examples that are read before they are written

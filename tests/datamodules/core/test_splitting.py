@@ -6,7 +6,7 @@ import torch
 
 from datamodules.core.bad_examples import BadExamples
 from datamodules.core.dataset import Source, Split, decode, draw_missing, hold_out
-from datamodules.core.seeding import check_range, derive_seed, torch_state_kept
+from datamodules.loading.seeding import check_range, derive_seed, torch_state_kept
 from datamodules.readers.text import TextReader
 
 

@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.readers.audio import AudioReader
-from datamodules.readers.video import (
-    VideoReader,
-    read_clip,
-    read_sound,
-    sample_times,
-)
+from datamodules.readers.audio import AudioReader, read_sound
+from datamodules.readers.video import VideoReader, read_clip, sample_times
 from tests.datamodules.clips import numbers, write_clip
 
 av = pytest.importorskip("av")
