@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules.core.collate import Collator, Example
-from datamodules.core.dataset import decode_all
+from datamodules.core.decoding import decode_all
 from datamodules.readers import Cell, kind_of
 from datamodules.readers.image import ImageReader
 from datamodules.transforms.apply import finish

@@ -277,6 +277,12 @@ class Tensors(Column):
             return super().absent()
         return np.array([value is None for value in self.values], dtype=bool)
 
+    def lengths(self, reader: Reader | None) -> np.ndarray | None:
+        if isinstance(self.values, Tensor):
+            return None
+        sizes = [0 if value is None else value.numel() for value in self.values]
+        return np.array(sizes) if len({0, *sizes}) > 2 else None
+
     def take(self, indices: np.ndarray) -> Tensors:
         if isinstance(self.values, Tensor):
             return Tensors(self.values[indices])

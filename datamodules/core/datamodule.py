@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 
 from datamodules.core.bad_examples import BadExamples
-from datamodules.core.collate import Collator, Example, Field
-from datamodules.core.dataset import SPLITS, Source, Split, draw_missing
+from datamodules.core.collate import Collator, Example
+from datamodules.core.dataset import SPLITS, Source, Split
+from datamodules.core.splitting import draw_missing
 from datamodules.loading.loader import ResumableLoader, pins
 from datamodules.loading.samplers import EpochBatches, EpochSampler
 from datamodules.loading.seeding import generator
-from datamodules.readers import READERS, Reader, kind_of
+from datamodules.readers import READERS, Field, Reader, kind_of
 from datamodules.readers.reader import span
 from datamodules.transforms.apply import Transforms
 from perceiver.types import Batch
@@ -280,7 +281,10 @@ class MultimodalDataModule(pl.LightningDataModule):
         return sorted(wanted, key=lambda name: self.available_modalities.index(kind_of(name)))
 
     def _lacking(self, split: str, source: Source) -> np.ndarray:
-        absent = np.stack([source.absent(name) for name in self.modalities], axis=1)
+        absent = np.zeros((len(source), len(self.modalities)), dtype=bool)
+        for number, name in enumerate(self.modalities):
+            if name in source.columns:
+                absent[:, number] = source.columns[name].absent()
         if absent.all(axis=1).any() and not self.bad_examples:
             name = source.ids[int(absent.all(axis=1).argmax())]
             raise ValueError(
@@ -326,7 +330,7 @@ class MultimodalDataModule(pl.LightningDataModule):
             batch_size=self.batch_size,
             lengths=self._lengths(dataset),
             bucket_batches=self.bucket_batches,
-            blocks=dataset.source.blocks() if self.shuffle_window else None,
+            blocks=dataset.blocks() if self.shuffle_window else None,
             shuffle_window=self.shuffle_window,
         )
         if trainer and trainer.overfit_batches:

@@ -1,11 +1,8 @@
-"""One split of a data set: `Source` gives an example, `Split` decodes, seeds and augments it."""
+"""One split of a data set: `Source` holds its columns, `Split` decodes, seeds and augments."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from itertools import product
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,16 +11,14 @@ from torch.utils.data import Dataset
 
 from datamodules.core.bad_examples import BadExamples
 from datamodules.core.collate import Example, Examples
+from datamodules.core.columns import Column
+from datamodules.core.decoding import Inputs, decode_all
 from datamodules.loading.seeding import derive_seed, generator, torch_state_kept
 from datamodules.readers import Cell, Reader
-from datamodules.readers.audio import AudioReader
-from datamodules.readers.pyav import is_film
-from datamodules.readers.video import VideoReader, read_clip
 from datamodules.transforms.apply import Transforms, apply, finish
 
 SPLITS = ("train", "val", "test")
 Pair = tuple[int, int]  # epoch, index
-Inputs = dict[str, list[Tensor | None]]  # modality → the tensors of some examples
 
 _MAX_REDRAWS = 10  # of a training example that turned out to be broken altogether
 
@@ -31,24 +26,33 @@ _MAX_REDRAWS = 10  # of a training example that turned out to be broken altogeth
 class Source:
     """The examples of one split: labels and names known up front, inputs read on demand.
 
-    A source of files implements `cells`, and the modalities' options decode them; one that draws
-    its examples implements `read` instead.
+    Of stored examples it holds the columns, whose cells the readers decode. A source that draws
+    its examples implements `read` instead, and has columns of what is known beforehand at most.
 
     Args:
         targets: (n,) class indices, or (n, k) 0/1 labels or real values.
         ids: n names that lead a reader to the example: a file, a file and line.
+        columns: modality → its cells.
     """
 
-    def __init__(self, *, targets: Sequence[int] | Tensor, ids: Sequence[str]) -> None:
+    def __init__(
+        self,
+        *,
+        targets: Sequence[int] | Tensor,
+        ids: Sequence[str],
+        columns: Mapping[str, Column] | None = None,
+    ) -> None:
         self.targets = torch.as_tensor(targets)
         self.ids = ids
+        self.columns = dict(columns or {})
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def cells(self, indices: Sequence[int]) -> dict[str, list[Cell]]:
-        """What some examples have of each modality as it lies on the disk; None = absent."""
-        raise TypeError(f"{type(self).__name__} draws its examples, it has no cells.")
+    @property
+    def is_drawn(self) -> bool:
+        """Whether `read` draws the examples."""
+        return type(self).read is not Source.read
 
     def read(self, index: int, rng: np.random.Generator) -> dict[str, Cell]:
         """The inputs of one example, decoded or not; all randomness comes from `rng`.
@@ -56,26 +60,7 @@ class Source:
         Images may be uint8, as library transforms like them best: the collator scales them to
         [-1, 1] after all transforms.
         """
-        raise TypeError(f"{type(self).__name__} has cells, it draws nothing.")
-
-    def blocks(self) -> np.ndarray | None:
-        """(n,) numbers; examples that share one lie together and are best read together."""
-        return None
-
-    def absent(self, modality: str) -> np.ndarray:
-        """(n,) bool, True on examples known in advance to lack the modality."""
-        return np.zeros(len(self), dtype=bool)
-
-    def lengths(self, modality: str, reader: Reader | None) -> np.ndarray | None:
-        """(n,) how long each example is in a modality, without decoding it; None = not known.
-
-        In any unit, and about right is good enough: it decides only who shares a batch.
-
-        Args:
-            modality: one of those that examples have.
-            reader: decodes it.
-        """
-        return None
+        raise TypeError(f"{type(self).__name__} has columns, it draws nothing.")
 
 
 class Split(Dataset[Example]):
@@ -124,9 +109,8 @@ class Split(Dataset[Example]):
         self.transform = dict(transform or {})
         self.bad_examples = bad_examples
         self._targets = source.targets.numpy()
-        self._drawn = type(source).read is not Source.read
         # A generator takes longer than a cell: it is made only for what draws from it.
-        self._draws = self._drawn or (training and any(k.draws for k in self.readers.values()))
+        self._draws = source.is_drawn or (training and any(r.draws for r in self.readers.values()))
 
     def __len__(self) -> int:
         return len(self.source)
@@ -168,12 +152,14 @@ class Split(Dataset[Example]):
     def _read(self, pairs: Sequence[Pair], ids: Sequence[str]) -> Inputs:
         indices = [index for _, index in pairs]
         rngs = [generator(self.seed, *pair) for pair in pairs] if self._draws else None
-        if rngs is not None and self._drawn:
+        if rngs is not None and self.source.is_drawn:
             read = [self.source.read(index, rng) for index, rng in zip(indices, rngs, strict=True)]
             columns = {name: [cells.get(name) for cells in read] for name in self.modalities}
         else:
-            found = self.source.cells(indices)
-            columns = {name: self._own(name, found[name]) for name in self.modalities}
+            columns = {
+                name: self._own(name, self.source.columns[name].cells(indices))
+                for name in self.modalities
+            }
         for row, column in np.argwhere(self.lacking[indices]).tolist():
             columns[self.modalities[column]][row] = None
         return decode_all(
@@ -217,151 +203,18 @@ class Split(Dataset[Example]):
     def lengths(self) -> np.ndarray | None:
         """(n,) how long the examples are, each modality in units of its mean; None = not known."""
         known = []
-        for column, name in enumerate(self.modalities):
-            lengths = self.source.lengths(name, self.readers.get(name))
+        for number, name in enumerate(self.modalities):
+            column = self.source.columns.get(name)
+            lengths = None if column is None else column.lengths(self.readers.get(name))
             if lengths is not None:
-                lengths = np.where(self.lacking[:, column], 0, lengths)
+                lengths = np.where(self.lacking[:, number], 0, lengths)
                 known.append(lengths / max(lengths.mean(), 1))
         return np.sum(known, axis=0) if known else None
 
+    def blocks(self) -> np.ndarray | None:
+        """(n,) numbers; examples that share one lie together and are best read together.
 
-def decode_all(
-    cells: Mapping[str, Sequence[Cell]],
-    *,
-    readers: Mapping[str, Reader],
-    ids: Sequence[str],
-    bad_examples: BadExamples | None = None,
-    rngs: Sequence[np.random.Generator] | None = None,
-) -> Inputs:
-    """The tensors of the cells of some examples; see `decode`.
-
-    Where a film is both a video and an audio modality, its sound is that of the span which the
-    frames are taken from.
-
-    Args:
-        cells: modality → cells.
-        readers: modality → what decodes them.
-        ids: of the examples.
-        bad_examples: where to report what cannot be decoded; None = raise.
-        rngs: draw which part of an example's cells training takes; None = evaluation.
-    """
-    columns: dict[str, list[Cell]] = {name: list(column) for name, column in cells.items()}
-    films = [n for n, k in readers.items() if isinstance(k, VideoReader) and k.draws]
-    for film, row in product(films, range(len(ids))):
-        if not is_film(cell := columns[film][row]):
-            continue
-        for name, reader in readers.items():
-            if isinstance(reader, AudioReader) and columns[name][row] == cell:
-                rng = None if rngs is None else rngs[row]
-                with suppress(ValueError):  # each is reported below
-                    columns[film][row], columns[name][row] = read_clip(
-                        cell, readers[film], audio=reader, rng=rng
-                    )
-                break
-    return {
-        name: decode(
-            column,
-            name=name,
-            reader=readers.get(name),
-            ids=ids,
-            bad_examples=bad_examples,
-            rngs=rngs,
-        )
-        for name, column in columns.items()
-    }
-
-
-def decode(
-    cells: Sequence[Cell],
-    *,
-    name: str,
-    reader: Reader | None,
-    ids: Sequence[str],
-    bad_examples: BadExamples | None,
-    rngs: Sequence[np.random.Generator] | None = None,
-) -> list[Tensor | None]:
-    """The tensors of cells; None where one holds nothing, or is broken and was reported.
-
-    Args:
-        cells: one modality of some examples; a tensor is taken as it is.
-        name: the modality.
-        reader: decodes them.
-        ids: of the examples.
-        bad_examples: where to report what cannot be decoded; None = raise.
-        rngs: draw which part of a cell is taken, where its reader does so.
-
-    Raises:
-        ValueError: a cell cannot be decoded, or too many cannot.
-    """
-    if reader is not None and (rngs is None or not reader.draws):
-        with suppress(ValueError):  # one by one it is named
-            if (together := reader.decode_all(cells)) is not None:
-                return together
-    found: list[Tensor | None] = []
-    for row, cell in enumerate(cells):
-        if cell is None or isinstance(cell, Tensor):
-            found.append(cell)
-            continue
-        if reader is None:
-            raise ValueError(
-                f"data.{name} is not set: the {name} of example {ids[row]} cannot be decoded."
-            )
-        options = {"rng": None if rngs is None else rngs[row]} if reader.draws else {}
-        try:
-            found.append(reader.decode(cell, where=f"example {ids[row]}", **options))
-        except ValueError as error:
-            if bad_examples is None:
-                raise
-            file = str(cell) if isinstance(cell, Path) else ""
-            bad_examples.report(ids[row], name, file=file, reason=str(error))
-            found.append(None)
-    return found
-
-
-def draw_missing(
-    probabilities: Sequence[float], *, absent: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Which examples lack which modality: at random, but each example keeps at least one.
-
-    Args:
-        probabilities: of each modality to be left out.
-        absent: (n, modalities) bool, True where the example has none to begin with.
-        rng: source of randomness.
-
-    Returns:
-        (n, modalities) bool, `absent` included. Rows all absent to begin with stay so.
-    """
-    chance = np.asarray(probabilities, dtype=float)
-    draws = rng.random(absent.shape)
-    lacking = absent | (draws < chance)
-    # Where everything went, the modality that was nearest to being kept stays.
-    margin = np.where(absent, -np.inf, draws - chance)
-    emptied = lacking.all(axis=1) & ~absent.all(axis=1)
-    lacking[emptied, margin[emptied].argmax(axis=1)] = False
-    return lacking
-
-
-def hold_out(groups: Sequence[object], share: float, *, rng: np.random.Generator) -> np.ndarray:
-    """A stratified part of a data set: about `share` of every group, at least one of each.
-
-    A group of a single example stays where it is, so that nothing vanishes from training.
-
-    Args:
-        groups: one hashable and orderable value an example (its class, say).
-        share: of the examples to hold out, in (0, 1).
-        rng: source of randomness.
-
-    Returns:
-        (n,) bool, True on the examples held out.
-    """
-    if not 0 < share < 1:
-        raise ValueError(f"The share to hold out must lie inside (0, 1), got {share}.")
-    members: dict[object, list[int]] = {}
-    for index, group in enumerate(groups):
-        members.setdefault(group, []).append(index)
-    held_out = np.zeros(len(groups), dtype=bool)
-    for group in sorted(members):
-        indices = members[group]
-        count = min(max(1, round(share * len(indices))), len(indices) - 1)
-        held_out[rng.permutation(indices)[:count]] = True
-    return held_out
+        None = any examples may be read one after another.
+        """
+        found = [column.blocks() for column in self.source.columns.values()]
+        return None if not found or any(blocks is None for blocks in found) else found[0]

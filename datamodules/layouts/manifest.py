@@ -15,7 +15,9 @@ import pyarrow.compute as pc
 from datamodules.core.columns import Column, Files, Numbers, Values
 from datamodules.core.datamodule import plain
 from datamodules.core.dataset import SPLITS
-from datamodules.core.rows import RowNumbers, Rows, RowsDataModule, sorted_labels
+from datamodules.core.labels import sorted_labels
+from datamodules.core.rows import RowNumbers, Rows
+from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.schema import (
     SPLIT_NAMES,
     infer_schema,

@@ -7,7 +7,8 @@ from typing import Any
 
 from datamodules.core.columns import Files
 from datamodules.core.dataset import SPLITS
-from datamodules.core.rows import Rows, RowsDataModule
+from datamodules.core.rows import Rows
+from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.folder import class_folders, walk
 from datamodules.readers import READERS
 

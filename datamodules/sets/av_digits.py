@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from datamodules.core.cached_columns import cache_in_memory
 from datamodules.core.datamodule import MultimodalDataModule
 from datamodules.core.dataset import SPLITS, Source
-from datamodules.core.rows import assign_splits, encode_labels, make_sources, without_lost_files
-from datamodules.loading.cache import CachedSource
+from datamodules.core.labels import encode_labels
+from datamodules.core.rows_datamodule import make_sources, without_lost_files
+from datamodules.core.splitting import assign_splits
 from datamodules.readers import Cell
 from datamodules.sets.fsdd import download_fsdd, find_fsdd, list_fsdd
 from datamodules.sets.sklearn_digits import (
@@ -45,9 +47,9 @@ class PairSource(Source):
 
     def read(self, index: int, rng: np.random.Generator) -> dict[str, Cell]:
         choices = self.choices[self.scans.targets[index]]
-        recording = self.recordings.cells([int(choices[rng.integers(len(choices))])])
+        recording = self.recordings.columns["audio"][int(choices[rng.integers(len(choices))])]
         pixels = self.damage(self.scans.pixels[index], rng)
-        return {"image": torch.from_numpy(pixels)[None], "audio": recording["audio"][0]}
+        return {"image": torch.from_numpy(pixels)[None], "audio": recording}
 
 
 class AVDigitsDataModule(MultimodalDataModule):
@@ -111,7 +113,7 @@ class AVDigitsDataModule(MultimodalDataModule):
         return DIGIT_NAMES, {
             split: PairSource(
                 scans[split],
-                CachedSource(spoken[split], readers=audio, bad_examples=self.bad_examples),
+                cache_in_memory(spoken[split], readers=audio, bad_examples=self.bad_examples),
                 damage=self.damage,
             )
             for split in SPLITS

@@ -9,7 +9,8 @@ from typing import Any
 from scipy.io import loadmat
 
 from datamodules.core.columns import Files
-from datamodules.core.rows import Rows, RowsDataModule
+from datamodules.core.rows import Rows
+from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.folder import class_folders, list_class_folders, walk
 from datamodules.readers import READERS
 

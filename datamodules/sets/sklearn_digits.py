@@ -8,7 +8,7 @@ from math import inf
 import numpy as np
 from sklearn.datasets import load_digits
 
-from datamodules.core.dataset import hold_out
+from datamodules.core.splitting import hold_out
 from datamodules.loading.seeding import check_range, generator
 from datamodules.readers.image import ImageReader
 

@@ -8,7 +8,8 @@ import torch
 
 from datamodules.core.columns import Numbers, Tensors, Values
 from datamodules.core.dataset import SPLITS
-from datamodules.core.rows import Rows, RowsDataModule
+from datamodules.core.rows import Rows
+from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.shards.data import ShardsDataModule
 from datamodules.layouts.shards.writer import pack
 

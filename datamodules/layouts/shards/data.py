@@ -15,8 +15,9 @@ import torch
 
 from datamodules.core.columns import Column
 from datamodules.core.datamodule import plain
-from datamodules.core.dataset import SPLITS
-from datamodules.core.rows import Rows, RowsDataModule, RowsSource
+from datamodules.core.dataset import SPLITS, Source
+from datamodules.core.rows import Rows
+from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.manifest import TARGETS
 from datamodules.layouts.shards.layout import DESCRIPTION, Description, Index, read_file
 from datamodules.layouts.shards.reader import Place, ShardReader
@@ -234,7 +235,7 @@ class ShardsDataModule(RowsDataModule):
             return [names[row > 0].tolist() for row in joined]
         return [classes[index] for index in joined]
 
-    def _fit_readers(self, train: RowsSource) -> None:
+    def _fit_readers(self, train: Source) -> None:
         """The options that are left open are as the shards say; cells are not looked at."""
         for name in {kind_of(modality) for modality in self.modalities}:
             told = self.description.kinds.get(name, {})

@@ -18,7 +18,8 @@ import pyarrow as pa
 from torch import Tensor
 
 from datamodules.core.datamodule import MultimodalDataModule, plain
-from datamodules.core.dataset import Source, Split, decode
+from datamodules.core.dataset import Split
+from datamodules.core.decoding import decode
 from datamodules.layouts.shards.data import TENSOR
 from datamodules.layouts.shards.layout import DESCRIPTION, Description, Index, write_file
 from datamodules.loading.seeding import generator
@@ -150,11 +151,11 @@ class SplitWriter:
         return json.dumps(told, ensure_ascii=False).encode("utf-8")
 
     def _stored(self, row: int) -> dict[str, Stored]:
-        source: Source = self.split.source
-        if type(source).read is Source.read:
-            cells = {name: column[0] for name, column in source.cells([row]).items()}
-        else:
+        source = self.split.source
+        if source.is_drawn:
             cells = source.read(row, generator(self.split.seed, 0, row))
+        else:
+            cells = {name: column.cells([row])[0] for name, column in source.columns.items()}
         found = {}
         for name in self.split.modalities:
             cell, reader = cells.get(name), self.split.readers.get(name)
@@ -213,4 +214,4 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
 
 def draws(datamodule: MultimodalDataModule) -> bool:
     """Whether the data module draws its examples, of which shards keep one draw."""
-    return any(type(s.source).read is not Source.read for s in datamodule.splits.values())
+    return any(s.source.is_drawn for s in datamodule.splits.values())

@@ -10,7 +10,8 @@ from PIL import Image
 
 from datamodules.core.bad_examples import BadExamples
 from datamodules.core.columns import Files, Values
-from datamodules.core.rows import Rows, RowsDataModule
+from datamodules.core.rows import Rows
+from datamodules.core.rows_datamodule import RowsDataModule
 
 COUNT = 60
 TRUNCATED, EMPTY, WRONG, LOST = 3, 17, 29, 41

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from datamodules.core.bad_examples import BadExamples
-from datamodules.core.dataset import Source, Split, decode, draw_missing, hold_out
+from datamodules.core.dataset import Source, Split
+from datamodules.core.decoding import decode
+from datamodules.core.splitting import draw_missing, hold_out
 from datamodules.loading.seeding import check_range, derive_seed, torch_state_kept
 from datamodules.readers.text import TextReader
 
