@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from perceiver.ops.precision import widen
 from perceiver.shapes import Bool, Float
 
 
@@ -39,11 +40,6 @@ class Normaliser(nn.Module):
     def forward(
         self, scores: Float[Tensor, "b h q k"], keep: Bool[Tensor, "#b #h #q #k"] | None = None
     ) -> Normalised: ...
-
-
-def widen(scores: Tensor) -> Tensor:
-    """The scores in float32 at least: normalisers sum, and half precision sums badly."""
-    return scores.float() if scores.dtype.itemsize < 4 else scores
 
 
 def fill_masked(
