@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError
 from torch import nn
 
-from datamodules.layouts.manifest import TARGETS
 from datamodules.readers import kind_of
+from perceiver.types import TargetKind
 from runner.options import check_options
 from runner.speed import check_speed
 
@@ -156,15 +156,14 @@ def _check_targets(config: DictConfig) -> None:
     wanted = getattr(get_class(config.task.objective._target_), "targets", None)
     given = getattr(get_class(config.data._target_), "targets", wanted)
     if "targets" in config.data:  # the data's own are not known before it is read
-        given = wanted if config.data.targets is None else TARGETS.get(config.data.targets, wanted)
-        if config.data.get("modalities", ()) is None and wanted == "a class":
+        options = TargetKind.options()
+        given = wanted if config.data.targets is None else options.get(config.data.targets, wanted)
+        if config.data.get("modalities", ()) is None and wanted == TargetKind.CLASS:
             return  # the default task, which `complete_task` replaces by one that fits
     if wanted is not None and given != wanted:
-        fitting = {"a class": "single_label", "labels": "multi_label", "values": "regression"}
-        fitting["a sequence"] = "sequence"
         raise ValueError(
             f"the task trains on {wanted} of an example, but the data set gives {given}: "
-            f"choose task={fitting[given]}"
+            f"choose task={TargetKind(given).task}"
         )
 
 

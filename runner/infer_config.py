@@ -16,11 +16,11 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules.core.datamodule import MultimodalDataModule
 from datamodules.readers import kind_of
+from perceiver.types import TargetKind
 from runner.processes import prepare_once_a_node
 
 _MAX_STEPS = 10_000  # some ten minutes of a laptop
 _TASKS = Path(__file__).parents[1] / "conf" / "task"
-_FITTING = {"a class": "single_label", "labels": "multi_label", "values": "regression"}
 
 
 def build_data(config: DictConfig) -> pl.LightningDataModule:
@@ -58,8 +58,8 @@ def _ask_for_targets(config: DictConfig) -> None:
     """A task that was chosen says how to read the target; the default one leaves it open."""
     if "targets" in config.data and config.data.targets is None:
         chosen = getattr(get_class(config.task.objective._target_), "targets", None)
-        if chosen in ("labels", "values"):
-            config.data.targets = chosen
+        if chosen in (TargetKind.LABELS, TargetKind.VALUES):
+            config.data.targets = TargetKind(chosen).option
 
 
 def complete_adapters(config: DictConfig) -> None:
@@ -85,10 +85,10 @@ def complete_task(config: DictConfig, datamodule: pl.LightningDataModule) -> Non
     """The task that trains on the data set's targets, with the options that it shares."""
     chosen = getattr(get_class(config.task.objective._target_), "targets", None)
     if chosen != datamodule.targets:
-        fitting = OmegaConf.load(_TASKS / f"{_FITTING[datamodule.targets]}.yaml")
+        fitting = OmegaConf.load(_TASKS / f"{TargetKind(datamodule.targets).task}.yaml")
         shared = set(fitting) & set(config.task) - {"objective", "_target_"}
         config.task = OmegaConf.merge(fitting, {name: config.task[name] for name in shared})
-    if datamodule.targets == "values":
+    if datamodule.targets == TargetKind.VALUES:
         objective, values = config.task.objective, datamodule.splits["train"].source.targets
         objective.out_dim = values.shape[1]
         if objective.mean is None and objective.std is None:

@@ -23,7 +23,7 @@ from datamodules.loading.seeding import generator
 from datamodules.readers import READERS, Field, Reader, kind_of
 from datamodules.readers.reader import span
 from datamodules.transforms.apply import Transforms
-from perceiver.types import Batch
+from perceiver.types import Batch, TargetKind
 
 __all__ = ["Example", "MultimodalDataModule"]
 
@@ -78,7 +78,7 @@ class MultimodalDataModule(pl.LightningDataModule):
     available_modalities: ClassVar[tuple[str, ...]]  # kinds of them
     shuffle_window = 0  # examples; of data sets whose examples lie together in blocks
     required: Sequence[str] = SPLITS  # that must have examples
-    targets: str = "a class"  # or "labels", "values": what an example's target is
+    targets: TargetKind = TargetKind.CLASS  # what an example's target is
 
     def __init__(
         self,

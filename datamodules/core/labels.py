@@ -10,19 +10,20 @@ import torch
 from torch import Tensor
 
 from datamodules.core.rows import Rows
+from perceiver.types import TargetKind
 
 
-def encode_labels(rows: Rows, splits: np.ndarray, targets: str) -> tuple[list[str], Tensor]:
+def encode_labels(rows: Rows, splits: np.ndarray, targets: TargetKind) -> tuple[list[str], Tensor]:
     """The names of classes, labels or values, and the targets of all rows.
 
     Raises:
         ValueError: an example has a label that is none of the classes; the message names it.
     """
     labels = rows.labels
-    if targets == "values":
+    if targets == TargetKind.VALUES:
         values = torch.as_tensor(np.asarray(labels, dtype=np.float32))
         return list(rows.classes or [f"value {n}" for n in range(values.shape[1])]), values
-    several = targets == "labels"
+    several = targets == TargetKind.LABELS
     if rows.classes is not None:
         classes = [str(name) for name in rows.classes]
     else:
@@ -56,3 +57,15 @@ def sorted_labels(labels: set[Any]) -> list[str]:
     names = {str(label) for label in labels}
     numeric = all(name.removeprefix("-").isdecimal() for name in names)
     return sorted(names, key=lambda name: (int(name) if numeric else 0, name))
+
+
+def read_targets_option(option: str | None) -> TargetKind | None:
+    """What `data.targets` means; None = it is left open.
+
+    Raises:
+        ValueError: no rows have such targets.
+    """
+    known = TargetKind.options()
+    if option not in (None, *known):
+        raise ValueError(f"data.targets={option}, expected one of {', '.join(known)}.")
+    return None if option is None else known[option]

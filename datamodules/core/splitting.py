@@ -8,16 +8,17 @@ import numpy as np
 
 from datamodules.core.rows import Rows
 from datamodules.loading.seeding import generator
+from perceiver.types import TargetKind
 
 
 def assign_splits(
-    rows: Rows, *, targets: str, shares: Mapping[str, float], split_seed: int
+    rows: Rows, *, targets: TargetKind, shares: Mapping[str, float], split_seed: int
 ) -> np.ndarray:
     """(n,) names of splits: as the rows give them, and `rows.held_out` taken from train.
 
     Args:
         rows: of a data set.
-        targets: classes ("a class") are held out in equal shares.
+        targets: what they are; classes are held out in equal shares.
         shares: split → part of train to hold out; where both are, each is a part of the whole.
         split_seed: of the choice.
 
@@ -29,7 +30,7 @@ def assign_splits(
         splits[:] = rows.splits
     strata = rows.strata
     if strata is None:
-        strata = rows.labels if targets == "a class" else np.zeros(len(rows.ids), int)
+        strata = rows.labels if targets == TargetKind.CLASS else np.zeros(len(rows.ids), int)
     left = 1.0  # of train
     for number, name in enumerate(rows.held_out):
         train = np.flatnonzero(splits == "train")

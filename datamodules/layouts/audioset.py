@@ -14,6 +14,7 @@ from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.folder import walk
 from datamodules.readers.audio import AudioReader
 from datamodules.readers.text import decode_utf8
+from perceiver.types import TargetKind
 
 _NAMES = "class_labels_indices.csv"  # index, label, name
 
@@ -36,7 +37,7 @@ class AudioSetDataModule(RowsDataModule):
     """
 
     available_modalities = ("audio",)
-    targets = "labels"
+    targets = TargetKind.LABELS
 
     def __init__(
         self,

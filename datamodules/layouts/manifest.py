@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from datamodules.core.columns import Column, Files, Numbers, Values
 from datamodules.core.datamodule import plain
 from datamodules.core.dataset import SPLITS
-from datamodules.core.labels import sorted_labels
+from datamodules.core.labels import read_targets_option, sorted_labels
 from datamodules.core.rows import RowNumbers, Rows
 from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.schema import (
@@ -26,9 +26,9 @@ from datamodules.layouts.schema import (
 )
 from datamodules.layouts.table import is_content, numbers, read_table, strings
 from datamodules.readers import READERS, kind_of
+from perceiver.types import TargetKind
 
 _MAX_CLASSES = 20  # that any number of rows may have; more must come twice on average
-TARGETS = {"class": "a class", "labels": "labels", "values": "values"}
 
 
 @dataclass
@@ -104,13 +104,11 @@ class ManifestDataModule(RowsDataModule):
         if unknown := set(self.paths) - {"", *SPLITS}:
             raise ValueError(f"data.path names {sorted(unknown)}, expected some of {list(SPLITS)}.")
         self.root = Path(root) if root else next(iter(self.paths.values())).parent
-        if targets not in (None, *TARGETS):
-            raise ValueError(f"data.targets={targets}, expected one of {', '.join(TARGETS)}.")
+        self.targets_option = read_targets_option(targets)
         self.looked_for = list(kinds)
         self.columns, self.target, self.separator = dict(columns or {}), target, separator
         if unknown := {name for name in self.columns if kind_of(name) not in READERS}:
             raise ValueError(f"data.columns names {sorted(unknown)}, expected {list(READERS)}.")
-        self.targets_option = targets
         self.classes = None if classes is None else [str(name) for name in classes]
         self.split, self.group, self.id = split, group, id
         self.val_share, self.test_share = val_share, test_share
@@ -125,11 +123,11 @@ class ManifestDataModule(RowsDataModule):
                 "path": paths.get("", paths),
                 "columns": dict.fromkeys(READERS) | self.schema.columns,
                 "target": self.schema.target,
-                "targets": self.targets_option,
+                "targets": self.targets.option,
                 "separator": self.separator,
                 "split": self.schema.split,
                 "id": self.schema.id,
-                "classes": self.class_names if self.targets != "values" else None,
+                "classes": self.class_names if self.targets != TargetKind.VALUES else None,
             }
         )
 
@@ -260,15 +258,16 @@ class ManifestDataModule(RowsDataModule):
         """The labels of all rows, and the classes where they are known beforehand."""
         columns = [table[name] for name in self.schema.target]
         if self.targets_option is None:
-            self.targets_option, self.separator = target_kind(columns, self.separator)
-        self.targets = TARGETS[self.targets_option]
-        if self.targets == "values":
+            self.targets, self.separator = target_kind(columns, self.separator)
+        else:
+            self.targets = self.targets_option
+        if self.targets == TargetKind.VALUES:
             return self._numbers(table, self.schema.target), self.schema.target
-        if self.targets == "labels" and len(columns) > 1:
+        if self.targets == TargetKind.LABELS and len(columns) > 1:
             names = np.array(self.schema.target)
             bits = self._numbers(table, self.schema.target) > 0
             return [names[row].tolist() for row in bits], self.schema.target
-        if self.targets == "labels":
+        if self.targets == TargetKind.LABELS:
             labels = [_several(value, self.separator) for value in columns[0].to_pylist()]
             return labels, self.classes or sorted_labels(set().union(*labels))
         if len(columns) > 1:

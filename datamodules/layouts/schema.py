@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from datamodules.core.columns import Values
 from datamodules.layouts.table import is_content, is_list, numbers
 from datamodules.readers import READERS, kind_of
+from perceiver.types import TargetKind
 
 _SAMPLE = 512  # cells that are looked at
 _TARGET = ("target", "label", "labels", "class", "category", "y", "tags", "tag", "classes")
@@ -160,33 +161,33 @@ def names_files(kind: str, column: pa.ChunkedArray) -> bool:
 
 def target_kind(
     columns: Sequence[pa.ChunkedArray], separator: str | None
-) -> tuple[str, str | None]:
-    """ "class", "labels" or "values", and the separator of labels that share a cell."""
+) -> tuple[TargetKind, str | None]:
+    """What the cells of target columns are, and the separator of labels that share a cell."""
     if len(columns) > 1:
         values = [numbers(column) for column in columns]
         if any(value is None for value in values):
             raise ValueError("several target columns must be numbers: name one alone, or numbers")
         bits = all(set(pc.unique(pc.drop_null(v)).to_pylist()) <= {0.0, 1.0} for v in values)
-        return ("labels" if bits else "values"), None
+        return (TargetKind.LABELS if bits else TargetKind.VALUES), None
     (column,) = columns
     if is_list(column.type):
-        return "labels", None
+        return TargetKind.LABELS, None
     found = numbers(column)
     if found is not None:
         known = pc.drop_null(found)
         distinct = pc.count_distinct(known).as_py()
         whole = pc.all(pc.equal(known, pc.round(known))).as_py()
         few = distinct <= 20 or (distinct <= _MAX_CLASSES and distinct <= len(known) / 20)
-        return ("class" if whole and few else "values"), None
+        return (TargetKind.CLASS if whole and few else TargetKind.VALUES), None
     if separator:
-        return "labels", separator
+        return TargetKind.LABELS, separator
     some = _sample(column)
     if all(cell.startswith("[") and cell.endswith("]") for cell in some):
-        return "labels", None
+        return TargetKind.LABELS, None
     for mark in "|;":
         if np.mean([mark in cell for cell in some]) >= 0.05:
-            return "labels", mark
-    return "class", None
+            return TargetKind.LABELS, mark
+    return TargetKind.CLASS, None
 
 
 def _spread(columns: Mapping[str, str | Sequence[str]]) -> dict[str, str | list[str]]:
@@ -231,10 +232,10 @@ def _last_with_few_values(table: pa.Table, rest: Sequence[str]) -> str | None:
             continue
         if column_kind(name, column).startswith("names,") or numbers(column) is not None:
             distinct = pc.count_distinct(column).as_py()
-            if 1 < distinct <= max(20, len(column) // 20) and target_kind([column], None)[0] != (
-                "values"
-            ):
-                return name
+            if 1 < distinct <= max(20, len(column) // 20):
+                kind, _ = target_kind([column], None)
+                if kind != TargetKind.VALUES:
+                    return name
     return None
 
 

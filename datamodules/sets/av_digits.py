@@ -96,7 +96,7 @@ class AVDigitsDataModule(MultimodalDataModule):
         scans = load_scans(
             val_share=self.val_share, test_share=self.test_share, split_seed=self.split_seed
         )
-        folder, targets = find_fsdd(self.root), "a class"
+        folder = find_fsdd(self.root)
         if folder is None:
             raise FileNotFoundError(
                 f"The Free Spoken Digit Dataset is not in {self.root}; point data.root at it, or "
@@ -106,9 +106,9 @@ class AVDigitsDataModule(MultimodalDataModule):
         rows = list_fsdd(folder, inside=self.root, outside=self.outside)
         rows.columns = without_lost_files(rows.columns, rows.ids, self.bad_examples)
         splits = assign_splits(
-            rows, targets=targets, shares={"val": self.val_share}, split_seed=self.split_seed
+            rows, targets=self.targets, shares={"val": self.val_share}, split_seed=self.split_seed
         )
-        spoken = make_sources(rows, splits, encode_labels(rows, splits, targets)[1])
+        spoken = make_sources(rows, splits, encode_labels(rows, splits, self.targets)[1])
         audio = {"audio": self.readers["audio"]}
         return DIGIT_NAMES, {
             split: PairSource(

@@ -16,12 +16,13 @@ import torch
 from datamodules.core.columns import Column
 from datamodules.core.datamodule import plain
 from datamodules.core.dataset import SPLITS, Source
+from datamodules.core.labels import read_targets_option
 from datamodules.core.rows import Rows
 from datamodules.core.rows_datamodule import RowsDataModule
-from datamodules.layouts.manifest import TARGETS
 from datamodules.layouts.shards.layout import DESCRIPTION, Description, Index, read_file
 from datamodules.layouts.shards.reader import Place, ShardReader
 from datamodules.readers import READERS, Cell, Reader, kind_of
+from perceiver.types import TargetKind
 
 TENSOR = "tensor.npy"  # suffix of cells that are decoded; numbers of a table are .npy alone
 
@@ -158,29 +159,26 @@ class ShardsDataModule(RowsDataModule):
             raise ValueError("data=shards needs data.root=DIR_OR_URL, which holds dataset.json")
         if shuffle_window < 0:
             raise ValueError(f"data.shuffle_window={shuffle_window}, expected 0 or more examples.")
-        if targets not in (None, *TARGETS):
-            raise ValueError(f"data.targets={targets}, expected one of {', '.join(TARGETS)}.")
-        self.root, self.targets_option = str(root), targets
+        self.root, self.targets_option = str(root), read_targets_option(targets)
         self.shuffle_window, self.local, self.local_gib = shuffle_window, local, local_gib
 
     def inferred(self) -> dict[str, Any]:
         """Every option as the shards say, so that a checkpoint needs no shards to predict."""
         found = super().inferred()
         kinds = {name: plain(asdict(reader)) for name, reader in self.readers.items()}
-        return found | kinds | {"targets": self.targets_option}
+        return found | kinds | {"targets": self.targets.option}
 
     def rows(self) -> Rows:
         """Raises FileNotFoundError without shards, ValueError for some that make no sense."""
         where = f"{self.root}/{DESCRIPTION}"
         told = Description.from_json(read_file(self.root, DESCRIPTION), where=where)
         self.description = told
-        names = {value: name for name, value in TARGETS.items()}
-        if self.targets_option not in (None, names[told.targets]):
+        self.targets = TargetKind(told.targets)
+        if self.targets_option not in (None, self.targets):
             raise ValueError(
-                f"data.targets={self.targets_option}, but the targets of {self.root} are "
-                f"{names[told.targets]}: leave the option out or pack other shards."
+                f"data.targets={self.targets_option.option}, but the targets of {self.root} are "
+                f"{self.targets.option}: leave the option out or pack other shards."
             )
-        self.targets, self.targets_option = told.targets, names[told.targets]
         lost = [name for name in self.modalities if name not in told.modalities]
         if lost:
             raise ValueError(
@@ -224,13 +222,13 @@ class ShardsDataModule(RowsDataModule):
 
     def _labels(self, targets: list[torch.Tensor]) -> Any:
         joined, classes = torch.cat(targets).numpy(), self.description.classes
-        if self.targets == "values":
+        if self.targets == TargetKind.VALUES:
             return joined
         if joined.min(initial=0) < 0 or (joined.max(initial=0) >= max(len(classes), 2)):
             raise ValueError(
                 f"{self.root} has targets that are none of its {len(classes)} classes."
             )
-        if self.targets == "labels":
+        if self.targets == TargetKind.LABELS:
             names = np.array(classes)
             return [names[row > 0].tolist() for row in joined]
         return [classes[index] for index in joined]

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from perceiver.types import TargetKind
+
 DESCRIPTION = "dataset.json"
 VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.(tar|parquet)")
@@ -27,7 +29,7 @@ class Description:
     """What `dataset.json` says: plain data alone, none of which names code.
 
     Args:
-        targets: "a class", "labels" or "values".
+        targets: the value of a `TargetKind`.
         classes: their names.
         modalities: of the examples.
         kinds: kind of modality → its options.
@@ -54,7 +56,7 @@ class Description:
             names = [name for split in found.shards.values() for name in split]
             fine = (
                 found.version == VERSION
-                and found.targets in ("a class", "labels", "values")
+                and found.targets in TargetKind.options().values()
                 and all(isinstance(name, str) for name in (*found.classes, *names))
                 and all(_MODALITY.fullmatch(name) for name in found.modalities)
                 and all(isinstance(options, dict) for options in found.kinds.values())
