@@ -10,18 +10,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
-from torch import Tensor
-from torch.utils.data import Sampler, SequentialSampler
 
 from datamodules.core.bad_examples import BadExamples
 from datamodules.core.collate import Collator, Example
 from datamodules.core.dataset import SPLITS, Source, Split
+from datamodules.core.loaders import make_loader
 from datamodules.core.splitting import draw_missing
-from datamodules.loading.loader import ResumableLoader, pins
-from datamodules.loading.samplers import EpochBatches, EpochSampler
+from datamodules.core.summary import describe_targets
+from datamodules.core.validation import check_labels, check_missing
+from datamodules.loading.loader import ResumableLoader
 from datamodules.loading.seeding import generator
 from datamodules.readers import READERS, Field, Reader, kind_of
-from datamodules.readers.reader import span
 from datamodules.transforms.apply import Transforms
 from perceiver.types import Batch, TargetKind
 
@@ -130,7 +129,7 @@ class MultimodalDataModule(pl.LightningDataModule):
             for kind, options in self.given.items()
             if not self._open(kind)
         }
-        self.missing = _check_missing(missing or {}, self.available_modalities)
+        self.missing = check_missing(missing or {}, self.available_modalities)
         self.augment = self._steps("augment", augment)
         self.transform = self._steps("transform", transform)
         self.mix = mix
@@ -207,7 +206,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         for split in self.required:
             if not len(sources[split]):
                 raise ValueError(f"The {split} split has no examples: check data's folder or file.")
-        self._check_labels(names, sources)
+        check_labels(names, sources, num_classes=self.num_classes)
         self.class_names, self.num_classes = names, len(names)
         if self.batch_size is None:  # at least ten steps an epoch where that leaves four a step
             self.batch_size = min(64, max(4, 2 ** int(np.log2(max(len(sources["train"]) / 10, 1)))))
@@ -261,7 +260,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         self.setup()
         lines = []
         for split, dataset in self.splits.items():
-            told = _describe_targets(dataset.source.targets, self.class_names)
+            told = describe_targets(dataset.source.targets, self.class_names)
             lines.append(f"{split:5} {len(dataset):,} examples · {told}")
             lacking = dataset.lacking.sum(axis=0)
             if lacking.any():
@@ -296,87 +295,29 @@ class MultimodalDataModule(pl.LightningDataModule):
         rng = generator(self.split_seed, SPLITS.index(split))
         return draw_missing(chances, absent=absent, rng=rng)
 
-    def _check_labels(self, names: list[str], sources: dict[str, Source]) -> None:
-        """Labels against the classes found, and those against `num_classes` where it is given."""
-        wanted = len(names) if self.num_classes is None else self.num_classes
-        for source in sources.values():
-            if source.targets.ndim != 1:
-                continue
-            outside = ((source.targets < 0) | (source.targets >= wanted)).nonzero()
-            if len(outside):
-                index = int(outside[0])
-                raise ValueError(
-                    f"Example {source.ids[index]} has label {int(source.targets[index])}, outside "
-                    f"[0, {wanted}): data.num_classes={wanted}, the data has {len(names)} classes; "
-                    "repair the label or set data.num_classes=null."
-                )
-        if wanted != len(names):
-            raise ValueError(
-                f"data.num_classes={wanted}, but the data has {len(names)} classes: "
-                f"set data.num_classes={len(names)} or null."
-            )
-
-    def _loader(self, split: str) -> ResumableLoader:
+    def _loader(self, name: str) -> ResumableLoader:
         self.setup()
-        if split not in self.splits:
-            raise ValueError(f"The data have no {split} split, only {', '.join(self.splits)}.")
-        dataset, trainer = self.splits[split], self.trainer
-        sampler: Sampler = EpochSampler(
-            len(dataset),
-            training=dataset.training,
-            seed=self.seed,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
+        if name not in self.splits:
+            raise ValueError(f"The data have no {name} split, only {', '.join(self.splits)}.")
+        split = self.splits[name]
+        collator = Collator(
+            self.fields(),
+            allow_empty=self.bad_examples is not None,
+            mix=self.mix if split.training else None,
+            num_classes=self.num_classes,
+        )
+        return make_loader(
+            split,
+            collator=collator,
+            trainer=self.trainer,
             batch_size=self.batch_size,
-            lengths=self._lengths(dataset),
+            seed=self.seed,
             bucket_batches=self.bucket_batches,
-            blocks=dataset.blocks() if self.shuffle_window else None,
             shuffle_window=self.shuffle_window,
-        )
-        if trainer and trainer.overfit_batches:
-            sampler = SequentialSampler(dataset)  # the same few batches, epoch for epoch
-        return ResumableLoader(
-            dataset,
-            batch_sampler=EpochBatches(sampler, self.batch_size),
-            collate_fn=Collator(
-                self.fields(),
-                allow_empty=self.bad_examples is not None,
-                mix=self.mix if dataset.training else None,
-                num_classes=self.num_classes,
-            ),
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            prefetch_factor=self.prefetch if self.num_workers > 0 else None,
-            pin_memory=pins(self.pin_memory, trainer),
+            prefetch=self.prefetch,
+            pin_memory=self.pin_memory,
         )
-
-    def _lengths(self, dataset: Split) -> np.ndarray | None:
-        """Of every example, where batches are made by length."""
-        if self.bucket_batches < 2:
-            return None
-        lengths = dataset.lengths()
-        if lengths is None:
-            raise ValueError(
-                f"data.bucket_batches={self.bucket_batches} sorts examples by length, but none of "
-                f"{self.modalities} has lengths that are known before they are read: set it to 0."
-            )
-        return lengths
-
-
-def _check_missing(
-    missing: Mapping[str, Mapping[str, float] | None], offers: tuple[str, ...]
-) -> dict[str, dict[str, float]]:
-    checked: dict[str, dict[str, float]] = {}
-    for split, chances in missing.items():
-        checked[split] = dict(chances or {})
-        for modality, chance in checked[split].items():
-            known = split in SPLITS and kind_of(modality) in offers
-            if not known or not 0 <= chance <= 1:
-                raise ValueError(
-                    f"data.missing.{split}.{modality}={chance}: expected a split of "
-                    f"{list(SPLITS)}, a modality of {list(offers)} and a share in [0, 1]."
-                )
-    return checked
 
 
 def plain(value: Any) -> Any:
@@ -384,17 +325,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: plain(item) for name, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _describe_targets(targets: Tensor, names: list[str]) -> str:
-    """How many examples each class or label has, or the range of each value."""
-    if targets.is_floating_point():
-        told = [f"{name} {span(targets[:, n].tolist())}" for n, name in enumerate(names[:12])]
-        return ", ".join(told) + (" …" if len(names) > 12 else "")
-    if targets.ndim == 1:
-        counts, what = targets.bincount(minlength=len(names)).tolist(), "classes"
-    else:
-        counts, what = targets.sum(0).tolist(), "labels"
-    if len(names) <= 12:
-        return ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
-    return f"{len(names)} {what} of {min(counts)} to {max(counts)}"

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.layouts.column_kind import SPLIT_NAMES
 from datamodules.layouts.manifest import ManifestDataModule
-from datamodules.layouts.schema import SPLIT_NAMES
 from datamodules.layouts.table import is_content, is_list
 
 

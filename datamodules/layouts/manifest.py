@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,20 +14,16 @@ import pyarrow.compute as pc
 from datamodules.core.columns import Column, Files, Numbers, Values
 from datamodules.core.datamodule import plain
 from datamodules.core.dataset import SPLITS
-from datamodules.core.labels import read_targets_option, sorted_labels
+from datamodules.core.labels import read_targets_option
 from datamodules.core.rows import RowNumbers, Rows
 from datamodules.core.rows_datamodule import RowsDataModule
-from datamodules.layouts.schema import (
-    SPLIT_NAMES,
-    infer_schema,
-    names_files,
-    target_kind,
-)
-from datamodules.layouts.table import is_content, numbers, read_table, strings
+from datamodules.layouts.column_kind import SPLIT_NAMES, names_files, target_kind
+from datamodules.layouts.manifest_report import describe_rows
+from datamodules.layouts.schema import infer_schema
+from datamodules.layouts.table import is_content, read_table, strings
+from datamodules.layouts.target_columns import number_columns, read_labels
 from datamodules.readers import READERS, kind_of
 from perceiver.types import TargetKind
-
-_MAX_CLASSES = 20  # that any number of rows may have; more must come twice on average
 
 
 @dataclass
@@ -172,7 +167,7 @@ class ManifestDataModule(RowsDataModule):
             groups=groups,
             classes=classes,
         )
-        self.notes += self._describe(rows)
+        self.notes += describe_rows(rows, self.schema, targets=self.targets, group=self.group)
         return rows
 
     def _read(self) -> tuple[pa.Table, np.ndarray | None]:
@@ -243,7 +238,7 @@ class ManifestDataModule(RowsDataModule):
     def _column(self, name: str, table: pa.Table) -> Column:
         source, kind = self.schema.columns[name], kind_of(name)
         if kind == "array":
-            return Numbers(self._numbers(table, source))
+            return Numbers(number_columns(table, source))
         column = table[source]
         if is_content(column.type):
             return Values(column)
@@ -256,98 +251,18 @@ class ManifestDataModule(RowsDataModule):
 
     def _labels(self, table: pa.Table) -> tuple[Any, list[str] | None]:
         """The labels of all rows, and the classes where they are known beforehand."""
-        columns = [table[name] for name in self.schema.target]
+        names, self.targets = self.schema.target, self.targets_option or self.targets
         if self.targets_option is None:
+            columns = [table[name] for name in names]
             self.targets, self.separator = target_kind(columns, self.separator)
-        else:
-            self.targets = self.targets_option
-        if self.targets == TargetKind.VALUES:
-            return self._numbers(table, self.schema.target), self.schema.target
-        if self.targets == TargetKind.LABELS and len(columns) > 1:
-            names = np.array(self.schema.target)
-            bits = self._numbers(table, self.schema.target) > 0
-            return [names[row].tolist() for row in bits], self.schema.target
-        if self.targets == TargetKind.LABELS:
-            labels = [_several(value, self.separator) for value in columns[0].to_pylist()]
-            return labels, self.classes or sorted_labels(set().union(*labels))
-        if len(columns) > 1:
-            raise ValueError(
-                f"data.target names {', '.join(self.schema.target)}, which make no single class: "
-                "name one column, or set data.targets=labels or values"
-            )
-        names = _names(columns[0])
-        distinct = len(set(names))
-        if self.classes is None and distinct > max(_MAX_CLASSES, 0.5 * len(names)):
-            raise ValueError(
-                f"data.target={self.schema.target[0]} has {distinct:,} different values in "
-                f"{len(names):,} rows, too many for classes: name another column, or set "
-                "data.targets=labels with data.separator, or data.targets=values"
-            )
-        return names, self.classes or sorted_labels(set(names))
-
-    def _numbers(self, table: pa.Table, columns: Sequence[str]) -> np.ndarray:
-        """(rows, columns) float64, NaN where a cell is empty."""
-        found = {name: numbers(table[name]) for name in columns}
-        wrong = [name for name, values in found.items() if values is None]
-        if wrong:
-            raise ValueError(f"the column {', '.join(wrong)} is not of numbers")
-        return np.stack([values.to_numpy() for values in found.values()], axis=1)
+        options = {"separator": self.separator, "classes": self.classes}
+        return read_labels(table, names, targets=self.targets, **options)
 
     def _ids(self, table: pa.Table) -> Sequence[str]:
         if self.schema.id:
             return _Ids(strings(table[self.schema.id]))
         files = [path.name for path in self.paths.values()]
         return RowNumbers(self._rows, starts=self._starts, files=files)
-
-    def _describe(self, rows: Rows) -> list[str]:
-        """What was made of the table, a line each."""
-        schema, lines = self.schema, []
-        count = len(rows.ids)
-        for name, column in rows.columns.items():
-            sources = schema.columns[name]
-            sources = [sources] if isinstance(sources, str) else sources
-            if isinstance(column, Numbers) and len(sources) > 1:  # cells of a row that is not empty
-                empty = np.isnan(column.values).sum(axis=0).tolist()
-                told = zip(sources, empty, strict=True)
-                sources = [f"{source} ({n:,} empty)" if n else source for source, n in told]
-            lacking = int(column.absent().sum())
-            lines.append(
-                f"{name} from {', '.join(sources)}"
-                + (f", {lacking:,} rows lack it" if lacking else "")
-            )
-        lines.append(f"target {', '.join(schema.target)} ({self.targets}) of {count:,} rows")
-        if schema.split:
-            lines.append(f"splits from {schema.split}")
-        elif rows.held_out:
-            by = f" by {self.group}" if self.group else ""
-            lines.append(f"held out{by}, at random (data.split_seed): {', '.join(rows.held_out)}")
-        for name, why in schema.ignored.items():
-            lines.append(f"ignored {name}: {why}")
-        return lines + schema.hints
-
-
-def _names(column: pa.ChunkedArray) -> list[str]:
-    """Classes by name; 3.0, as spreadsheets may write whole numbers, is 3."""
-    found, names = numbers(column), strings(column)
-    if found is not None and pc.any(pc.match_substring(names, ".")).as_py():
-        whole = pc.all(pc.equal(found, pc.round(found))).as_py()
-        names = strings(found.cast(pa.int64())) if whole else names
-    coded = names.combine_chunks().dictionary_encode()
-    known = coded.dictionary.to_pylist()  # one string a class, not one a row
-    return [known[index] for index in coded.indices.to_pylist()]
-
-
-def _several(cell: Any, separator: str | None) -> list[str]:
-    if isinstance(cell, list):
-        return [str(label) for label in cell]
-    text = str(cell).strip()
-    if text.startswith("["):
-        try:
-            return [str(label) for label in json.loads(text)]
-        except json.JSONDecodeError:
-            text = text.strip("[]")
-    parts = text.split(separator) if separator else [text]
-    return [part.strip() for part in parts if part.strip()]
 
 
 class _Ids(Sequence[str]):
