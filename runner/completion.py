@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from datamodules.base import MultimodalDataModule
 from datamodules.readers import kind_of
 from runner.launch import prepare_once_a_node
+from runner.literal import can_be_literal, literal
 
 _MAX_STEPS = 10_000  # some ten minutes of a laptop
 _TASKS = Path(__file__).parents[1] / "conf" / "task"
@@ -44,7 +45,8 @@ def build_data(config: DictConfig) -> pl.LightningDataModule:
         with open_dict(config):
             modalities = config.data.modalities
             for name, value in datamodule.inferred().items():
-                config.data[name] = value
+                if can_be_literal(value):  # what cannot is in the checkpoint alone
+                    config.data[name] = literal(value)
             if modalities is None:
                 complete_adapters(config)
                 complete_task(config, datamodule)

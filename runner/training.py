@@ -22,6 +22,7 @@ from runner.checks import check_config, check_model
 from runner.completion import build_data
 from runner.errors import keep_traceback, name_failed_job
 from runner.launch import launches_of_this_job_alone
+from runner.literal import literal
 from runner.loggers import build_callbacks, build_loggers
 from runner.memory import keep_freed_memory
 from runner.report import environment, print_summary, write_results
@@ -62,7 +63,7 @@ def _run(config: DictConfig) -> float:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     datamodule = build_data(config)
     check_config(config)  # now that it is complete
-    task, plain = build_task(config, datamodule.class_names)
+    task, plain = build_task(config, datamodule)
     folder = Path(config.paths.run_dir)
     save_config(plain, folder)
     if config.float8 and config.fit:
@@ -101,7 +102,7 @@ def _run(config: DictConfig) -> float:
             rank_zero_info("interrupted: reporting on what was trained so far")
     checkpoint = best_checkpoint(trainer) if config.fit else config.ckpt_path
     if config.float8 and config.fit:  # what is tested is what evaluate.py and predict.py will run
-        trained, (task, _) = task, build_task(config, datamodule.class_names)
+        trained, (task, _) = task, build_task(config, datamodule)
         task.load_state_dict(trained.state_dict())
     # This callback would put the weights of the last step in place of a loaded checkpoint's.
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]
@@ -118,10 +119,14 @@ def _run(config: DictConfig) -> float:
     return results[f"val/{task.objective.monitor}"]
 
 
-def build_task(config: DictConfig, class_names: list[str]) -> tuple[Task, dict[str, Any]]:
+def build_task(
+    config: DictConfig, datamodule: pl.LightningDataModule
+) -> tuple[Task, dict[str, Any]]:
     """The task, and the run's configuration as plain data, which goes into its checkpoints."""
     plain = OmegaConf.to_container(config, resolve=True)
-    plain["class_names"] = class_names
+    if hasattr(datamodule, "inferred"):
+        plain["data"] |= datamodule.inferred()
+    plain["class_names"] = datamodule.class_names
     task: Task = instantiate(config.task, _convert_="all")
     task.run_config = plain
     return task, plain
@@ -129,8 +134,9 @@ def build_task(config: DictConfig, class_names: list[str]) -> tuple[Task, dict[s
 
 @rank_zero_only
 def save_config(plain: dict[str, Any], folder: Path) -> None:
+    """Write config.yaml, for OmegaConf to read: it evaluates nothing in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")
+    OmegaConf.save(OmegaConf.create(literal(plain)), folder / "config.yaml")
 
 
 def report_callbacks(
