@@ -17,7 +17,12 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from perceiver.callbacks import ConfusionMatrix, PredictionTable
 from perceiver.tasks import SingleLabel, Task
-from runner.checkpoints import check_same_model, check_same_optimizer, read_checkpoint
+from runner.checkpoints import (
+    KeptFiles,
+    check_same_model,
+    check_same_optimizer,
+    read_checkpoint,
+)
 from runner.checks import check_config, check_model
 from runner.completion import build_data
 from runner.errors import keep_traceback, name_failed_job
@@ -78,6 +83,7 @@ def _run(config: DictConfig) -> float:
     callbacks += report_callbacks(task, datamodule, folder)
     compiling = CompileTime()
     callbacks += [compiling] if config.compile else []
+    callbacks.append(KeptFiles())
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)
     for logger in trainer.loggers:
         logger.log_hyperparams(plain)
