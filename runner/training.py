@@ -13,6 +13,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from perceiver.callbacks import ConfusionMatrix, PredictionTable
@@ -85,8 +86,9 @@ def _run(config: DictConfig) -> float:
     callbacks += [compiling] if config.compile else []
     callbacks.append(KeptFiles())
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(plain)
+    for logger in trainer.loggers:  # Lightning's own write it with OmegaConf
+        by_omegaconf = isinstance(logger, CSVLogger | TensorBoardLogger)
+        logger.log_hyperparams(literal(plain) if by_omegaconf else plain)
     if config.ckpt_path:
         resumed = read_checkpoint(config.ckpt_path)
         check_same_model(resumed, task, config.ckpt_path)
