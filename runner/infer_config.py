@@ -16,6 +16,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules.core.datamodule import MultimodalDataModule
 from datamodules.readers import kind_of
+from runner.literal import can_be_literal, literal
 from runner.processes import prepare_once_a_node
 
 _MAX_STEPS = 10_000  # some ten minutes of a laptop
@@ -44,7 +45,8 @@ def build_data(config: DictConfig) -> pl.LightningDataModule:
         with open_dict(config):
             modalities = config.data.modalities
             for name, value in datamodule.inferred().items():
-                config.data[name] = value
+                if can_be_literal(value):  # what cannot is in the checkpoint alone
+                    config.data[name] = literal(value)
             if modalities is None:
                 complete_adapters(config)
                 complete_task(config, datamodule)

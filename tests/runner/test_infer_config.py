@@ -47,7 +47,7 @@ def rewrite(table_of_films):
     return rewrite
 
 
-def test_a_path_is_all_it_takes_and_the_checkpoint_all_that_is_needed_after(
+def test_a_path_is_all_it_takes_to_train_and_to_evaluate_and_predicting_needs_none(
     run, compose_run, table_of_films, tmp_path
 ):
     config, results = run(f"data.path={table_of_films}")
@@ -58,7 +58,8 @@ def test_a_path_is_all_it_takes_and_the_checkpoint_all_that_is_needed_after(
     assert list(config.data.image.size) == [12, 16]
     assert config.data.array.length == 2
     checkpoint = f"ckpt_path={tmp_path}/run/checkpoints/best.ckpt"
-    run_evaluation(compose_run(checkpoint, f"paths.run_dir={tmp_path}/again", name="evaluate"))
+    same = [checkpoint, f"data.path={table_of_films}", f"paths.run_dir={tmp_path}/again"]
+    run_evaluation(compose_run(*same, name="evaluate"))
     again = json.loads((tmp_path / "again" / "results.json").read_text())
     names = [name for name in results if name.startswith("test/")]
     assert {name: again[name] for name in names} == {name: results[name] for name in names}

@@ -12,8 +12,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+from datamodules.layouts.shards.layout import open_root
 
 _OPEN_FILES = 64  # a process keeps open at most
 
@@ -27,7 +28,7 @@ class ShardReader:
     are fetched whole into `local` and read there; those used longest ago make room for new ones.
 
     Args:
-        root: a folder, or a URL that fsspec knows.
+        root: a folder, or a URL: see `open_root`.
         names: of the tar files.
         local: folder to keep whole shards of a URL in; None = keep none.
         local_gib: how much they may take there, in GiB; each worker may exceed it by a shard.
@@ -66,8 +67,7 @@ class ShardReader:
         if self._process != os.getpid():
             self._clear()
         if self._files is None:
-            self._files, folder = fsspec.core.url_to_fs(self.root)
-            self._folder = folder.rstrip("/")
+            self._files, self._folder = open_root(self.root)
             self._in_place = isinstance(self._files, LocalFileSystem)
 
     def fetch(self, places: Sequence[Place]) -> None:

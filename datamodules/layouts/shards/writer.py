@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 from torch import Tensor
@@ -21,7 +20,7 @@ from datamodules.core.datamodule import MultimodalDataModule, plain
 from datamodules.core.dataset import Source, Split, decode
 from datamodules.core.seeding import generator
 from datamodules.layouts.shards.data import TENSOR
-from datamodules.layouts.shards.layout import DESCRIPTION, Description, Index, write_file
+from datamodules.layouts.shards.layout import DESCRIPTION, Description, Index, open_root, write_file
 from datamodules.readers import Cell, Kind
 
 _AT_ONCE = 256  # examples that are read before they are written
@@ -50,7 +49,7 @@ def pack(
 
     Args:
         datamodule: any; what it draws anew every epoch is drawn once.
-        out: a folder, or a URL that fsspec can write to.
+        out: a folder, or a URL: see `open_root`.
         shard_bytes: a tar file is closed once it is larger.
         decoded: store tensors rather than encoded files: larger, and quicker to read.
         progress: called with a split, how many of its examples are written, and of how many.
@@ -59,7 +58,7 @@ def pack(
         FileExistsError: `out` holds shards already.
         ValueError: an example cannot be read.
     """
-    files, folder = fsspec.core.url_to_fs(str(out))
+    files, folder = open_root(str(out), option="out")
     if files.exists(f"{folder}/{DESCRIPTION}"):
         raise FileExistsError(f"{out} holds shards already: remove them or choose another out=…")
     datamodule.setup()
@@ -101,7 +100,7 @@ class SplitWriter:
 
     def write(self) -> Iterator[int]:
         """Writes, and yields how many examples are written."""
-        files, folder = fsspec.core.url_to_fs(self.out)
+        files, folder = open_root(self.out)
         modalities, count = self.split.modalities, len(self.split)
         numbers = {
             part: {name: np.full(count, empty, np.int64) for name in modalities}
