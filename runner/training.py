@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from perceiver.callbacks import ConfusionMatrix, PredictionTable
 from perceiver.tasks import SingleLabel, Task
+from runner.build import build_data, build_task
 from runner.checkpoints import (
     KeptFiles,
     check_same_model,
@@ -26,7 +27,6 @@ from runner.checkpoints import (
 )
 from runner.checks import check_config, check_model
 from runner.errors import keep_traceback, name_failed_job
-from runner.infer_config import build_data
 from runner.literal import literal
 from runner.loggers import build_callbacks, build_loggers
 from runner.malloc import keep_freed_memory
@@ -67,9 +67,9 @@ def _run(config: DictConfig) -> float:
     check_model(config)
     torch.set_float32_matmul_precision(config.matmul_precision)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    datamodule = build_data(config)
-    check_config(config)  # now that it is complete
-    task, plain = build_task(config, datamodule)
+    datamodule, config = build_data(config)
+    task = build_task(config, datamodule.facts())
+    plain = task.run_config
     folder = Path(config.paths.run_dir)
     save_config(plain, folder)
     if config.float8 and config.fit:
@@ -110,7 +110,7 @@ def _run(config: DictConfig) -> float:
             rank_zero_info("interrupted: reporting on what was trained so far")
     checkpoint = best_checkpoint(trainer) if config.fit else config.ckpt_path
     if config.float8 and config.fit:  # what is tested is what evaluate.py and predict.py will run
-        trained, (task, _) = task, build_task(config, datamodule)
+        trained, task = task, build_task(config, datamodule.facts())
         task.load_state_dict(trained.state_dict())
     # This callback would put the weights of the last step in place of a loaded checkpoint's.
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]
@@ -125,19 +125,6 @@ def _run(config: DictConfig) -> float:
         results | environment(), task, datamodule, folder, split="test" if config.test else "val"
     )
     return results[f"val/{task.objective.monitor}"]
-
-
-def build_task(
-    config: DictConfig, datamodule: pl.LightningDataModule
-) -> tuple[Task, dict[str, Any]]:
-    """The task, and the run's configuration as plain data, which goes into its checkpoints."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    if hasattr(datamodule, "inferred"):
-        plain["data"] |= datamodule.inferred()
-    plain["class_names"] = datamodule.class_names
-    task: Task = instantiate(config.task, _convert_="all")
-    task.run_config = plain
-    return task, plain
 
 
 @rank_zero_only

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.core.dataset import SPLITS
+from datamodules.core.facts import DataFacts
 from datamodules.core.seeding import generator
 from datamodules.loading.loader import pins
 from datamodules.loading.samplers import EpochSampler
@@ -145,6 +146,10 @@ class AlgorithmicDataModule(pl.LightningDataModule):
                 )
         for size in (*(self.sizes[split][i] for split in SPLITS for i in (0, 1)), *self.longer):
             self.check_size(size)
+
+    def facts(self) -> DataFacts:
+        """What the options say: there is nothing to find out."""
+        return DataFacts(targets=self.targets)
 
     def setup(self, stage: str | None = None) -> None:
         """Nothing to read: problems are drawn when they are asked for."""

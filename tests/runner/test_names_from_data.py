@@ -10,12 +10,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from datamodules.layouts.shards.writer import pack
+from runner.build import build_data, build_task
 from runner.evaluation import run_evaluation
-from runner.infer_config import build_data
 from runner.literal import can_be_literal, literal
 from runner.prediction import run_prediction
 from runner.rebuild import rebuild
-from runner.training import build_task, run_training, save_config
+from runner.training import run_training, save_config
 
 SECRET = "the secret of this machine"
 NAMES = ["${oc.env:TOKEN}", "${unused:made}", "costs ${5}", "\\${", "a\\\\${b}\\", "${", "???"]
@@ -90,8 +90,9 @@ def returned(compose_run, tmp_path):
 
     def make(*overrides, **places):
         config = compose_run(*overrides, "data.batch_size=4")
-        data = build_data(config)
-        task, plain = build_task(config, data)
+        data, final = build_data(config)
+        task = build_task(final, data.facts())
+        plain = task.run_config
         save_config(plain, tmp_path)
         torch.save({"state_dict": task.state_dict(), "run_config": plain}, tmp_path / "x.ckpt")
         again = rebuild(tmp_path / "x.ckpt", data_options=places)[1]

@@ -10,12 +10,12 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from perceiver.callbacks import BestCheckpoint
+from runner.build import build_data, build_task
 from runner.checkpoints import KeptFiles, read_checkpoint
 from runner.evaluation import run_evaluation
-from runner.infer_config import build_data
 from runner.prediction import run_prediction
 from runner.rebuild import rebuild
-from runner.training import build_task, run_training
+from runner.training import run_training
 
 PROJECT = Path(__file__).parents[2]
 ACTS = ("socket.", "subprocess.", "os.system", "os.exec", "os.spawn", "os.posix_spawn", "os.mkdir")
@@ -63,10 +63,10 @@ def checkpoint_of(compose_run, tmp_path):
 
     def make(*overrides):
         config = compose_run(*overrides)
-        datamodule = build_data(config)
-        task, plain = build_task(config, datamodule)
+        datamodule, final = build_data(config)
+        task = build_task(final, datamodule.facts())
         path = tmp_path / "strange.ckpt"
-        torch.save({"state_dict": task.state_dict(), "run_config": plain}, path)
+        torch.save({"state_dict": task.state_dict(), "run_config": task.run_config}, path)
         return path
 
     return make
@@ -112,7 +112,7 @@ COMMON = {"modalities": ["text"], "batch_size": 2}
             **COMMON,
         },
         {
-            "_target_": "datamodules.mnist.MNISTDataModule",
+            "_target_": "datamodules.sets.mnist.MNISTDataModule",
             "root": "/nowhere/made",
             "download": True,
             "outside": True,
@@ -121,7 +121,7 @@ COMMON = {"modalities": ["text"], "batch_size": 2}
             "batch_size": 2,
         },
         {
-            "_target_": "datamodules.text_tsv.TextTSVDataModule",
+            "_target_": "datamodules.layouts.text_tsv.TextTSVDataModule",
             "text": {"max_length": 5, "tokenizer": "/etc/hostname"},
             **COMMON,
         },
@@ -179,8 +179,8 @@ DECODER = ("task", "model", "decoder")
         (DECODER, {"_target_": "perceiver.tasks.schedules.math.cos"}),
         (DECODER, {"_target_": "perceiver.callbacks.BestCheckpoint", "dirpath": "x"}),
         (DECODER, {"_target_": "datamodules.layouts.shards.reader.ShardReader", "root": "x"}),
-        (DECODER, {"_target_": "datamodules.pack.main"}),
-        (DECODER, {"_target_": "datamodules.digits.DigitsDataModule"}),
+        (DECODER, {"_target_": "pack.main"}),
+        (DECODER, {"_target_": "datamodules.sets.digits.DigitsDataModule"}),
         (DECODER, {"_target_": "torch.nn.Linear", "_args_": [2, 3]}),
         (DECODER, {"_target_": "torch.nn.Linear", "_recursive_": False}),
         (DECODER, {"_target_": "torch.nn.Linear", "_partial_": "yes"}),

@@ -159,7 +159,7 @@ def test_a_step_that_changes_what_it_is_given_leaves_what_is_kept(make_data, pho
     steps = {option: {"image": [lambda pixels: pixels.div_(2, rounding_mode="floor")]}}
     options = {"root": str(photographs), "image": {"size": [32, 32]}}
     data = make_data("image_folder", modalities=["image"], **options)
-    data.use(**steps)
+    data.set_transforms(**steps)
     first, second, third = (by_name(data.train_dataloader()) for _ in range(3))
     assert all(torch.equal(pixels, second[id]) for id, pixels in first.items())
     assert all(torch.equal(pixels, third[id]) for id, pixels in first.items())
