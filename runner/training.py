@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from perceiver.callbacks import ConfusionMatrix, PredictionTable
+from perceiver.files import replacing
 from perceiver.tasks import SingleLabel, Task
 from runner.checkpoints import check_same_model, check_same_optimizer, read_checkpoint
 from runner.checks import check_config, check_model
@@ -129,8 +130,8 @@ def build_task(config: DictConfig, class_names: list[str]) -> tuple[Task, dict[s
 
 @rank_zero_only
 def save_config(plain: dict[str, Any], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")
+    with replacing(folder / "config.yaml") as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create(plain)).encode("utf-8"))
 
 
 def report_callbacks(

@@ -15,6 +15,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor
 
 from datamodules.base import MultimodalDataModule, plain
@@ -23,6 +24,7 @@ from datamodules.readers import Cell, Kind
 from datamodules.shards.data import TENSOR
 from datamodules.shards.layout import DESCRIPTION, Description, Index, write_file
 from datamodules.splits import Source, Split, decode
+from perceiver.files import sync_tree
 
 _AT_ONCE = 256  # examples that are read before they are written
 # The beginnings of files that come without a name.
@@ -77,6 +79,8 @@ def pack(
         kinds={name: plain(asdict(kind)) for name, kind in datamodule.kinds.items()},
         shards=shards,
     )
+    if isinstance(files, LocalFileSystem):
+        sync_tree(Path(folder))
     write_file(out, DESCRIPTION, told.to_json())
     return told
 
