@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from perceiver.callbacks import ConfusionMatrix, PredictionTable
+from perceiver.files import replacing
 from perceiver.tasks import SingleLabel, Task
 from runner.build import build_data, build_task
 from runner.checkpoints import (
@@ -130,8 +131,8 @@ def _run(config: DictConfig) -> float:
 @rank_zero_only
 def save_config(plain: dict[str, Any], folder: Path) -> None:
     """Write config.yaml, for OmegaConf to read: it evaluates nothing in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(literal(plain)), folder / "config.yaml")
+    with replacing(folder / "config.yaml") as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create(literal(plain))).encode("utf-8"))
 
 
 def report_callbacks(

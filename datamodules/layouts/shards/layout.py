@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -15,7 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor
+
+from perceiver.files import replacing
 
 DESCRIPTION = "dataset.json"
 VERSION = 1
@@ -195,5 +199,9 @@ def read_file(root: str, name: str) -> bytes:
 def write_file(root: str, name: str, content: bytes) -> None:
     """A small file of the folder, which is made."""
     files, folder = open_root(root, option="out")
+    if isinstance(files, LocalFileSystem):
+        with replacing(Path(folder) / name) as file:
+            file.write(content)
+        return
     files.makedirs(folder, exist_ok=True)
     files.pipe_file(f"{folder}/{name}", content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from datamodules.layouts.shards.layout import open_root
+from perceiver.files import replacing
 
 _OPEN_FILES = 64  # a process keeps open at most
 
@@ -138,15 +138,8 @@ class ShardReader:
         with suppress(FileNotFoundError):
             os.utime(path)  # used just now
             return path
-        self.local.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: several processes may want it at once.
-        handle, part = tempfile.mkstemp(dir=self.local, suffix=".part")
-        os.close(handle)
-        try:
-            self._files.get_file(f"{self._folder}/{name}", part)
-            os.replace(part, path)
-        finally:
-            Path(part).unlink(missing_ok=True)
+        with replacing(path) as file:  # several processes may want it at once
+            self._files.get_file(f"{self._folder}/{name}", file.name)
         self._make_room(path)
         return path
 

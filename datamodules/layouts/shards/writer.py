@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor
 
 from datamodules.core.datamodule import MultimodalDataModule, plain
@@ -22,6 +23,7 @@ from datamodules.core.seeding import generator
 from datamodules.layouts.shards.data import TENSOR
 from datamodules.layouts.shards.layout import DESCRIPTION, Description, Index, open_root, write_file
 from datamodules.readers import Cell, Kind
+from perceiver.files import sync_tree
 
 _AT_ONCE = 256  # examples that are read before they are written
 # The beginnings of files that come without a name.
@@ -76,6 +78,8 @@ def pack(
         kinds={name: plain(asdict(kind)) for name, kind in datamodule.kinds.items()},
         shards=shards,
     )
+    if isinstance(files, LocalFileSystem):
+        sync_tree(Path(folder))
     write_file(out, DESCRIPTION, told.to_json())
     return told
 
