@@ -24,6 +24,7 @@ from datamodules.core.decoding import decode
 from datamodules.loading.decoded_store import DecodedStore, DecodedStoreWriter
 from datamodules.loading.shared_cache import SharedTensorCache
 from datamodules.readers import Cell, Reader
+from perceiver.files import naming_full_disk, sync_folder, sync_tree
 
 _EXAMPLES, _BYTES = 64, 2**22  # at most, that one thread decodes in a row
 _AHEAD = 16  # parts that are decoded ahead of being put away
@@ -165,10 +166,15 @@ def cache_on_disk(
     place = folder / _fingerprint(columns, readers)
     with FileLock(place.with_suffix(".lock")):  # one process decodes, the others wait
         if not place.is_dir():
+            for left in folder.glob(f"{place.name}-*"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
             part = Path(tempfile.mkdtemp(dir=folder, prefix=f"{place.name}-"))
             try:
-                _fill(part, columns, decoders)
+                with naming_full_disk(place):
+                    _fill(part, columns, decoders)
+                    sync_tree(part)
                 part.rename(place)
+                sync_folder(folder)
             except BaseException:
                 shutil.rmtree(part, ignore_errors=True)
                 raise

@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 
 from datamodules.core.bad_examples import BadExamples
 from datamodules.core.collate import Collator, Example
 from datamodules.core.dataset import SPLITS, Source, Split
+from datamodules.core.facts import DataFacts
 from datamodules.core.loaders import make_loader
 from datamodules.core.splitting import draw_missing
 from datamodules.core.summary import describe_targets
@@ -63,11 +65,11 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     Attributes:
         modalities: in the order of `available_modalities`.
-        readers: kind of modality → its reader, complete after `setup`.
+        readers: kind of modality → its reader, complete after `facts`.
         bad_examples: the examples that were skipped; None where errors are raised.
-        notes: what people should know of the data, a line each, after `setup`.
-        class_names: after `setup`.
-        num_classes: after `setup`.
+        notes: what people should know of the data, a line each, after `facts`.
+        class_names: after `facts`.
+        num_classes: after `facts`.
         splits: split → map-style dataset, after `setup`.
 
     Raises:
@@ -130,11 +132,11 @@ class MultimodalDataModule(pl.LightningDataModule):
             if not self._open(kind)
         }
         self.missing = check_missing(missing or {}, self.available_modalities)
-        self.augment = self._steps("augment", augment)
-        self.transform = self._steps("transform", transform)
-        self.mix = mix
         self.notes: list[str] = []
         self.splits: dict[str, Split] = {}
+        self._sources: dict[str, Source] = {}
+        self._lacking: dict[str, np.ndarray] = {}
+        self.set_transforms(augment=augment, transform=transform, mix=mix)
 
     def _steps(
         self, option: str, given: Mapping[str, Transforms | None] | None
@@ -148,25 +150,28 @@ class MultimodalDataModule(pl.LightningDataModule):
             )
         return steps
 
-    def use(
+    def set_transforms(
         self,
         *,
         augment: Mapping[str, Transforms | None] | None = None,
         transform: Mapping[str, Transforms | None] | None = None,
         mix: Callable[[Batch], Batch] | None = None,
     ) -> None:
-        """Takes these transforms in place of those given: some need what `setup` inferred.
+        """Replace the transforms before the splits are made: some are built from `facts`.
 
         Args:
             augment: as the class has it.
             transform: likewise.
             mix: likewise.
+
+        Raises:
+            ValueError: they name a modality that is not there.
+            RuntimeError: the splits are made already.
         """
+        if self.splits:
+            raise RuntimeError("the splits are made: set transforms before setup")
         self.augment, self.mix = self._steps("augment", augment), mix
         self.transform = self._steps("transform", transform)
-        for split in self.splits.values():
-            split.augment = {n: found for n, found in self.steps(self.augment).items() if found}
-            split.transform = {n: found for n, found in self.steps(self.transform).items() if found}
 
     def steps(self, steps: Mapping[str, Transforms]) -> dict[str, Transforms]:
         """Those of `augment` or `transform` for each modality: its own, or those of its kind."""
@@ -185,22 +190,39 @@ class MultimodalDataModule(pl.LightningDataModule):
         return {name: self.readers[kind_of(name)].field() for name in self.modalities}
 
     def inferred(self) -> dict[str, Any]:
-        """The options that were left open, with what `setup` found: plain data for the config."""
-        self.setup()
+        """The options that were left open, with what was found: plain data for the config."""
+        self._open_once()
         fitted = {
             kind: plain(asdict(self.readers[kind])) for kind in self.readers if self._open(kind)
         }
         names = ("modalities", "num_classes", "batch_size")
         return {name: getattr(self, name) for name in names} | fitted
 
-    def setup(self, stage: str | None = None) -> None:
-        """Builds and checks all splits, once.
+    def facts(self) -> DataFacts:
+        """What the data turn out to be; the first call opens and checks them.
 
         Raises:
             ValueError: a split is empty, labels do not fit the number of classes, or an example
                 has none of the chosen modalities; the message names the example.
         """
-        if self.splits:
+        options = self.inferred()
+        mean = std = None
+        if self.targets == "values" and "train" in self._sources:
+            values = self._sources["train"].targets.double()
+            spread, centre = torch.std_mean(values, dim=0, correction=0)
+            mean, std = centre.tolist(), torch.where(spread > 0, spread, 1.0).tolist()
+        return DataFacts(
+            targets=self.targets,
+            class_names=list(self.class_names),
+            num_examples={split: len(source) for split, source in self._sources.items()},
+            options=options,
+            target_mean=mean,
+            target_std=std,
+        )
+
+    def _open_once(self) -> None:
+        """Builds and checks the sources of all splits."""
+        if self._sources:
             return
         names, sources = self.build()
         for split in self.required:
@@ -214,14 +236,25 @@ class MultimodalDataModule(pl.LightningDataModule):
             self.bad_examples.total = sum(map(len, sources.values()))
         readers = {name: self.readers[kind_of(name)] for name in self.modalities}
         sources = self.prepare({n: source for n, source in sources.items() if len(source)}, readers)
-        for number, split in enumerate(SPLITS):
-            if split not in sources:
-                continue
-            training = split == "train"
+        self._lacking = {n: self._draw_lacking(n, sources[n]) for n in SPLITS if n in sources}
+        self._sources = {name: sources[name] for name in self._lacking}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Makes the splits, once.
+
+        Raises:
+            ValueError: as `facts`.
+        """
+        if self.splits:
+            return
+        self._open_once()
+        readers = {name: self.readers[kind_of(name)] for name in self.modalities}
+        for split, source in self._sources.items():
+            training, number = split == "train", SPLITS.index(split)
             self.splits[split] = Split(
-                sources[split],
+                source,
                 modalities=self.modalities,
-                lacking=self._lacking(split, sources[split]),
+                lacking=self._lacking[split],
                 training=training,
                 seed=(self.seed if training else self.split_seed) * len(SPLITS) + number,
                 readers=readers,
@@ -257,12 +290,12 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     def summary(self) -> list[str]:
         """What the splits hold, a line each, for people."""
-        self.setup()
+        self._open_once()
         lines = []
-        for split, dataset in self.splits.items():
-            told = describe_targets(dataset.source.targets, self.class_names)
-            lines.append(f"{split:5} {len(dataset):,} examples · {told}")
-            lacking = dataset.lacking.sum(axis=0)
+        for split, source in self._sources.items():
+            told = describe_targets(source.targets, self.class_names)
+            lines.append(f"{split:5} {len(source):,} examples · {told}")
+            lacking = self._lacking[split].sum(axis=0)
             if lacking.any():
                 parts = zip(self.modalities, lacking, strict=True)
                 lines.append(f"{'':5} lacking " + ", ".join(f"{m} {n:,}" for m, n in parts if n))
@@ -279,7 +312,7 @@ class MultimodalDataModule(pl.LightningDataModule):
             )
         return sorted(wanted, key=lambda name: self.available_modalities.index(kind_of(name)))
 
-    def _lacking(self, split: str, source: Source) -> np.ndarray:
+    def _draw_lacking(self, split: str, source: Source) -> np.ndarray:
         absent = np.zeros((len(source), len(self.modalities)), dtype=bool)
         for number, name in enumerate(self.modalities):
             if name in source.columns:
