@@ -162,7 +162,7 @@ sys.meta_path.insert(0, Refusing())
 
 import perceiver.attention
 for module in pkgutil.walk_packages(perceiver.attention.__path__, "perceiver.attention."):
-    if not module.name.endswith("_triton"):
+    if ".triton." not in module.name:
         __import__(module.name)
 
 from perceiver.attention import AXES, Attention, BahdanauAttention, Context

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import pytest
 import torch
 
 from perceiver.attention import Attention
-from perceiver.attention.kernels import chunked
+from perceiver.attention.kernels import chunked as chunked_module
+from perceiver.attention.kernels import linear as linear_module
+from perceiver.attention.kernels.chunked import Chunked, chunked
 from perceiver.attention.patterns import Causal, Lengths
 
 # What each setting changes; the kernels that serve it besides the dense one.
@@ -88,9 +88,7 @@ def inputs(request):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Chunks of three keys or queries, so that there are several."""
-    monkeypatch.setattr(
-        "perceiver.attention.attention.chunked", lambda problem: chunked(problem, size=3)
-    )
+    monkeypatch.setattr(Chunked, "run", lambda self, problem: chunked(problem, size=3))
 
 
 def close(ours, dense, what=""):
@@ -141,7 +139,7 @@ def test_the_linear_kernel_equals_the_dense_one(inputs, masked, pattern):
 
 
 def test_the_linear_kernel_takes_several_chunks(monkeypatch):
-    monkeypatch.setattr(import_module("perceiver.attention.kernels.linear"), "CHUNK", 3)
+    monkeypatch.setattr(linear_module, "CHUNK", 3)
     attention = Attention(6, score="feature_dot", normaliser="sum", pattern="causal").double()
     for queries, keys in ((7, 11), (11, 7), (1, 5), (7, 7)):
         x, context = torch.randn(2, queries, 6).double(), torch.randn(2, keys, 6).double()
@@ -278,8 +276,7 @@ def test_chunked_attention_holds_one_chunk_of_scores_at_a_time(monkeypatch, quer
     attention = Attention(8, score="additive", kernel="chunked")
     attention.score.register_forward_hook(lambda module, args, out: sizes.append(out.numel()))
     # A pair's score takes 8 hidden units: chunks of 16 along the longer side.
-    module = import_module("perceiver.attention.kernels.chunked")
-    monkeypatch.setattr(module, "CHUNK_NUMBERS", 8 * 3 * 16)
+    monkeypatch.setattr(chunked_module, "CHUNK_NUMBERS", 8 * 3 * 16)
     x, context = torch.randn(1, queries, 8, requires_grad=True), torch.randn(1, keys, 8)
     out = attention(x, context).out
     assert len(sizes) == 7
