@@ -61,6 +61,8 @@ class Chunked(Kernel):
 
 def chunked(problem: Problem, size: int) -> Result:
     """Attention of so many keys or queries at a time."""
+    # Made here, since a checkpoint would miss in its second pass what the first left behind.
+    _ = problem.projected, problem.visible, problem.weight_factor
     return _by_keys(problem, size) if _over_keys(problem) else _by_queries(problem, size)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from perceiver.attention.kernels.cost import projecting, projections
 from perceiver.attention.kernels.kernel import Kernel, Result, name_of
-from perceiver.attention.kernels.problem import Problem
+from perceiver.attention.kernels.problem import Problem, Projected
 from perceiver.attention.normalisers import Sum
 from perceiver.attention.normalisers.normaliser import widen
 from perceiver.attention.scores.pairwise import DotProductScore
@@ -58,14 +58,15 @@ class Linear(Kernel):
         return projections(problem)
 
     def run(self, problem: Problem) -> Result:
-        with without_autocast(problem.device):  # which would sum in half precision
-            return _linear(problem)
+        projected = problem.projected  # in the precision of autocast, sums are not
+        with without_autocast(problem.device):
+            return _linear(problem, projected)
 
 
-def _linear(problem: Problem) -> Result:
+def _linear(problem: Problem, projected: Projected) -> Result:
     assert isinstance(problem.score, DotProductScore), "`refuses` admits no other"
-    folded = problem.score.fold(widen(problem.q), widen(problem.k))
-    query, key, value = folded.query * folded.scale, folded.key, widen(problem.v)
+    folded = problem.score.fold(widen(projected.q), widen(projected.k))
+    query, key, value = folded.query * folded.scale, folded.key, widen(projected.v)
     if problem.keep is not None:
         key = key * problem.keep.transpose(2, 3)
     if problem.is_causal:
@@ -76,7 +77,7 @@ def _linear(problem: Problem) -> Result:
     else:
         out, total = query @ (key.mT @ value), query @ key.sum(2)[..., None]
     # A query that sees nothing, or whose features have vanished, reads 0/1.
-    read = (out / total.masked_fill(total == 0, 1.0)).to(problem.v.dtype)
+    read = (out / total.masked_fill(total == 0, 1.0)).to(projected.v.dtype)
     return Result(read, empty=_empty(problem))
 
 

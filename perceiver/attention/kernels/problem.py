@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import NamedTuple, no_type_check
 
 import torch
@@ -36,6 +35,18 @@ class Projected(NamedTuple):
     k: Float[Tensor, "b h k d2"]
     v: Float[Tensor, "b h k e"]
     plain_q: Float[Tensor, "b h q d"]
+
+
+class Visible(NamedTuple):
+    """Which keys, registers and padding among them, a query may attend to; None = all.
+
+    Args:
+        mask: (#b, #h, #q, #k).
+        predicate: the pattern, where it is no part of the mask.
+    """
+
+    mask: Bool[Tensor, "#b #h #q #k"] | None = None
+    predicate: Predicate | None = None
 
 
 @no_type_check
@@ -78,6 +89,10 @@ class Problem:
     softcap: float | None = None
     dropout: float = 0.0
     need_weights: bool = False
+    # Made once. Not by functools.cached_property, whose lock Dynamo does not trace.
+    _projected: Projected | None = field(default=None, init=False, repr=False)
+    _visible: Visible | None = field(default=None, init=False, repr=False)
+    _weight_factor: Tensor | None = field(default=None, init=False, repr=False)
 
     # What it is about, which nothing has to be projected for.
 
@@ -130,8 +145,13 @@ class Problem:
 
     # q, k and v.
 
-    @cached_property
+    @property
     def projected(self) -> Projected:
+        if self._projected is None:
+            self._projected = self._project()
+        return self._projected
+
+    def _project(self) -> Projected:
         context = self.context
         if isinstance(context, Context):
             tokens = context.tokens()
@@ -187,23 +207,29 @@ class Problem:
 
     # Which keys a query may attend to.
 
-    @cached_property
-    def visible(self) -> tuple[Tensor | None, Predicate | None]:
-        """A mask over all keys, and a predicate beside it; None = all are kept."""
+    @property
+    def visible(self) -> Visible:
+        """Which keys may be attended to, as a mask and a predicate."""
+        if self._visible is None:
+            self._visible = self._look()
+        return self._visible
+
+    def _look(self) -> Visible:
         keep, given = self.keep, self.given_bias
         sizes = Sizes(
             self.batch, self.heads.num_heads, self.num_queries, self.num_keys - self.num_extra
         )
         if not self.num_extra:
-            is_all = self.is_full
-            return keep, None if is_all else self.pattern.bind(*sizes[2:], self.device)
+            queries, keys = sizes[2:]
+            pattern = None if self.is_full else self.pattern.bind(queries, keys, self.device)
+            return Visible(keep, pattern)
         if given is not None:  # a query to which a bias leaves nothing sees no registers either
             finite = given > float("-inf")
             keep = finite if keep is None else keep & finite
         if keep is None and self.is_full:
-            return None, None
+            return Visible()
         registers = self.heads.extra_keys
-        return with_extra_keys(keep, self.pattern, sizes, registers, self.device), None
+        return Visible(with_extra_keys(keep, self.pattern, sizes, registers, self.device))
 
     @property
     def is_masked(self) -> bool:
@@ -272,7 +298,9 @@ class Problem:
 
     # Weights.
 
-    @cached_property
+    @property
     def weight_factor(self) -> Float[Tensor, "#b #h q k"] | None:
         """A factor on the weights."""
-        return self.pattern.weight_factor(self.num_keys)
+        if self._weight_factor is None:
+            self._weight_factor = self.pattern.weight_factor(self.num_keys)
+        return self._weight_factor
