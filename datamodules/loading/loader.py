@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.loading.samplers import EpochBatches, EpochSampler
 from datamodules.loading.worker_transport import Lending
-from perceiver.types import Batch
+from perceiver.types import Batch, SequenceBatch
 
 
 def pins(wanted: bool | None, trainer: pl.Trainer | None) -> bool:
@@ -20,7 +20,7 @@ def pins(wanted: bool | None, trainer: pl.Trainer | None) -> bool:
     return trainer is not None and trainer.strategy.root_device.type == "cuda"
 
 
-class ResumableLoader(DataLoader[Batch]):
+class ResumableLoader(DataLoader[Batch | SequenceBatch]):
     """Batches of an `EpochBatches`, counted as they are handed out.
 
     Lightning saves `state_dict` in every checkpoint and restores it, so that a run killed after
@@ -50,7 +50,7 @@ class ResumableLoader(DataLoader[Batch]):
         if isinstance(self.batch_sampler.sampler, EpochSampler):
             self.batch_sampler.sampler.set_epoch(epoch)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | SequenceBatch]:
         # A generator: Lightning makes the iterator before it tells the sampler the epoch.
         self._epoch, self._given = self._now(), 0
         if self._resume is not None:
@@ -67,7 +67,8 @@ class ResumableLoader(DataLoader[Batch]):
 
     def state_dict(self) -> dict[str, int]:
         """How far the epoch is, as plain numbers."""
-        return {"epoch": self._epoch, "batches": self._given, "batch_size": self._batch_size()}
+        epoch, batches = self._resume or (self._epoch, self._given)
+        return {"epoch": epoch, "batches": batches, "batch_size": self._batch_size()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on where `state_dict` says, if the next iteration is of that epoch.

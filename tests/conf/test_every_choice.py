@@ -1,7 +1,6 @@
 """conf/: every file composes, instantiates and takes one step of training, validation and test."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +14,9 @@ from perceiver.models import MeanPoolDecoder
 from perceiver.types import Batch
 from runner.checks import check_model
 from runner.training import run_training
+from tests.configs import CONF, choices
 from tests.tiny import LAYOUTS
 
-CONF = Path(__file__).parents[2] / "conf"
 ROOTS = {"fsdd": "spoken_digits", "av_digits": "spoken_digits", "text_tsv": "sentences"}
 ROOTS |= {"video_folder": "films"}
 ROOTS |= {"image_folder": "photographs", "cifar10": "photographs"}
@@ -28,10 +27,6 @@ ELSEWHERE = {
     ("trainer", "gpu"),  # needs a GPU
     ("trainer", "ddp"),  # tests/test_processes.py
 }
-
-
-def choices(group):
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def cases(*groups):
@@ -122,7 +117,11 @@ AUGMENTED = {"image": "image_folder", "video": "video_folder", "text": "text_tsv
 
 @pytest.mark.parametrize(
     ("part", "choice"),
-    [(part.name, c) for part in sorted((CONF / "augment").iterdir()) for c in choices(part)],
+    [
+        (part.name, c)
+        for part in sorted((CONF / "augment").iterdir())
+        for c in choices(f"augment/{part.name}")
+    ],
 )
 def test_augmentation_takes_a_step(step, part, choice):
     data = AUGMENTED.get(part, "digits")
