@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from perceiver.adapters import ArrayAdapter, PaddingFusion, PixelAdapter, TokenA
 from perceiver.adapters.adapter import Adapter
 from perceiver.attention import Attention, context
 from perceiver.attention.heads import qkv as heads
+from perceiver.attention.kernels import sdpa
 from perceiver.models import (
     AttentionBlock,
     Decoder,
@@ -30,8 +30,6 @@ from perceiver.models import (
 from perceiver.ops import matmul as products
 from perceiver.ops import recompute as lean
 from perceiver.positions import ConstantPositions, FourierPositions, LearnedPositions
-
-SDPA: Any = import_module("perceiver.attention.kernels.sdpa")  # its package's is the function
 
 ROLES = (
     (r"^encoder\.latents$", "latents"),
@@ -116,7 +114,7 @@ def _without_batches(module: nn.Module, configuration: Configuration) -> None:
 
 
 def _without_blocks(module: nn.Module, configuration: Configuration) -> None:
-    SDPA._blocks_pay = _never
+    sdpa._blocks_pay = _never
 
 
 def _recompute_never(module: nn.Module, configuration: Configuration) -> None:
