@@ -188,7 +188,7 @@ def batch_of_the_default_job():
 @pytest.mark.parametrize("choice", choices("attention"))
 @pytest.mark.parametrize("place", ["cross_attention", "latent_attention"])
 def test_attention_takes_a_step_or_says_what_to_use(compose_run, request, place, choice):
-    """A check, a forward and a backward pass; `test_run_with_other_attention_takes_a_step` has whole runs of a few."""
+    """A check, a forward and a backward pass; the next test has whole runs of a few."""
     config = compose_run(f"attention@model.{place}={choice}", "logger=none")
     if (place, choice) in REFUSALS:
         request.getfixturevalue("no_data")
