@@ -18,28 +18,28 @@ LATENT_KERNELS = ("latent_attention.kernel=dense", "latent_attention.kernel=chun
 COMPILED = ("compile", "latent_attention.kernel=sdpa+compile")
 PRECISIONS = ("medium", "bf16-mixed", "bf16-true")
 RECOMPUTED, NEVER = "recompute=always", "recompute=never"
-SHARING, CACHES, BLOCKS = "without=sharing", "without=caches", "without=blocks"
+SHARING, CACHE, BLOCKS = "without=sharing", "without=cache", "without=blocks"
 LIBRARIES = ("without=onednn", "without=batches")
 TANH = "encoder.activation=gelu_tanh"
 AGAIN = "measured=again"
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
-    "cross_261": (*KERNELS, CACHES, *LIBRARIES, *PRECISIONS),
+    "cross_261": (*KERNELS, CACHE, *LIBRARIES, *PRECISIONS),
     "cross_1024": (*KERNELS, *LIBRARIES),
     "imagenet_1x6": (
-        *(*KERNELS[:2], LATENT_KERNELS[0], RECOMPUTED, CACHES, BLOCKS, *LIBRARIES, TANH),
+        *(*KERNELS[:2], LATENT_KERNELS[0], RECOMPUTED, CACHE, BLOCKS, *LIBRARIES, TANH),
         *(*COMPILED, "regions", *PRECISIONS),
     ),
     "small_image": (
-        *(*KERNELS[:2], LATENT_KERNELS[0], SHARING, RECOMPUTED, CACHES, BLOCKS, *LIBRARIES, TANH),
+        *(*KERNELS[:2], LATENT_KERNELS[0], SHARING, RECOMPUTED, CACHE, BLOCKS, *LIBRARIES, TANH),
         *("compile", "regions", *PRECISIONS),
     ),
     "bytes": (
         *(*KERNELS[:2], LATENT_KERNELS[0], SHARING, NEVER, BLOCKS, *LIBRARIES, TANH),
         *("compile", "regions", *PRECISIONS),
     ),
-    "audio": (*KERNELS, CACHES, *LIBRARIES),
-    "modalities": (*KERNELS[:2], SHARING, CACHES, *LIBRARIES, *PRECISIONS),
+    "audio": (*KERNELS, CACHE, *LIBRARIES),
+    "modalities": (*KERNELS[:2], SHARING, CACHE, *LIBRARIES, *PRECISIONS),
     "latents": (
         *(*LATENT_KERNELS, RECOMPUTED, BLOCKS, *LIBRARIES, TANH),
         *(*COMPILED, *PRECISIONS, "bf16-mixed+compile"),

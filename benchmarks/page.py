@@ -102,15 +102,14 @@ they were recorded; *bf16* is autocast. *sdpa* and *dense* make keys and values;
 
 **What each trick pays.** The first row of a table is this project as it is; each other row has one
 thing changed. *kernel=…* is another form of an attention. *without=sharing* makes the first queries
-for each example;
-*caches* computes position codes and their moments in every step; *onednn* has all products of fp32
+for each example; *cache* computes position codes in every step; *onednn* has all products of fp32
 made by MKL, as torch does by itself (nothing changes where MKL is the quicker one), *batches* those
 of attention, and the gradients of weights by oneDNN from copies; *blocks* leaves attention that is
 not structured to torch's kernel. *recompute=always* computes the results of norms and activations
 again in the backward pass, *never* keeps them; without the word those of large tensors alone are
-computed again. *encoder.activation=gelu_tanh* is the tanh form of the GELU.
-*measured=again* has nothing changed: rows that are as close to the first one as this one differ by
-no more than two processes of the same do, which can be a tenth of the time.
+computed again. *encoder.activation=gelu_tanh* is the tanh form of the GELU. *measured=again* has
+nothing changed: rows that are as close to the first one as this one differ by no more than two
+processes of the same do, which can be a tenth of the time.
 
 **In train.py.** *before* is another commit of this project. The optimiser steps all parameters in
 one kernel; *foreach* does it an operation at a time, *loop* a parameter at a time.

@@ -16,7 +16,7 @@ from benchmarks.configurations import Decoder as DecoderSizes
 from benchmarks.values import equalise, random, raw_inputs, raw_masks
 from perceiver.adapters import ArrayAdapter, PaddingFusion, PixelAdapter, TokenAdapter
 from perceiver.adapters.adapter import Adapter
-from perceiver.attention import Attention, context
+from perceiver.attention import Attention
 from perceiver.models import (
     AttentionBlock,
     Decoder,
@@ -92,9 +92,8 @@ def _without_sharing(module: nn.Module, configuration: Configuration) -> None:
     module.encoder.cross_attends[0].register_forward_pre_hook(one_each)
 
 
-def _without_caches(module: nn.Module, configuration: Configuration) -> None:
+def _without_cache(module: nn.Module, configuration: Configuration) -> None:
     def forget(*_: Any) -> None:
-        context._CONSTANT_MOMENTS.clear()
         for part in module.modules():
             if isinstance(part, ConstantPositions):
                 part._cache.clear()
@@ -127,14 +126,14 @@ def _nothing(module: nn.Module, configuration: Configuration) -> None:
 
 
 # What changes a step and not its answer, in this process for good: the first queries for each
-# example; position codes and their moments computed anew in every step; all products by the library
-# that torch takes itself, or all but linear layers' by it; attention never in blocks of our own;
-# norms and activations kept or computed again, whatever their size; nothing at all, which tells how
-# far two processes differ.
+# example; position codes computed anew in every step; all products by the library that torch takes
+# itself, or all but linear layers' by it; attention never in blocks of our own; norms and
+# activations kept or computed again, whatever their size; nothing at all, which tells how far two
+# processes differ.
 TRICKS: dict[str, dict[str, Callable[[nn.Module, Configuration], None]]] = {
     "without": {
         "sharing": _without_sharing,
-        "caches": _without_caches,
+        "cache": _without_cache,
         "onednn": _without_onednn,
         "batches": _without_batches,
         "blocks": _without_blocks,

@@ -69,8 +69,8 @@ def test_with_another_trick_the_step_is_another_and_its_answer_the_same(trick, m
     torch.testing.assert_close(same, values, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("trick", "spared"), [("caches", "cos"), ("blocks", "scaled_dot")])
-def test_without_caches_and_blocks_a_step_calls_what_they_spare(trick, spared, monkeypatch):
+@pytest.mark.parametrize(("trick", "spared"), [("cache", "cos"), ("blocks", "scaled_dot")])
+def test_without_cache_and_blocks_a_step_calls_what_they_spare(trick, spared, monkeypatch):
     monkeypatch.setattr(ours.SDPA, "_blocks_pay", ours.SDPA._blocks_pay)
     # Wide heads, and enough scores that blocks pay for them.
     sizes = replace(
