@@ -23,6 +23,16 @@ _TASKS = Path(__file__).parents[1] / "conf" / "task"
 _FITTING = {"a class": "single_label", "labels": "multi_label", "values": "regression"}
 
 
+def wanted_targets(config: DictConfig) -> str | None:
+    """What the task needs the data set's target to be; None = it asks for nothing known of it."""
+    task = config.task
+    for objective in (task.objectives.values() if task.get("objectives") else [task.objective]):
+        kind = getattr(get_class(objective._target_), "targets", None)
+        if kind is not None and objective.get("target", "target") == "target":
+            return kind
+    return None
+
+
 def build_data(config: DictConfig) -> pl.LightningDataModule:
     """The data module, set up; the options that it inferred are written into the config.
 
@@ -57,7 +67,7 @@ def build_data(config: DictConfig) -> pl.LightningDataModule:
 def _ask_for_targets(config: DictConfig) -> None:
     """A task that was chosen says how to read the target; the default one leaves it open."""
     if "targets" in config.data and config.data.targets is None:
-        chosen = getattr(get_class(config.task.objective._target_), "targets", None)
+        chosen = wanted_targets(config)
         if chosen in ("labels", "values"):
             config.data.targets = chosen
 
@@ -83,12 +93,12 @@ def complete_adapters(config: DictConfig) -> None:
 
 def complete_task(config: DictConfig, datamodule: pl.LightningDataModule) -> None:
     """The task that trains on the data set's targets, with the options that it shares."""
-    chosen = getattr(get_class(config.task.objective._target_), "targets", None)
-    if chosen != datamodule.targets:
+    chosen = wanted_targets(config)
+    if chosen not in (None, datamodule.targets):
         fitting = OmegaConf.load(_TASKS / f"{_FITTING[datamodule.targets]}.yaml")
         shared = set(fitting) & set(config.task) - {"objective", "_target_"}
         config.task = OmegaConf.merge(fitting, {name: config.task[name] for name in shared})
-    if datamodule.targets == "values":
+    if chosen is not None and datamodule.targets == "values" and config.task.get("objective"):
         objective, values = config.task.objective, datamodule.splits["train"].source.targets
         objective.out_dim = values.shape[1]
         if objective.mean is None and objective.std is None:

@@ -44,7 +44,7 @@ def run_prediction(config: DictConfig) -> Tensor:
             )
         )
     inputs = read(OmegaConf.to_container(OmegaConf.create(given)), datamodule)
-    batch = Collator(datamodule.fields())([Example(inputs, 0, "the example")])
+    batch = Collator(datamodule.fields())([Example(inputs, {}, "the example")])
     with torch.inference_mode():
         answer = task.predict_step(batch, 0)
     names = trained.get("class_names") or [str(n) for n in range(answer.shape[1])]

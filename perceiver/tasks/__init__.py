@@ -1,8 +1,13 @@
 """LightningModules, objectives and schedules."""
 
 from perceiver.tasks.base import Task
-from perceiver.tasks.objectives import MultiLabel, Objective, Regression, SingleLabel
-from perceiver.tasks.sequence import SequenceObjective, SequenceTask
+from perceiver.tasks.objectives import (
+    MultiLabel,
+    Objective,
+    Regression,
+    SequenceObjective,
+    SingleLabel,
+)
 from perceiver.tasks.supervised import SupervisedTask
 
 __all__ = [
@@ -10,7 +15,6 @@ __all__ = [
     "Objective",
     "Regression",
     "SequenceObjective",
-    "SequenceTask",
     "SingleLabel",
     "SupervisedTask",
     "Task",
