@@ -2,8 +2,10 @@
 
 from perceiver.tasks.base import Task
 from perceiver.tasks.objectives import (
+    MaskedTokens,
     MultiLabel,
     Objective,
+    Reconstruction,
     Regression,
     SequenceObjective,
     SingleLabel,
@@ -11,8 +13,10 @@ from perceiver.tasks.objectives import (
 from perceiver.tasks.supervised import SupervisedTask
 
 __all__ = [
+    "MaskedTokens",
     "MultiLabel",
     "Objective",
+    "Reconstruction",
     "Regression",
     "SequenceObjective",
     "SingleLabel",
