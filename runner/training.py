@@ -123,7 +123,7 @@ def _run(config: DictConfig) -> float:
     finish(
         results | environment(), task, datamodule, folder, split="test" if config.test else "val"
     )
-    return results[f"val/{task.objective.monitor}"]
+    return results[f"val/{task.monitor}"]
 
 
 @rank_zero_only
@@ -141,8 +141,8 @@ def report_callbacks(
         return []
     names = datamodule.class_names
     return [
-        ConfusionMatrix(class_names=names, folder=str(folder)),
-        PredictionTable(class_names=names, folder=str(folder)),
+        ConfusionMatrix(class_names=names, folder=str(folder), target=task.objective.target),
+        PredictionTable(class_names=names, folder=str(folder), target=task.objective.target),
     ]
 
 
@@ -175,7 +175,7 @@ def finish(
     print_summary(
         results,
         split=split,
-        monitor=task.objective.monitor,
+        monitor=task.monitor,
         parts=task.parts,
         whole=" + ".join(datamodule.modalities),
         files=files
