@@ -285,6 +285,5 @@ class LocationAwareAttention(Attention):
         scores = self.score.step(query[:, None, None], key, state)
         weights = self.normaliser(scores, keep).weights
         read = (weights @ key)[:, 0]
-        if keep is not None:
-            forbid_masked_nan(read, context, keep)
+        forbid_masked_nan(read, context, keep)
         return read[:, 0], weights[:, 0, 0], state.after(weights)
