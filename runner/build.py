@@ -15,7 +15,7 @@ from datamodules.core.facts import DataFacts
 from perceiver.tasks import Task
 from runner.checks import check_final
 from runner.processes import prepare_once_a_node
-from runner.resolve import MAX_STEPS, plain_config, resolve
+from runner.resolve import MAX_STEPS, plain_config, resolve, wanted_targets
 
 _TRANSFORMS = ("augment", "transform", "mix")  # may refer to facts: a crop to the pictures' size
 
@@ -51,7 +51,7 @@ def open_data(config: DictConfig) -> pl.LightningDataModule:
     if issubclass(get_class(config.data._target_), MultimodalDataModule):
         options = {name: None for name in _TRANSFORMS if name in config.data}
     # A task that was chosen says how to read the target; the default one leaves it open.
-    chosen = getattr(get_class(config.task.objective._target_), "targets", None)
+    chosen = wanted_targets(config)
     if config.data.get("targets", "") is None and chosen in ("labels", "values"):
         options["targets"] = chosen
     datamodule = instantiate(config.data, **options)

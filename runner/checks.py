@@ -10,7 +10,7 @@ from itertools import product
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError
 from torch import nn
 
@@ -18,6 +18,7 @@ from datamodules.core.facts import DataFacts
 from datamodules.layouts.manifest import TARGETS
 from datamodules.readers import kind_of
 from runner.options import check_options
+from runner.resolve import wanted_targets
 from runner.speed import check_speed
 
 _PARTS = ("fusion", "encoder", "cross_attention", "latent_attention", "decoder")
@@ -105,26 +106,28 @@ def _build_adapter(config: DictConfig) -> nn.Module:
             return instantiate(config, _convert_="all")
 
 
-def _waits(node: DictConfig) -> bool:
+def _waits(node: DictConfig | ListConfig) -> bool:
     """Whether something refers to a fact that is not known yet."""
-    for key in node:
+    for key in node if isinstance(node, DictConfig) else range(len(node)):
         if node[key] is None and OmegaConf.is_interpolation(node, key):
             return True
-        if isinstance(node[key], DictConfig) and _waits(node[key]):
+        if OmegaConf.is_config(node[key]) and _waits(node[key]):
             return True
     return False
 
 
 def _check_without_data(config: DictConfig) -> None:
     """Refuse what no byte array would make fit: no width of it and no length."""
+    names = [name for name in _PARTS if name != "decoder" or not _waits(config.model.decoder)]
     with torch.device("meta"):
-        parts = {name: instantiate(config.model[name], _convert_="all") for name in _PARTS}
+        parts = {name: instantiate(config.model[name], _convert_="all") for name in names}
         attention = {name: parts[name] for name in ("cross_attention", "latent_attention")}
         latent_dim, latents = config.model.encoder.latent_dim, config.model.encoder.num_latents
         widths = {parts["fusion"](channels={"any": width}).channels for width in (1, 2)}
         if len(widths) > 1:  # as wide as the queries, or a width that the heads divide
             widths = {latent_dim, 8 * latent_dim * config.model.cross_attention.get("num_heads", 1)}
-        parts["decoder"](latent_dim=latent_dim).check_lengths(latents)
+        if "decoder" in parts:
+            parts["decoder"](latent_dim=latent_dim).check_lengths(latents)
         refusal = None
         for width, tokens in product(sorted(widths), (1, latents)):
             try:
@@ -171,14 +174,14 @@ def _check_targets(config: DictConfig) -> None:
     given = getattr(get_class(config.data._target_), "targets", None)
     if "targets" in config.data:
         given = TARGETS.get(config.data.targets)
-        if config.data.get("modalities", ()) is None and _wanted_targets(config) == "a class":
+        if config.data.get("modalities", ()) is None and wanted_targets(config) == "a class":
             return  # the default task, in whose place `resolve` puts one that fits
     if given is not None:
         _check_same_targets(config, given)
 
 
 def _check_same_targets(config: DictConfig, given: str) -> None:
-    wanted = _wanted_targets(config)
+    wanted = wanted_targets(config)
     if wanted is not None and given != wanted:
         fitting = {"a class": "single_label", "labels": "multi_label", "values": "regression"}
         fitting["a sequence"] = "sequence"
@@ -186,10 +189,6 @@ def _check_same_targets(config: DictConfig, given: str) -> None:
             f"the task trains on {wanted} of an example, but the data set gives {given}: "
             f"choose task={fitting[given]}"
         )
-
-
-def _wanted_targets(config: DictConfig) -> str | None:
-    return getattr(get_class(config.task.objective._target_), "targets", None)
 
 
 def _check_interpolations(config: DictConfig) -> None:

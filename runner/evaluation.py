@@ -45,4 +45,4 @@ def _run(config: DictConfig) -> float:
     results = as_floats(trainer.callback_metrics, f"{config.split}/")
     about = {"ckpt_path": str(config.ckpt_path)} | environment()
     finish(results | about, task, datamodule, folder, split=config.split)
-    return results[f"{config.split}/{task.objective.monitor}"]
+    return results[f"{config.split}/{task.monitor}"]

@@ -46,7 +46,7 @@ def run_prediction(config: DictConfig) -> Tensor:
             )
         )
     tensors = read(given, datamodule)
-    batch = Collator(datamodule.fields())([Example(tensors, 0, "the example")])
+    batch = Collator(datamodule.fields())([Example(tensors, {}, "the example")])
     with torch.inference_mode():
         answer = task.predict_step(batch, 0)
     names = trained.get("class_names") or [str(n) for n in range(answer.shape[1])]

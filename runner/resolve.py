@@ -61,6 +61,16 @@ def plain_config(final: DictConfig, facts: DataFacts) -> dict[str, Any]:
     return plain | {"class_names": list(facts.class_names)}
 
 
+def wanted_targets(config: DictConfig) -> str | None:
+    """What the task needs the data set's target to be; None = it asks for nothing known of it."""
+    task = config.task
+    for objective in task.objectives.values() if task.get("objectives") else [task.objective]:
+        kind = getattr(get_class(objective._target_), "targets", None)
+        if kind is not None and objective.get("target", "target") == "target":
+            return kind
+    return None
+
+
 def _adapters(config: DictConfig) -> dict[str, Any]:
     """One adapter for each modality of the data, made like the adapter of its kind."""
     given, adapters = config.model.adapters, {}
@@ -79,13 +89,13 @@ def _adapters(config: DictConfig) -> dict[str, Any]:
 
 def _fit_task(config: DictConfig, facts: DataFacts) -> None:
     """The task that trains on the data set's targets, with the options that it shares."""
-    chosen = getattr(get_class(config.task.objective._target_), "targets", None)
-    if chosen != facts.targets:
+    chosen = wanted_targets(config)
+    if chosen not in (None, facts.targets):
         fitting = OmegaConf.load(_TASKS / f"{_FITTING[facts.targets]}.yaml")
         shared = set(fitting) & set(config.task) - {"objective", "_target_"}
         config.task = OmegaConf.merge(fitting, {name: config.task[name] for name in shared})
-    objective = config.task.objective
-    if facts.targets == "values":
+    if chosen is not None and facts.targets == "values" and config.task.get("objective"):
+        objective = config.task.objective
         objective.out_dim = len(facts.class_names)
         if objective.mean is None and objective.std is None:
             objective.mean, objective.std = list(facts.target_mean), list(facts.target_std)

@@ -30,7 +30,6 @@ from runner.checks import check_config, check_model
 from runner.errors import keep_traceback, name_failed_job
 from runner.literal import literal
 from runner.loggers import build_callbacks, build_loggers
-from runner.malloc import keep_freed_memory
 from runner.processes import launches_of_this_job_alone
 from runner.report import environment, print_summary, write_results
 from runner.speed import CompileTime, compile_model, use_float8, uses_gpu
@@ -63,7 +62,6 @@ def run_training(config: DictConfig) -> float:
 
 def _run(config: DictConfig) -> float:
     quiet_lightning()
-    keep_freed_memory()
     check_config(config)
     check_model(config)
     torch.set_float32_matmul_precision(config.matmul_precision)
@@ -125,7 +123,7 @@ def _run(config: DictConfig) -> float:
     finish(
         results | environment(), task, datamodule, folder, split="test" if config.test else "val"
     )
-    return results[f"val/{task.objective.monitor}"]
+    return results[f"val/{task.monitor}"]
 
 
 @rank_zero_only
@@ -143,8 +141,8 @@ def report_callbacks(
         return []
     names = datamodule.class_names
     return [
-        ConfusionMatrix(class_names=names, folder=str(folder)),
-        PredictionTable(class_names=names, folder=str(folder)),
+        ConfusionMatrix(class_names=names, folder=str(folder), target=task.objective.target),
+        PredictionTable(class_names=names, folder=str(folder), target=task.objective.target),
     ]
 
 
@@ -177,7 +175,7 @@ def finish(
     print_summary(
         results,
         split=split,
-        monitor=task.objective.monitor,
+        monitor=task.monitor,
         parts=task.parts,
         whole=" + ".join(datamodule.modalities),
         files=files

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.loading.samplers import EpochBatches, EpochSampler
 from datamodules.loading.worker_transport import Lending
-from perceiver.types import Batch, SequenceBatch
+from perceiver.types import Batch
 
 
 def pins(wanted: bool | None, trainer: pl.Trainer | None) -> bool:
@@ -20,7 +20,7 @@ def pins(wanted: bool | None, trainer: pl.Trainer | None) -> bool:
     return trainer is not None and trainer.strategy.root_device.type == "cuda"
 
 
-class ResumableLoader(DataLoader[Batch | SequenceBatch]):
+class ResumableLoader(DataLoader[Batch]):
     """Batches of an `EpochBatches`, counted as they are handed out.
 
     Lightning saves `state_dict` in every checkpoint and restores it, so that a run killed after
@@ -50,7 +50,7 @@ class ResumableLoader(DataLoader[Batch | SequenceBatch]):
         if isinstance(self.batch_sampler.sampler, EpochSampler):
             self.batch_sampler.sampler.set_epoch(epoch)
 
-    def __iter__(self) -> Iterator[Batch | SequenceBatch]:
+    def __iter__(self) -> Iterator[Batch]:
         # A generator: Lightning makes the iterator before it tells the sampler the epoch.
         self._epoch, self._given = self._now(), 0
         if self._resume is not None:

@@ -17,15 +17,12 @@ from datamodules.core.facts import DataFacts
 from datamodules.core.seeding import generator
 from datamodules.loading.loader import ResumableLoader, pins
 from datamodules.loading.samplers import EpochBatches, EpochSampler
-from datamodules.loading.worker_transport import send_by_value
-from perceiver.types import SequenceBatch
-
-send_by_value(SequenceBatch)
+from perceiver.types import Batch
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]  # inputs, target, scored
 
 
-class Problems(Dataset[SequenceBatch]):
+class Problems(Dataset[Batch]):
     """Batches of one split over (epoch, index) keys, as `EpochSampler` yields them.
 
     A batch is drawn from (seed, epoch, index) in training, from (seed, index) in evaluation, so
@@ -45,18 +42,19 @@ class Problems(Dataset[SequenceBatch]):
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> SequenceBatch:
+    def __getitem__(self, key: tuple[int, int] | int) -> Batch:
         # Lightning's overfit_batches puts in a sampler of its own, of plain indices.
         epoch, index = key if isinstance(key, tuple) else (0, key)
         rng = generator(self.seed, epoch if self.training else 0, index)
         low, high = self.sizes[index]
         size = int(rng.integers(low, high + 1))
         inputs, target, scored = self.data.draw(size, self.data.batch_size, rng)
-        return SequenceBatch(
-            inputs=torch.from_numpy(inputs.astype(np.float32)),
-            target=torch.from_numpy(target),
-            scored=torch.from_numpy(np.broadcast_to(scored, inputs.shape[:2]).copy()),
-            size=size,
+        known = np.broadcast_to(scored, inputs.shape[:2]).copy()
+        return Batch(
+            inputs={"sequence": torch.from_numpy(inputs.astype(np.float32))},
+            targets={"target": torch.from_numpy(target)},
+            known={"target": torch.from_numpy(known)},
+            part=f"length_{size}" if size in self.data.longer else "",
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.plugins.precision import MixedPrecision
@@ -35,7 +35,7 @@ class Task(pl.LightningModule):
         parts: what the parts of a split are that its monitored metric is reported for.
     """
 
-    parts: ClassVar[str] = "modalities"
+    parts: str = "modalities"
 
     def __init__(
         self,

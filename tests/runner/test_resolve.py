@@ -152,7 +152,7 @@ def test_transforms_may_refer_to_what_is_inferred(compose_run, table_of_films):
     data, final = build_data(config)
     assert list(final.data.augment.image[1].size) == [12, 16]
     batch = next(iter(data.train_dataloader()))
-    assert batch.target.shape == (4, 3), "mixed"
+    assert batch.targets["target"].shape == (4, 3), "mixed"
     assert list(data.splits["train"].augment["image"][1].size) == [12, 16]
     assert list(data.splits["test"].transform["image"][0].size) == [12, 16]
     config.data.augment.image = []
