@@ -15,7 +15,7 @@ from datamodules.core.dataset import SPLITS
 from datamodules.core.seeding import generator
 from datamodules.loading.loader import pins
 from datamodules.loading.samplers import EpochSampler
-from datamodules.loading.worker_transport import send_by_value
+from datamodules.loading.worker_transport import exit_with_parent, send_by_value
 from perceiver.types import SequenceBatch
 
 send_by_value(SequenceBatch)
@@ -190,6 +190,7 @@ class AlgorithmicDataModule(pl.LightningDataModule):
                 world_size=trainer.world_size if trainer else 1,
             ),
             num_workers=self.num_workers,
+            worker_init_fn=exit_with_parent,
             persistent_workers=self.num_workers > 0,
             pin_memory=pins(self.pin_memory, trainer),
         )
