@@ -45,23 +45,30 @@ class Batch:
             not padding. A modality whose examples are all full, or absent, has no entry.
         present: modality → (b,) bool, False where the example lacks the modality altogether. A
             modality that all examples have needs no entry.
-        target: (b,) class indices, (b, k) 0/1 labels or (b, k) real values; None for prediction.
-            It keeps its type where a trainer casts batches to half precision, which would round
-            what the answers are held against: Lightning casts fields, and it is none.
+        targets: name → what a model is to answer: (b,) class indices, (b, k) 0/1 labels or real
+            values, or the same of each of o outputs, (b, o) and (b, o, k). A lone target is called
+            "target". None for prediction. Targets keep their types where a trainer casts batches
+            to half precision, which would round what the answers are held against: Lightning
+            casts fields, and this is none.
+        known: name → (b,) or (b, o) bool, False where the target is not known. A target that is
+            known everywhere needs no entry; one that no example has needs no tensor in `targets`.
         ids: one name an example, for reports and error messages.
+        part: of the split, where it is reported apart from the rest: "length_40".
     """
 
     inputs: dict[str, Tensor]
     masks: dict[str, Tensor] = field(default_factory=dict)
     present: dict[str, Tensor] = field(default_factory=dict)
     if TYPE_CHECKING:
-        target: Tensor | None = None
+        targets: dict[str, Tensor] = field(default_factory=dict)
     else:
-        target: InitVar[Tensor | None] = None
+        targets: InitVar[dict[str, Tensor] | None] = None
+    known: dict[str, Tensor] = field(default_factory=dict)
     ids: list[str] = field(default_factory=list)
+    part: str = ""
 
-    def __post_init__(self, target: Tensor | None = None) -> None:  # noqa: RUF033
-        self.target = target
+    def __post_init__(self, targets: dict[str, Tensor] | None = None) -> None:  # noqa: RUF033
+        self.targets = dict(targets or {})
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values()), ()))
@@ -74,12 +81,16 @@ class Batch:
         return torch.stack([self.present.get(name, everywhere) for name in modalities]).any(0)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(
-            inputs={name: function(value) for name, value in self.inputs.items()},
-            masks={name: function(value) for name, value in self.masks.items()},
-            present={name: function(value) for name, value in self.present.items()},
-            target=None if self.target is None else function(self.target),
-            ids=self.ids,
+        def mapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: function(tensor) for name, tensor in tensors.items()}
+
+        return replace(
+            self,
+            inputs=mapped(self.inputs),
+            masks=mapped(self.masks),
+            present=mapped(self.present),
+            targets=mapped(self.targets),
+            known=mapped(self.known),
         )
 
     def to(self, device: torch.device | str, non_blocking: bool | None = None) -> Batch:
@@ -87,38 +98,6 @@ class Batch:
         return self._map(_mover(device, non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory (called by DataLoader)."""
-        return self._map(Tensor.pin_memory)
-
-
-@dataclass
-class SequenceBatch:
-    """Sequences of one length, for models that answer step by step.
-
-    Args:
-        inputs: (b, t, c) what the model is shown at each step.
-        target: (b, t, k) of 0 and 1, or (b, t) class indices: what it should answer there.
-        scored: (b, t) bool, True on the steps whose answers count.
-        size: how large the problem is, in the data set's own unit (vectors to copy, say).
-    """
-
-    inputs: Float[Tensor, "b t c"]
-    target: Tensor
-    scored: Bool[Tensor, "b t"]
-    size: int
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> SequenceBatch:
-        inputs, target, scored = map(function, (self.inputs, self.target, self.scored))
-        return SequenceBatch(inputs, target, scored, self.size)
-
-    def to(self, device: torch.device | str, non_blocking: bool | None = None) -> SequenceBatch:
-        """The same batch on another device; `non_blocking`: None = to a CUDA device only."""
-        return self._map(_mover(device, non_blocking))
-
-    def pin_memory(self) -> SequenceBatch:
         """The same batch in page-locked memory (called by DataLoader)."""
         return self._map(Tensor.pin_memory)
 

@@ -1,4 +1,4 @@
-"""Whether the parts of a composed config fit together, asked before any data is opened."""
+"""Whether the parts of a config fit together: all that can be, before any data is opened."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from itertools import product
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError
 from torch import nn
 
+from datamodules.core.facts import DataFacts
 from datamodules.layouts.manifest import TARGETS
 from datamodules.readers import kind_of
 from runner.options import check_options
+from runner.resolve import wanted_targets
 from runner.speed import check_speed
 
 _PARTS = ("fusion", "encoder", "cross_attention", "latent_attention", "decoder")
@@ -24,6 +26,8 @@ _PARTS = ("fusion", "encoder", "cross_attention", "latent_attention", "decoder")
 
 def check_config(config: DictConfig) -> None:
     """Refuse combinations that cannot work, naming both sides and the override that mends it.
+
+    What the data alone say is left to `check_final`.
 
     Raises:
         ValueError: for the first misfit found.
@@ -36,6 +40,17 @@ def check_config(config: DictConfig) -> None:
     _check_precision(config)
     _check_validation(config)
     check_speed(config)
+
+
+def check_final(final: DictConfig, facts: DataFacts) -> None:
+    """Refuse a final config that does not fit what its data set turned out to be.
+
+    Raises:
+        ValueError: for a task that trains on other targets, and for options that refer to what
+            was found and cannot be that.
+    """
+    _check_same_targets(final, facts.targets)
+    check_options(final)
 
 
 def check_model(config: DictConfig) -> None:
@@ -91,26 +106,28 @@ def _build_adapter(config: DictConfig) -> nn.Module:
             return instantiate(config, _convert_="all")
 
 
-def _waits(node: DictConfig) -> bool:
+def _waits(node: DictConfig | ListConfig) -> bool:
     """Whether something refers to a fact that is not known yet."""
-    for key in node:
+    for key in node if isinstance(node, DictConfig) else range(len(node)):
         if node[key] is None and OmegaConf.is_interpolation(node, key):
             return True
-        if isinstance(node[key], DictConfig) and _waits(node[key]):
+        if OmegaConf.is_config(node[key]) and _waits(node[key]):
             return True
     return False
 
 
 def _check_without_data(config: DictConfig) -> None:
     """Refuse what no byte array would make fit: no width of it and no length."""
+    names = [name for name in _PARTS if name != "decoder" or not _waits(config.model.decoder)]
     with torch.device("meta"):
-        parts = {name: instantiate(config.model[name], _convert_="all") for name in _PARTS}
+        parts = {name: instantiate(config.model[name], _convert_="all") for name in names}
         attention = {name: parts[name] for name in ("cross_attention", "latent_attention")}
         latent_dim, latents = config.model.encoder.latent_dim, config.model.encoder.num_latents
         widths = {parts["fusion"](channels={"any": width}).channels for width in (1, 2)}
         if len(widths) > 1:  # as wide as the queries, or a width that the heads divide
             widths = {latent_dim, 8 * latent_dim * config.model.cross_attention.get("num_heads", 1)}
-        parts["decoder"](latent_dim=latent_dim).check_lengths(latents)
+        if "decoder" in parts:
+            parts["decoder"](latent_dim=latent_dim).check_lengths(latents)
         refusal = None
         for width, tokens in product(sorted(widths), (1, latents)):
             try:
@@ -153,12 +170,18 @@ def _check_modalities(config: DictConfig) -> None:
 
 
 def _check_targets(config: DictConfig) -> None:
-    wanted = getattr(get_class(config.task.objective._target_), "targets", None)
-    given = getattr(get_class(config.data._target_), "targets", wanted)
-    if "targets" in config.data:  # the data's own are not known before it is read
-        given = wanted if config.data.targets is None else TARGETS.get(config.data.targets, wanted)
-        if config.data.get("modalities", ()) is None and wanted == "a class":
-            return  # the default task, which `complete_task` replaces by one that fits
+    """Of what is known of the targets before the data are read."""
+    given = getattr(get_class(config.data._target_), "targets", None)
+    if "targets" in config.data:
+        given = TARGETS.get(config.data.targets)
+        if config.data.get("modalities", ()) is None and wanted_targets(config) == "a class":
+            return  # the default task, in whose place `resolve` puts one that fits
+    if given is not None:
+        _check_same_targets(config, given)
+
+
+def _check_same_targets(config: DictConfig, given: str) -> None:
+    wanted = wanted_targets(config)
     if wanted is not None and given != wanted:
         fitting = {"a class": "single_label", "labels": "multi_label", "values": "regression"}
         fitting["a sequence"] = "sequence"

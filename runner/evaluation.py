@@ -30,6 +30,7 @@ def _run(config: DictConfig) -> float:
         raise ValueError(f"trainer.{limit}=0 leaves nothing to evaluate: set at least 1")
     pl.seed_everything(config.seed, workers=True, verbose=False)
     options = OmegaConf.to_container(config.data, resolve=True)
+    options["text.tokenizer"] = options.pop("text")["tokenizer"]
     task, datamodule, _ = rebuild(config.ckpt_path, data_options=options)
     datamodule.setup()
     folder = Path(config.paths.run_dir)
@@ -44,4 +45,4 @@ def _run(config: DictConfig) -> float:
     results = as_floats(trainer.callback_metrics, f"{config.split}/")
     about = {"ckpt_path": str(config.ckpt_path)} | environment()
     finish(results | about, task, datamodule, folder, split=config.split)
-    return results[f"{config.split}/{task.objective.monitor}"]
+    return results[f"{config.split}/{task.monitor}"]

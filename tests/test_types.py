@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.plugins.precision import HalfPrecision
 from torch.testing import assert_close
 
-from perceiver.types import Batch, ByteArray, Segment, SequenceBatch
+from perceiver.types import Batch, ByteArray, Segment
 
 
 def joined_by_loops(segment: Segment, lengths: tuple[int, ...]) -> torch.Tensor:
@@ -94,7 +94,9 @@ def batch() -> Batch:
         inputs={"image": torch.randn(3, 1, 2, 2), "text": torch.randint(0, 9, (3, 5))},
         masks={"text": torch.ones(3, 5, dtype=torch.bool)},
         present={"text": torch.tensor([True, False, False])},
-        target=torch.tensor([0, 1, 2]),
+        known={"target": torch.tensor([True, False, True])},
+        part="length_7",
+        targets={"target": torch.tensor([0, 1, 2])},
         ids=["x", "y", "z"],
     )
 
@@ -106,29 +108,32 @@ def test_a_batch_is_as_long_as_its_examples(batch):
 
 def test_all_tensors_of_a_batch_move_to_a_device_with_their_types(batch):
     moved = batch.to("meta")
-    tensors = [*moved.inputs.values(), *moved.masks.values(), *moved.present.values(), moved.target]
+    parts = ("inputs", "masks", "present", "targets", "known")
+    tensors = [tensor for part in parts for tensor in getattr(moved, part).values()]
+    assert len(tensors) == 6
     assert all(tensor.device.type == "meta" for tensor in tensors)
     assert moved.inputs["text"].dtype is torch.int64
     assert moved.masks["text"].dtype is torch.bool
     assert moved.ids == ["x", "y", "z"]
-    assert batch.target.device.type == "cpu"
+    assert moved.part == "length_7"
+    assert batch.targets["target"].device.type == "cpu"
 
 
 def test_a_batch_without_a_target_moves_too(batch):
-    batch.target = None
-    assert batch.to("meta").target is None
+    batch.targets = {}
+    assert batch.to("meta").targets == {}
 
 
 def test_half_precision_of_a_trainer_rounds_inputs_and_no_targets(batch):
     years = torch.tensor([[1985.0], [1987.0], [2001.0]])
-    given = replace(batch, target=years)
+    given = replace(batch, targets={"target": years})
     cast = HalfPrecision("bf16-true").convert_input(given)
     assert cast.inputs["image"].dtype is torch.bfloat16
     assert cast.inputs["text"].dtype is torch.int64
-    assert cast.target.dtype is torch.float32
-    assert cast.target.equal(years)
+    assert cast.targets["target"].dtype is torch.float32
+    assert cast.targets["target"].equal(years)
     assert (cast.ids, cast.masks.keys()) == (given.ids, given.masks.keys())
-    assert replace(given, ids=[]).target is years
+    assert replace(given, ids=[]).targets["target"] is years
 
 
 def test_a_modality_without_an_entry_in_present_is_there(batch):
@@ -150,15 +155,13 @@ def test_a_modality_without_an_entry_in_present_is_there(batch):
         ("cpu", True, True),
     ],
 )
-@pytest.mark.parametrize("kind", ["batch", "sequences"])
-def test_only_copies_to_cuda_are_not_waited_for(monkeypatch, kind, device, asked, expected):
+def test_only_copies_to_cuda_are_not_waited_for(monkeypatch, device, asked, expected):
     seen = []
     monkeypatch.setattr(
         torch.Tensor, "to", lambda x, where, *, non_blocking: seen.append(non_blocking) or x
     )
-    ones, codes = torch.ones(2, 3), torch.ones(2, 3, 5)
-    if kind == "batch":
-        Batch({"text": ones}, target=ones).to(device, non_blocking=asked)
-    else:
-        SequenceBatch(codes, ones, ones == 1, size=3).to(device, non_blocking=asked)
+    ones = torch.ones(2, 3)
+    flags = {"target": ones > 0}
+    Batch({"text": ones}, targets={"target": ones}, known=flags).to(device, non_blocking=asked)
+    assert len(seen) == 3
     assert set(seen) == {expected}

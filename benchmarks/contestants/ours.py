@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from benchmarks.values import equalise, random, raw_inputs, raw_masks
 from perceiver.adapters import ArrayAdapter, PaddingFusion, PixelAdapter, TokenAdapter
 from perceiver.adapters.adapter import Adapter
 from perceiver.attention import Attention
+from perceiver.attention.kernels import sdpa
 from perceiver.models import (
     AttentionBlock,
     Decoder,
@@ -29,8 +29,6 @@ from perceiver.models import (
 from perceiver.ops import matmul as products
 from perceiver.ops import recompute as lean
 from perceiver.positions import ConstantPositions, FourierPositions, LearnedPositions
-
-SDPA: Any = import_module("perceiver.attention.kernels.sdpa")  # its package's is the function
 
 ROLES = (
     (r"^encoder\.latents$", "latents"),
@@ -110,7 +108,7 @@ def _without_batches(module: nn.Module, configuration: Configuration) -> None:
 
 
 def _without_blocks(module: nn.Module, configuration: Configuration) -> None:
-    SDPA._blocks_pay = _never
+    sdpa._blocks_pay = _never
 
 
 def _recompute_never(module: nn.Module, configuration: Configuration) -> None:

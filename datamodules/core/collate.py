@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 
 import numpy as np
 import torch
@@ -25,13 +26,14 @@ class Example:
 
     Args:
         inputs: modality → tensor; None = the example lacks the modality.
-        target: class index, or a tensor of 0/1 labels or real values.
+        targets: name → class index, or a tensor of 0/1 labels or real values; None, or a name that
+            other examples have = the example lacks it. A lone target is called "target".
         id: a name that leads a reader to the example (file, line), for error messages.
         seed: of what is drawn for the batch that it comes first in.
     """
 
     inputs: dict[str, Tensor | None]
-    target: int | Tensor
+    targets: dict[str, int | float | Tensor | None]
     id: str
     seed: int = 0
 
@@ -42,35 +44,44 @@ class Examples(Sequence[Example]):
 
     Args:
         inputs: modality → n tensors; None = the example lacks the modality.
-        target: (n,) class indices, or (n, k) 0/1 labels or real values.
+        targets: name → (n,) class indices, or (n, k) 0/1 labels or real values.
         ids: n names.
         seed: of what is drawn for the batch.
+        known: name → (n,) bool, False where the example lacks the target; see `Batch`.
     """
 
     inputs: dict[str, list[Tensor | None]]
-    target: Tensor
+    targets: dict[str, Tensor]
     ids: list[str]
     seed: int = 0
+    known: dict[str, Tensor] = dataclass_field(default_factory=dict)
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> Examples:
         """Those of a list."""
-        targets = [torch.as_tensor(example.target) for example in examples]
         names = dict.fromkeys(name for example in examples for name in example.inputs)
-        return cls(
-            {name: [example.inputs.get(name) for example in examples] for name in names},
-            torch.stack(targets),
-            [example.id for example in examples],
-            examples[0].seed,
-        )
+        inputs = {name: [example.inputs.get(name) for example in examples] for name in names}
+        ids, targets, known = [example.id for example in examples], {}, {}
+        for name in dict.fromkeys(name for example in examples for name in example.targets):
+            column = [example.targets.get(name) for example in examples]
+            found = [None if value is None else torch.as_tensor(value) for value in column]
+            if any(value is None for value in column):
+                known[name] = torch.tensor([value is not None for value in column])
+            if any(value is not None for value in column):
+                targets[name] = _stacked(name, found, ids)
+        return cls(inputs, targets, ids, examples[0].seed, known)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Example:
         inputs = {name: column[index] for name, column in self.inputs.items()}
-        target = self.target[index]
-        return Example(inputs, target if target.ndim else target.item(), self.ids[index], self.seed)
+        targets: dict[str, int | float | Tensor | None] = dict.fromkeys(self.known)
+        for name, column in self.targets.items():
+            if name not in self.known or self.known[name][index]:
+                value = column[index]
+                targets[name] = value if value.ndim else value.item()
+        return Example(inputs, targets, self.ids[index], self.seed)
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,9 @@ class Collator:
         """
         if not isinstance(examples, Examples):
             examples = Examples.of(examples)
-        batch = Batch(inputs={}, target=examples.target, ids=examples.ids)
+        batch = Batch(
+            inputs={}, targets=examples.targets, known=dict(examples.known), ids=examples.ids
+        )
         nothing = [None] * len(examples)
         for name, field in self.fields.items():
             rows = examples.inputs.get(name, nothing)
@@ -167,11 +180,26 @@ class Collator:
                 )
         if self.mix is None:
             return batch
-        if batch.target.dim() == 1:
-            batch.target = one_hot(batch.target, self.num_classes).float()
+        if self.num_classes is not None:
+            batch.targets = {
+                name: one_hot(target, self.num_classes).float() if target.dim() == 1 else target
+                for name, target in batch.targets.items()
+            }
         with torch_state_kept():
             torch.default_generator.manual_seed(examples.seed)
             return self.mix(batch)
+
+
+def _stacked(name: str, values: Sequence[Tensor | None], ids: Sequence[str]) -> Tensor:
+    """The targets of some examples, zeros where one has none."""
+    first, shown = next((v, i) for v, i in zip(values, ids, strict=True) if v is not None)
+    for value, id in zip(values, ids, strict=True):
+        if value is not None and value.shape != first.shape:
+            raise ValueError(
+                f"Examples {shown} and {id} have a {name} of shapes {tuple(first.shape)} and "
+                f"{tuple(value.shape)}, which do not stack: bring them to one."
+            )
+    return torch.stack([torch.zeros_like(first) if value is None else value for value in values])
 
 
 def scale_pixels(pixels: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ class Split(Dataset[Example]):
             kind = self.kinds.get(name)
             inputs[name] = finish(column, steps, kind=kind, option=option, ids=ids)
         seed = derive_seed(self.seed, *pairs[0], 2) if self.training else 0  # of what mixes them
-        return Examples(inputs, torch.from_numpy(self._targets[rows]), ids, seed)
+        return Examples(inputs, {"target": torch.from_numpy(self._targets[rows])}, ids, seed)
 
     def _inputs(self, pairs: Sequence[Pair], ids: Sequence[str]) -> Inputs:
         """The tensors of some examples."""

@@ -67,7 +67,8 @@ class ResumableLoader(DataLoader[Batch]):
 
     def state_dict(self) -> dict[str, int]:
         """How far the epoch is, as plain numbers."""
-        return {"epoch": self._epoch, "batches": self._given, "batch_size": self._batch_size()}
+        epoch, batches = self._resume or (self._epoch, self._given)
+        return {"epoch": epoch, "batches": batches, "batch_size": self._batch_size()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on where `state_dict` says, if the next iteration is of that epoch.

@@ -23,16 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perceiver.types import Batch, SequenceBatch
+from perceiver.types import Batch
 
 _SMALL = 2**19  # bytes of a tensor that goes through the pipe
 _KEPT = 2**26  # bytes of buffers that a worker keeps; what exceeds them travels as PyTorch does it
-_HEAD = (
-    64  # bytes before a buffer's content, which stays aligned; the first is 1 while it is in use
-)
+_HEAD = 64  # bytes before a buffer's content, which stays aligned; the first is 1 while in use
 
 
-def send_by_value(kind: type[Batch | SequenceBatch]) -> None:
+def send_by_value(kind: type[Batch]) -> None:
     """Make batches of a kind travel so; the receiver gets the same batch, of tensors of its own."""
     ForkingPickler.register(kind, _reduce)
 
@@ -162,11 +160,11 @@ def _from_bytes(content: np.ndarray, dtype: torch.dtype, shape: tuple[int, ...])
     return torch.from_numpy(content).view(dtype).view(shape)
 
 
-def _reduce(batch: Batch | SequenceBatch) -> tuple[type, tuple[Any, ...]]:
+def _reduce(batch: Batch) -> tuple[type, tuple[Any, ...]]:
     return _rebuild, (type(batch), {name: _pack(value) for name, value in vars(batch).items()})
 
 
-def _rebuild(kind: type[Batch | SequenceBatch], parts: dict[str, Any]) -> Batch | SequenceBatch:
+def _rebuild(kind: type[Batch], parts: dict[str, Any]) -> Batch:
     return kind(**parts)
 
 

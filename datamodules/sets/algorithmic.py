@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 
 from datamodules.core.dataset import SPLITS
+from datamodules.core.facts import DataFacts
 from datamodules.core.seeding import generator
-from datamodules.loading.loader import pins
-from datamodules.loading.samplers import EpochSampler
-from datamodules.loading.worker_transport import exit_with_parent, send_by_value
-from perceiver.types import SequenceBatch
-
-send_by_value(SequenceBatch)
+from datamodules.loading.loader import ResumableLoader, pins
+from datamodules.loading.samplers import EpochBatches, EpochSampler
+from perceiver.types import Batch
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]  # inputs, target, scored
 
 
-class Problems(Dataset[SequenceBatch]):
+class Problems(Dataset[Batch]):
     """Batches of one split over (epoch, index) keys, as `EpochSampler` yields them.
 
     A batch is drawn from (seed, epoch, index) in training, from (seed, index) in evaluation, so
@@ -43,18 +42,19 @@ class Problems(Dataset[SequenceBatch]):
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> SequenceBatch:
+    def __getitem__(self, key: tuple[int, int] | int) -> Batch:
         # Lightning's overfit_batches puts in a sampler of its own, of plain indices.
         epoch, index = key if isinstance(key, tuple) else (0, key)
         rng = generator(self.seed, epoch if self.training else 0, index)
         low, high = self.sizes[index]
         size = int(rng.integers(low, high + 1))
         inputs, target, scored = self.data.draw(size, self.data.batch_size, rng)
-        return SequenceBatch(
-            inputs=torch.from_numpy(inputs.astype(np.float32)),
-            target=torch.from_numpy(target),
-            scored=torch.from_numpy(np.broadcast_to(scored, inputs.shape[:2]).copy()),
-            size=size,
+        known = np.broadcast_to(scored, inputs.shape[:2]).copy()
+        return Batch(
+            inputs={"sequence": torch.from_numpy(inputs.astype(np.float32))},
+            targets={"target": torch.from_numpy(target)},
+            known={"target": torch.from_numpy(known)},
+            part=f"length_{size}" if size in self.data.longer else "",
         )
 
 
@@ -146,16 +146,20 @@ class AlgorithmicDataModule(pl.LightningDataModule):
         for size in (*(self.sizes[split][i] for split in SPLITS for i in (0, 1)), *self.longer):
             self.check_size(size)
 
+    def facts(self) -> DataFacts:
+        """What the options say: there is nothing to find out."""
+        return DataFacts(targets=self.targets)
+
     def setup(self, stage: str | None = None) -> None:
         """Nothing to read: problems are drawn when they are asked for."""
 
-    def train_dataloader(self) -> DataLoader[SequenceBatch]:
+    def train_dataloader(self) -> ResumableLoader:
         return self._loader("train")
 
-    def val_dataloader(self) -> DataLoader[SequenceBatch]:
+    def val_dataloader(self) -> ResumableLoader:
         return self._loader("val")
 
-    def test_dataloader(self) -> DataLoader[SequenceBatch]:
+    def test_dataloader(self) -> ResumableLoader:
         return self._loader("test")
 
     def split(self, name: str) -> Problems:
@@ -177,20 +181,22 @@ class AlgorithmicDataModule(pl.LightningDataModule):
             lines.append(line + longer)
         return lines
 
-    def _loader(self, name: str) -> DataLoader[SequenceBatch]:
+    def _loader(self, name: str) -> ResumableLoader:
         problems, trainer = self.split(name), self.trainer
-        return DataLoader(
+        sampler: Sampler = EpochSampler(
+            len(problems),
+            training=problems.training,
+            seed=self.seed,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        if trainer and trainer.overfit_batches:
+            sampler = SequentialSampler(problems)  # the same few batches, epoch for epoch
+        return ResumableLoader(
             problems,
-            batch_size=None,  # an item is a batch already
-            sampler=EpochSampler(
-                len(problems),
-                training=problems.training,
-                seed=self.seed,
-                rank=trainer.global_rank if trainer else 0,
-                world_size=trainer.world_size if trainer else 1,
-            ),
+            batch_sampler=EpochBatches(sampler, 1),
+            collate_fn=itemgetter(0),  # an item is a batch already
             num_workers=self.num_workers,
-            worker_init_fn=exit_with_parent,
             persistent_workers=self.num_workers > 0,
             pin_memory=pins(self.pin_memory, trainer),
         )

@@ -38,10 +38,12 @@ class Mix(nn.Module):
     def forward(self, batch: Batch) -> Batch:
         """The mixed batch, its targets (b, k) real; the one given is left as it is.
 
+        What is mixed of two examples is known where both are.
+
         Raises:
             ValueError: the targets are class indices; make them one-hot first.
         """
-        if batch.target is None or batch.target.dim() != 2:
+        if not batch.targets or any(target.dim() != 2 for target in batch.targets.values()):
             raise ValueError("mixing needs targets (b, k): make class indices one-hot first")
         count = len(batch)
         keep = torch.distributions.Beta(self.alpha, self.alpha).sample((count,))
@@ -59,9 +61,11 @@ class Mix(nn.Module):
             kept += torch.where(here[name], share, 0.0)
             counted += here[name]
         weight = torch.where(counted > 0, kept / counted.clamp(min=1), 1.0)[:, None]
-        target = batch.target.float()
-        target = weight * target + (1 - weight) * target[partner]
-        return replace(batch, inputs=inputs, masks=masks, target=target)
+        targets = {name: target.float() for name, target in batch.targets.items()}
+        targets = {n: weight * own + (1 - weight) * own[partner] for n, own in targets.items()}
+        alone = weight[:, 0] == 1
+        known = {name: flags & (flags[partner] | alone) for name, flags in batch.known.items()}
+        return replace(batch, inputs=inputs, masks=masks, targets=targets, known=known)
 
     def mix(
         self, values: Tensor, mask: Tensor | None, partner: Tensor, keep: Tensor

@@ -56,57 +56,6 @@ class RandomCase(nn.Module):
         return _encode(text.upper() if draw < self.upper else text.lower())
 
 
-class MaskTokens(nn.Module):
-    """Hides tokens for a model to find: BERT's masking (Devlin et al. 2019, 3.1).
-
-    Of the tokens chosen, a share becomes the mask token, a share a random token, the rest stay.
-
-    Args:
-        p: chance of a token to be chosen; at least one is. Special tokens never are.
-        mask: share of the chosen that become `mask_id`.
-        random: share of the chosen that become a random token.
-        mask_id: the mask token.
-        num_specials: ids below this are special tokens.
-        vocab_size: number of ids.
-    """
-
-    IGNORED = -100  # what torch's cross-entropy passes over
-
-    def __init__(
-        self,
-        *,
-        p: float = 0.15,
-        mask: float = 0.8,
-        random: float = 0.1,
-        mask_id: int = 3,
-        num_specials: int = NUM_SPECIALS,
-        vocab_size: int = BYTE_VOCAB_SIZE,
-    ) -> None:
-        super().__init__()
-        if not 0 < p <= 1 or min(mask, random) < 0 or mask + random > 1:
-            raise ValueError(
-                f"MaskTokens(p={p}, mask={mask}, random={random}): expected a chance in (0, 1] "
-                "and two shares that sum to at most 1."
-            )
-        self.p, self.mask, self.random, self.mask_id = p, mask, random, mask_id
-        self.num_specials, self.vocab_size = num_specials, vocab_size
-
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The masked ids, and the targets: the id where a token was chosen, IGNORED elsewhere."""
-        ordinary = ids >= self.num_specials
-        draws = torch.rand(ids.shape)
-        chosen = ordinary & (draws < self.p)
-        if not chosen.any() and ordinary.any():
-            chosen[torch.where(ordinary, draws, 2.0).argmin()] = True
-        fate = torch.rand(ids.shape)
-        noise = torch.randint_like(ids, self.num_specials, self.vocab_size)
-        masked = torch.where(chosen & (fate < self.mask), self.mask_id, ids)
-        masked = torch.where(
-            chosen & (fate >= self.mask) & (fate < self.mask + self.random), noise, masked
-        )
-        return masked, torch.where(chosen, ids, self.IGNORED)
-
-
 def _decode(ids: Tensor) -> str:
     if len(ids) and int(ids.max()) >= BYTE_VOCAB_SIZE:
         raise ValueError("case changes need texts of bytes, these are a tokenizer's ids")

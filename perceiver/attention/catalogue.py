@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import reduce
@@ -13,8 +14,8 @@ from perceiver.attention.heads import differential
 from perceiver.attention.heads import qkv as heads
 from perceiver.attention.heads.qkv import Heads
 from perceiver.attention.normalisers import Normaliser
-from perceiver.attention.patterns import Pattern
-from perceiver.attention.patterns.luong_local import LuongLocal
+from perceiver.attention.normalisers.normaliser import PlainFunction
+from perceiver.attention.patterns import Pattern, PatternMaker
 from perceiver.attention.positions import biases, position, relative
 from perceiver.attention.positions import rotary as rotations
 from perceiver.attention.positions.position import Position
@@ -26,7 +27,7 @@ from perceiver.attention.scores.pairwise import Score
 AXES: dict[str, dict[str, Callable[..., Any]]] = {
     "score": choices(Score, scores, location),
     "position": choices(Position, position, rotations, biases, relative),
-    "pattern": choices(Pattern, patterns) | {"luong_local": LuongLocal},
+    "pattern": choices(PatternMaker, patterns),
     "normaliser": choices(Normaliser, normalisers),
     "heads": choices(Heads, heads, differential),
 }
@@ -69,8 +70,48 @@ def build_member(
     options: Mapping[str, Mapping[str, Any]],
     **sizes: Any,
 ) -> Any:
-    """The member of an axis that was chosen; see `choose.build`."""
+    """The member of an axis that was chosen; see `registry.build`."""
     return build(axis, choice, AXES[axis], sizes=sizes, options=options)
+
+
+def build_normaliser(
+    choice: str | Callable[..., Any], options: Mapping[str, Mapping[str, Any]], **sizes: Any
+) -> Normaliser:
+    """A normaliser from a name, a factory, or a plain function (scores, keep) → weights."""
+    if inspect.isfunction(choice):
+        return PlainFunction(choice)
+    member = build_member("normaliser", choice, options, **sizes)
+    return member if isinstance(member, Normaliser) else PlainFunction(member)
+
+
+def check_members(
+    *,
+    score: Score,
+    position: Position,
+    pattern: PatternMaker,
+    normaliser: Normaliser,
+    heads: Heads,
+    chosen_score: object,
+) -> None:
+    """Raises ValueError for members that do not fit each other.
+
+    Args:
+        score, position, pattern, normaliser, heads: the members.
+        chosen_score: what was given as the score, for the message.
+    """
+    widths = heads.query_width, heads.key_width
+    for axis, part in (("score", score), ("position", position)):
+        if part.compares_widths and widths[0] != widths[1]:
+            name = getattr(part, "name", "") or type(part).__name__.lower()
+            raise ValueError(
+                f"{axis}={name} compares queries of width {widths[0]} with keys of "
+                f"width {widths[1]}, which must be equal: use score=general or "
+                "score=additive without positions, or heads=qkv, which projects both"
+            )
+    normaliser.check_score(chosen_score, score.is_positive)
+    position.check_pattern(pattern)
+    if pattern.padding_keys and heads.extra_keys:
+        raise ValueError("registers cannot stand beside a pattern that pads with zeros")
 
 
 def build_pattern(
@@ -78,7 +119,7 @@ def build_pattern(
     options: Mapping[str, Mapping[str, Any]],
     *,
     model_dim: int,
-) -> Pattern | LuongLocal:
+) -> PatternMaker:
     """A pattern from a name, or from names joined by & and |; & binds closer, parentheses closest.
 
     Raises:
@@ -96,7 +137,7 @@ def build_pattern(
         while words[:1] == [symbol]:
             words.pop(0)
             parts.append(operand())
-        if len(parts) > 1 and any(isinstance(part, LuongLocal) for part in parts):
+        if len(parts) > 1 and not all(isinstance(part, Pattern) for part in parts):
             raise ValueError(
                 f"pattern={choice!r}: luong_local follows the queries and combines with masks "
                 "alone; give the other pattern to forward as mask="

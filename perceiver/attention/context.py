@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from perceiver.attention.normalisers.normaliser import widen
-from perceiver.ops.checks import check_shape
+from perceiver.ops.checks import check_floats, check_shape
 from perceiver.ops.matmul import without_autocast
 from perceiver.ops.recompute import cheap, saves_elsewhere
 from perceiver.shapes import Bool, Float
@@ -131,6 +131,24 @@ def check_mask(name: str, mask: Tensor, shape: Sequence[int]) -> None:
     check_shape(name, mask, *shape)
     if mask.dtype is not torch.bool:
         raise ValueError(f"{name} is {mask.dtype}; give booleans, True = may attend")
+
+
+def check_context(context: Tensor | Context, mask: object, width: int) -> None:
+    """Raises ValueError for a context that is not `width` wide, or segments with a second mask."""
+    if isinstance(context, Tensor):
+        check_shape("context", context, "batch", "length", width)
+        check_floats("context", context)
+    elif mask is not None:
+        raise ValueError("a context of segments brings its own mask: leave mask= out")
+    elif context.shape[-1] != width:
+        raise ValueError(f"context has segments of width {context.shape[-1]}; expected {width}")
+
+
+def one_masked_key(context: Tensor | Context) -> tuple[Tensor, Bool[Tensor, "b 1"]]:
+    """A context of no keys as one key that nobody may attend to, since no keys have no largest."""
+    like = context if isinstance(context, Tensor) else context.segments[0].content
+    b, _, width = context.shape
+    return like.new_zeros(b, 1, width), like.new_zeros(b, 1, dtype=torch.bool)
 
 
 def check_segments(segments: Sequence[Segment], norm: nn.LayerNorm | None) -> None:

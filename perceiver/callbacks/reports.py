@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from perceiver.files import replacing
 from perceiver.types import Batch
 
 
@@ -20,10 +22,11 @@ class ConfusionMatrix(pl.Callback):
     Args:
         class_names: names of the classes, in the order of their labels.
         folder: where `confusion.png` goes.
+        target: which of the batch's targets the labels are; examples without are left out.
     """
 
-    def __init__(self, *, class_names: list[str], folder: str) -> None:
-        self.class_names = class_names
+    def __init__(self, *, class_names: list[str], folder: str, target: str = "target") -> None:
+        self.class_names, self.target = class_names, target
         self.path = Path(folder) / "confusion.png"
         self.matrix = MulticlassConfusionMatrix(len(class_names))
 
@@ -40,15 +43,16 @@ class ConfusionMatrix(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        assert batch.target is not None, "a test has targets"
-        self.matrix.update(outputs, batch.target)
+        known = batch.known.get(self.target, ...)
+        if self.target in batch.targets:
+            self.matrix.update(outputs[known], batch.targets[self.target][known])
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         counts = self.matrix.compute().cpu()
         if trainer.is_global_zero:
             figure = _draw(counts, self.class_names)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(self.path, dpi=120, bbox_inches="tight")
+            with replacing(self.path) as file:
+                figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.log_image("test/confusion", [str(self.path)])
@@ -92,12 +96,20 @@ class PredictionTable(pl.Callback):
         class_names: names of the classes, in the order of their labels.
         folder: where `predictions.csv` goes.
         num_examples: examples listed, of the first process's share.
+        target: which of the batch's targets the labels are; "" is written where it is not known.
     """
 
     columns = ("example", "actual", "predicted", "confidence", "modalities")
 
-    def __init__(self, *, class_names: list[str], folder: str, num_examples: int = 100) -> None:
-        self.class_names, self.num_examples = class_names, num_examples
+    def __init__(
+        self,
+        *,
+        class_names: list[str],
+        folder: str,
+        num_examples: int = 100,
+        target: str = "target",
+    ) -> None:
+        self.class_names, self.num_examples, self.target = class_names, num_examples, target
         self.path = Path(folder) / "predictions.csv"
         self.rows: list[list[Any]] = []
 
@@ -116,31 +128,40 @@ class PredictionTable(pl.Callback):
         wanted = self.num_examples - len(self.rows)
         if not trainer.is_global_zero or wanted <= 0:
             return
-        assert batch.target is not None, "a test has targets"
+        actual = self._actual(batch)
         here = {name: batch.has_any([name]).tolist() for name in batch.inputs}
         seen = len(self.rows)
-        for index, (answer, target) in enumerate(
-            zip(outputs[:wanted].cpu(), batch.target[:wanted].tolist(), strict=True)
-        ):
+        for index, answer in enumerate(outputs[:wanted].cpu()):
             confidence, label = torch.max(answer, 0)
             self.rows.append(
                 [
                     batch.ids[index] if batch.ids else str(seen + index),
-                    self.class_names[target],
+                    actual[index],
                     self.class_names[int(label)],
                     round(float(confidence), 4),
                     "+".join(name for name, flags in here.items() if flags[index]),
                 ]
             )
 
+    def _actual(self, batch: Batch) -> list[str]:
+        """The name of each example's class."""
+        if self.target not in batch.targets:
+            return [""] * len(batch)
+        names = [self.class_names[label] for label in batch.targets[self.target].tolist()]
+        if self.target not in batch.known:
+            return names
+        known = batch.known[self.target].tolist()
+        return [name if is_known else "" for name, is_known in zip(names, known, strict=True)]
+
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         import csv
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([self.columns, *self.rows])
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([self.columns, *self.rows])
+        with replacing(self.path) as file:
+            file.write(text.getvalue().encode("utf-8"))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("test/predictions", columns=list(self.columns), data=self.rows)

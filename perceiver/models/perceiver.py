@@ -67,11 +67,18 @@ class Perceiver(nn.Module):
         self.decoder = decoder(latent_dim=self.encoder.latent_dim)
         self.encoder.check_lengths(sum(adapter.num_tokens for adapter in adapters.values()))
         self.decoder.check_lengths(len(self.encoder.latents))
+        tokens = {name: adapter.num_tokens for name, adapter in sorted(adapters.items())}
+        self.decoder.check_inputs(tokens, self.fusion.channels)
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """The modalities that the model can read, sorted."""
         return tuple(self.adapters)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The modalities whose elements the decoder answers for one by one."""
+        return self.decoder.asked
 
     def regions(self) -> list[nn.Module]:
         """The parts with the same shapes in every batch: latent blocks, MLPs and decoder.
@@ -80,7 +87,7 @@ class Perceiver(nn.Module):
         lengths change from batch to batch, and the structured kernels are operators that a compiler
         leaves alone.
         """
-        return [*self.encoder.regions(), self.decoder]
+        return [*self.encoder.regions(), *self.decoder.regions()]
 
     def byte_array(
         self,
@@ -130,12 +137,17 @@ class Perceiver(nn.Module):
         inputs: Mapping[str, Tensor],
         masks: Mapping[str, Tensor] | None = None,
         present: Mapping[str, Tensor] | None = None,
-    ) -> Float[Tensor, "b o k"]:
-        """Outputs of a batch; the arguments are the fields of `perceiver.types.Batch`.
+    ) -> Float[Tensor, "b o k"] | dict[str, Tensor]:
+        """Outputs of a batch, by name of several heads.
+
+        The arguments are fields of `perceiver.types.Batch`.
 
         Args:
             inputs: modality → raw values (b, …). A modality that is left out is absent everywhere.
             masks: modality → (b, length …) bool, True on elements that are not padding.
             present: modality → (b,) bool, False where an example lacks the modality.
         """
-        return self.decoder(self.encoder(self.byte_array(inputs, masks, present)))
+        read = self.byte_array(inputs, masks, present)
+        latents = self.encoder(read)
+        # Their lengths change from batch to batch: a decoder that needs them not compiles once.
+        return self.decoder(latents, read) if self.decoder.asked else self.decoder(latents)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -72,6 +72,22 @@ class RecurrentModel(nn.Module):
             looks.append(weights)
         return self.to_answer(torch.stack(outputs, dim=1)), looks, state
 
-    def forward(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t k"]:
-        """The answers to a whole sequence."""
-        return self.unroll(x)[0]
+    def forward(
+        self,
+        inputs: Mapping[str, Float[Tensor, "b t c"]],
+        masks: Mapping[str, Tensor] | None = None,
+        present: Mapping[str, Tensor] | None = None,
+    ) -> Float[Tensor, "b t k"]:
+        """The answers to a whole sequence; the arguments are fields of `perceiver.types.Batch`.
+
+        Args:
+            inputs: {"sequence": what it is shown at each step}.
+            masks: not needed: no answer depends on what comes later, as padding does.
+            present: not needed.
+
+        Raises:
+            ValueError: for other inputs.
+        """
+        if set(inputs) != {"sequence"}:
+            raise ValueError(f"a recurrent model reads 'sequence' alone, not {', '.join(inputs)}")
+        return self.unroll(inputs["sequence"])[0]

@@ -1,16 +1,24 @@
 """LightningModules, objectives and schedules."""
 
 from perceiver.tasks.base import Task
-from perceiver.tasks.objectives import MultiLabel, Objective, Regression, SingleLabel
-from perceiver.tasks.sequence import SequenceObjective, SequenceTask
+from perceiver.tasks.objectives import (
+    MaskedTokens,
+    MultiLabel,
+    Objective,
+    Reconstruction,
+    Regression,
+    SequenceObjective,
+    SingleLabel,
+)
 from perceiver.tasks.supervised import SupervisedTask
 
 __all__ = [
+    "MaskedTokens",
     "MultiLabel",
     "Objective",
+    "Reconstruction",
     "Regression",
     "SequenceObjective",
-    "SequenceTask",
     "SingleLabel",
     "SupervisedTask",
     "Task",

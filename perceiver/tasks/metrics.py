@@ -1,14 +1,18 @@
-"""The metrics of one split: the loss, the objective's, and one for each subset of modalities."""
+"""The metrics of one split: the loss, the objective's, and those of parts and subsets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric, SumMetric
+from torchmetrics import MeanMetric, MetricCollection, SumMetric
+from torchmetrics.utilities.distributed import gather_all_tensors
 
+from perceiver.shapes import Bool
 from perceiver.tasks.objectives import Objective
+from perceiver.types import Batch
 
 
 class FullPrecision(nn.Module):
@@ -24,61 +28,122 @@ class FullPrecision(nn.Module):
         return super()._apply(moved, recurse)
 
 
-class MetricDict(FullPrecision, nn.ModuleDict):
-    """Metrics, or lists of them, by name, in full precision."""
+def gather_any(values: Tensor, group: Any = None) -> list[Tensor]:
+    """The tensors of all processes, where some may hold nothing yet.
+
+    A list of predictions that nothing was added to knows neither their width nor their type, and
+    processes that gather tensors of different ranks wait for each other for ever.
+    """
+    mine = (values.dtype, tuple(values.shape))
+    kinds: list[Any] = [mine] * torch.distributed.get_world_size(group)
+    torch.distributed.all_gather_object(kinds, mine, group)
+    filled = [(dtype, shape) for dtype, shape in kinds if 0 not in shape]
+    if values.numel() == 0 and filled:
+        dtype, shape = filled[0]
+        values = torch.empty((0, *shape[1:]), dtype=dtype, device=values.device)
+    return gather_all_tensors(values, group)
+
+
+class Counted(nn.Module):
+    """Metrics with the number of examples that they are of.
+
+    Args:
+        metrics: of an objective.
+    """
+
+    def __init__(self, metrics: MetricCollection) -> None:
+        super().__init__()
+        self.metrics, self.count = metrics, SumMetric()
+        for metric in metrics.values():
+            metric.dist_sync_fn = gather_any  # type: ignore[union-attr]
+
+    def compute(self) -> dict[str, Tensor]:
+        """The values over all processes; none if no example counted."""
+        # The count is the same on every process, so that none waits for another in vain.
+        self.count.update(0.0)
+        return self.metrics.compute() if self.count.compute() > 0 else {}
+
+    def reset(self) -> None:
+        self.metrics.reset()
+        self.count.reset()
 
 
 class SplitMetrics(FullPrecision):
     """Collects over batches and processes; exact however the split was cut up.
 
-    The loss is the mean over examples, whatever the sizes of the batches.
+    The loss is the mean over the examples that have the target, whatever the sizes of the batches.
 
     Args:
         objective: gives the metrics.
-        subsets: names of the subsets that are reported besides the whole.
+        subsets: names of the subsets of modalities that its monitored metric is reported for.
+        parts: names of the parts of the split that all its metrics are reported for; they do not
+            count towards the whole.
     """
 
-    def __init__(self, *, objective: Objective, subsets: Sequence[str]) -> None:
+    def __init__(
+        self, *, objective: Objective, subsets: Sequence[str], parts: Sequence[str] = ()
+    ) -> None:
         super().__init__()
-        self.monitor, self.metric_target = objective.monitor, objective.metric_target
+        monitor = objective.monitor
         self.loss = MeanMetric(nan_strategy="disable")  # a diverged run must show it
-        self.scores = objective.metrics()
-        self.subset_scores: Mapping[str, Metric] = nn.ModuleDict(  # type: ignore[assignment]
-            {name: objective.monitored() for name in subsets}
+        self.whole = Counted(objective.metrics())
+        self.subsets: Mapping[str, Counted] = nn.ModuleDict(  # type: ignore[assignment]
+            {name: Counted(MetricCollection({monitor: objective.monitored()})) for name in subsets}
         )
-        self.subset_counts: Mapping[str, SumMetric] = nn.ModuleDict(  # type: ignore[assignment]
-            {name: SumMetric() for name in subsets}
+        self.parts: Mapping[str, Counted] = nn.ModuleDict(  # type: ignore[assignment]
+            {name: Counted(objective.metrics()) for name in parts}
         )
 
-    def update(self, loss: Tensor, predictions: Tensor, target: Tensor) -> None:
-        """Add a batch, given everything that its examples have."""
-        # Once an example: MeanMetric without its check for NaN ignores weights.
-        self.loss.update(loss.float().expand(len(target)))
-        self.scores.update(_full(predictions), self.metric_target(target))
+    def update(self, objective: Objective, outputs: Tensor, batch: Batch) -> None:
+        """Add a batch, given everything that its examples have.
 
-    def update_subset(self, name: str, predictions: Tensor, target: Tensor) -> None:
-        """Add what was predicted from a subset, for the examples that have any of it."""
-        self.subset_counts[name].update(torch.tensor(float(len(target)), device=target.device))
-        if len(target):
-            self.subset_scores[name].update(_full(predictions), self.metric_target(target))
+        Raises:
+            ValueError: it is of a part that is not reported.
+        """
+        some = objective.answered(batch)
+        if not batch.part:
+            if some.any():
+                self.loss.update(objective.losses(outputs, batch)[some].float())
+            _add(self.whole, objective, outputs, batch, some)
+        elif batch.part in self.parts:
+            _add(self.parts[batch.part], objective, outputs, batch, some)
+        else:
+            raise ValueError(
+                f"a batch is of the part {batch.part!r}, but the task reports "
+                f"{', '.join(self.parts) or 'none'} apart: name it in task.parts"
+            )
+
+    def update_subset(
+        self,
+        name: str,
+        objective: Objective,
+        outputs: Tensor,
+        batch: Batch,
+        some: Bool[Tensor, " b"],
+    ) -> None:
+        """Add what was answered from a subset, for the examples that have any of it."""
+        some = some & objective.answered(batch)
+        _add(self.subsets[name], objective, outputs, batch, some)
 
     def compute(self) -> dict[str, Tensor]:
-        """All values over all processes; a subset that no example has any of is left out."""
-        values = {"loss": self.loss.compute(), **self.scores.compute()}
-        for name, metric in self.subset_scores.items():
-            # The count is the same on every process, so that none waits for another in vain.
-            if self.subset_counts[name].compute() > 0:
-                values[f"{self.monitor}/{name}"] = metric.compute()
+        """All values over all processes; what no example counted for is left out."""
+        values = self.whole.compute()
+        if values:
+            values = {"loss": self.loss.compute(), **values}
+        for name, metrics in [*self.subsets.items(), *self.parts.items()]:
+            values |= {f"{key}/{name}": value for key, value in metrics.compute().items()}
         return {name: value.float() for name, value in values.items()}
 
     def reset(self) -> None:
         """Start anew."""
         self.loss.reset()
-        self.scores.reset()
-        for name, metric in self.subset_scores.items():
-            metric.reset()
-            self.subset_counts[name].reset()
+        for metrics in (self.whole, *self.subsets.values(), *self.parts.values()):
+            metrics.reset()
 
 
-def _full(values: Tensor) -> Tensor:
-    return values.float() if values.is_floating_point() else values
+def _add(
+    to: Counted, objective: Objective, outputs: Tensor, batch: Batch, some: Bool[Tensor, " b"]
+) -> None:
+    to.count.update(some.sum())
+    if some.any():
+        objective.update(to.metrics, outputs, batch, some)

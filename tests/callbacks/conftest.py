@@ -60,7 +60,8 @@ def data():
 
     def make(*sizes: int) -> DataLoader:
         made = [
-            Batch(inputs={"x": torch.randn(n, 3)}, target=torch.randint(0, 3, (n,))) for n in sizes
+            Batch(inputs={"x": torch.randn(n, 3)}, targets={"target": torch.randint(0, 3, (n,))})
+            for n in sizes
         ]
         return DataLoader(made, batch_size=None)
 

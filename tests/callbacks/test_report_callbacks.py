@@ -35,7 +35,7 @@ def examples(*, with_ids: bool = True, with_presence: bool = True) -> DataLoader
             Batch(
                 inputs={"x": torch.eye(3)[ANSWER[rows]]},
                 present={"x": torch.tensor(HERE[rows])} if with_presence else {},
-                target=torch.tensor(ACTUAL[rows]),
+                targets={"target": torch.tensor(ACTUAL[rows])},
                 ids=[f"file {i}" for i in range(10)][rows] if with_ids else [],
             )
         )

@@ -28,7 +28,7 @@ def norms_by_hand(task, loader) -> list[float]:
     parameters = list(model.parameters())
     for batch in loader:
         outputs = model(batch.inputs, {}, {})[:, 0]
-        loss = -outputs.log_softmax(1)[torch.arange(len(batch)), batch.target].mean()
+        loss = -outputs.log_softmax(1)[torch.arange(len(batch)), batch.targets["target"]].mean()
         gradients = torch.autograd.grad(loss, parameters)
         norms.append(sum(g.square().sum().item() for g in gradients) ** 0.5)
         scale = min(1.0, 0.01 / norms[-1])  # clipped to 0.01
@@ -110,7 +110,7 @@ def test_the_share_of_padding_is_that_of_each_epoch_and_of_masked_modalities_alo
             inputs,
             {} if mask.all() else {"sound": mask},
             {} if all(lengths) else {"sound": mask.any(1)},
-            target=torch.tensor([0, 1]),
+            targets={"target": torch.tensor([0, 1])},
         )
 
     # 2 of 7, 0 of 6 and 4 of 8 places: an absent sound counts as nothing.

@@ -27,32 +27,32 @@ def model(request):
 
 def test_answers_do_not_depend_on_what_comes_later_or_on_other_examples(model):
     x = torch.randn(3, 17, 5, dtype=torch.float64)
-    whole = model(x)
+    whole = model({"sequence": x})
     assert whole.shape == (3, 17, 13)
-    torch.testing.assert_close(model(x[1:2, :10]), whole[1:2, :10])
+    torch.testing.assert_close(model({"sequence": x[1:2, :10]}), whole[1:2, :10])
 
 
 def test_sequence_in_two_parts_gives_what_it_gives_in_one(model):
     x = torch.randn(3, 17, 5, dtype=torch.float64)
     first, _, state = model.unroll(x[:, :8])
     second, looks, _ = model.unroll(x[:, 8:], state)
-    torch.testing.assert_close(torch.cat([first, second], dim=1), model(x))
+    torch.testing.assert_close(torch.cat([first, second], dim=1), model({"sequence": x}))
     assert len(looks) == 9
 
 
 def test_every_parameter_is_trained_and_state_dicts_round_trip(model):
     x = torch.randn(2, 9, 5, dtype=torch.float64)
-    model(x).square().sum().backward()
+    model({"sequence": x}).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
     for parameter in model.parameters():
         assert parameter.isfinite().all()
-    before = model(x)
+    before = model({"sequence": x})
     saved = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1.0)
     model.load_state_dict(saved)
-    torch.testing.assert_close(model(x), before)
+    torch.testing.assert_close(model({"sequence": x}), before)
 
 
 def test_initial_controllers_tell_inputs_of_zeros_and_ones_apart():

@@ -91,14 +91,14 @@ def test_the_training_step_has_the_gradient_of_the_expected_loss(choose, kind, l
         reinforce=ReinforceLoss(entropy_weight=0.0),
     )
     module.log = lambda *args, **options: None
-    batch = Batch(inputs={"x": torch.randn(1, KEYS, WIDTH).double()}, target=target)
+    batch = Batch(inputs={"x": torch.randn(1, KEYS, WIDTH).double()}, targets={"target": target})
     parameters = list(module.model.parameters())
     expected, average, total = 0.0, [torch.zeros_like(p) for p in parameters], 0.0
     one_layer = itertools.product(range(KEYS), repeat=QUERIES)
     for samples in itertools.product(list(one_layer), repeat=layers):
         choose(*samples)
         with module.choices as choices:
-            loss = module.objective.loss(module(batch), target)
+            loss = module.objective.loss(module(batch), batch)
         chance = sum(aux.log_prob.sum() for aux in choices).exp()
         expected, total = expected + chance * loss, total + chance.item()
         choose(*samples)
@@ -115,7 +115,7 @@ def test_the_training_step_has_the_gradient_of_the_expected_loss(choose, kind, l
 def test_the_entropy_bonus_has_its_closed_gradient(choose):
     """dH/dz_j = −α_j (log α_j + H), and z = K q/√d."""
     keys = torch.randn(1, KEYS, WIDTH).double()
-    batch = Batch(inputs={"x": keys}, target=torch.tensor([2]))
+    batch = Batch(inputs={"x": keys}, targets={"target": torch.tensor([2])})
     model, gradients = Reader(sampling()), []
     for weight in (0.0, 0.3):
         module = task(model, reinforce=ReinforceLoss(reward_weight=0.0, entropy_weight=weight))
@@ -138,7 +138,7 @@ def needle(size: int) -> Batch:
     classes, marked = torch.randint(0, CLASSES, (size, 7)), torch.randint(0, 7, (size,))
     keys.scatter_(2, classes[..., None], 1.0)
     keys[torch.arange(size), marked, CLASSES] = 1.0
-    return Batch(inputs={"x": keys}, target=classes[torch.arange(size), marked])
+    return Batch(inputs={"x": keys}, targets={"target": classes[torch.arange(size), marked]})
 
 
 class Finder(nn.Module):
@@ -172,7 +172,7 @@ def accuracy_after_training(tmp_path, **options) -> float:
     assert ("train/reinforce" in trainer.callback_metrics) == bool(options)
     test = needle(500)
     module.eval()
-    return (module(test).argmax(-1) == test.target).float().mean().item()
+    return (module(test)[:, 0].argmax(-1) == test.targets["target"]).float().mean().item()
 
 
 def test_trained_attention_finds_what_untrained_attention_does_not(tmp_path):

@@ -8,16 +8,21 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from perceiver.tasks import SequenceObjective, SequenceTask
-from perceiver.types import SequenceBatch
+from perceiver.tasks import SequenceObjective, SupervisedTask
+from perceiver.types import Batch
 
 B, T, K = 3, 5, 7
 
 
-def batch(target, size=2, seed=0):
+def batch(target, part=""):
     scored = torch.zeros(len(target), T, dtype=torch.bool)
     scored[:, 2:4] = True
-    return SequenceBatch(torch.randn(len(target), T, K), target, scored, size)
+    return Batch(
+        inputs={"sequence": torch.randn(len(target), T, K)},
+        targets={"target": target},
+        known={"target": scored},
+        part=part,
+    )
 
 
 def bits_target():
@@ -66,18 +71,19 @@ class Constant(nn.Module):
         super().__init__()
         self.logit = nn.Parameter(torch.zeros(K))
 
-    def forward(self, x):
-        return self.logit.expand(*x.shape[:2], K)
+    def forward(self, inputs, masks, present):
+        return self.logit.expand(*inputs["sequence"].shape[:2], K)
 
 
 def test_test_reports_longer_sequences_apart():
     ones = torch.ones(B, T, K)
-    batches = [batch(ones, 2), batch(ones[:1], 2), batch(0 * ones, 40)]
-    module = SequenceTask(
+    batches = [batch(ones), batch(ones[:1]), batch(0 * ones, "length_40")]
+    module = SupervisedTask(
         model=Constant(),
         objective=SequenceObjective(out_dim=K),
         optimizer=torch.optim.Adam,
-        longer=[40, 80],
+        modalities=["sequence"],
+        parts={"length": [40, 80]},
     )
     module.model.logit.data.fill_(1.0)
     trainer = pl.Trainer(

@@ -5,6 +5,11 @@ import torch
 
 from perceiver.tasks import MultiLabel, Regression, SingleLabel
 from perceiver.tasks.metrics import SplitMetrics
+from perceiver.types import Batch
+
+
+def asking(target, **options) -> Batch:
+    return Batch(inputs={"x": torch.zeros(len(target), 1)}, targets={"target": target}, **options)
 
 
 def filled(objective, outputs, target, sizes, subset_of=None) -> dict[str, float]:
@@ -12,8 +17,8 @@ def filled(objective, outputs, target, sizes, subset_of=None) -> dict[str, float
     metrics = SplitMetrics(objective=objective, subsets=["x"])
     flags = torch.zeros(len(target)).bool() if subset_of is None else subset_of
     for o, t, some in zip(*(v.split(sizes) for v in (outputs, target, flags)), strict=True):
-        metrics.update(objective.loss(o, t), objective.predict(o), t)
-        metrics.update_subset("x", objective.predict(o)[some], t[some])
+        metrics.update(objective, o[:, None], asking(t))
+        metrics.update_subset("x", objective, o[:, None], asking(t), some)
     return {name: value.item() for name, value in metrics.compute().items()}
 
 
@@ -23,7 +28,9 @@ def test_metrics_are_exact_under_uneven_batches():
     some = torch.rand(23) < 0.5
     right = outputs.argmax(1) == target
     values = filled(objective, outputs, target, [2, 13, 1, 7], some)
-    assert values["loss"] == pytest.approx(objective.loss(outputs, target).item(), rel=1e-6)
+    assert values["loss"] == pytest.approx(
+        objective.loss(outputs[:, None], asking(target)).item(), rel=1e-6
+    )
     assert values["acc"] == pytest.approx(right.double().mean().item())
     assert values["acc/x"] == pytest.approx(right[some].double().mean().item())
     assert values == pytest.approx(filled(objective, outputs, target, [23], some), rel=1e-6)
@@ -61,31 +68,36 @@ def test_an_epoch_knows_nothing_of_the_one_before():
         outputs = 9.0 * torch.eye(3)[target if right else (target + 1) % 3]
         for part in (slice(0, 2), slice(2, 5)):
             o, t = outputs[part], target[part]
-            metrics.update(objective.loss(o, t), objective.predict(o), t)
-            metrics.update_subset("x", objective.predict(o)[:1], t[:1])
+            metrics.update(objective, o[:, None], asking(t))
+            first = torch.arange(len(t)) == 0
+            metrics.update_subset("x", objective, o[:, None], asking(t), first)
         values = metrics.compute()
         assert values["acc"] == values["f1"] == values["acc/x"] == float(right)
         assert (values["loss"] < 0.01) == right
         metrics.reset()
     # An epoch without the subset does not report that of the last.
-    metrics.update(torch.tensor(0.0), torch.eye(3), torch.arange(3))
+    metrics.update(objective, torch.eye(3)[:, None], asking(torch.arange(3)))
     assert "acc/x" not in metrics.compute()
 
 
 def test_a_loss_that_is_not_a_number_is_reported_as_such():
-    metrics = SplitMetrics(objective=Regression(out_dim=1), subsets=[])
-    metrics.update(torch.tensor(1.0), torch.ones(2, 1), torch.ones(2, 1))
-    metrics.update(torch.tensor(float("nan")), torch.ones(3, 1), torch.ones(3, 1))
+    objective = Regression(out_dim=1)
+    metrics = SplitMetrics(objective=objective, subsets=[])
+    metrics.update(objective, torch.ones(2, 1, 1), asking(torch.ones(2, 1)))
+    metrics.update(objective, torch.full((3, 1, 1), torch.nan), asking(torch.ones(3, 1)))
     assert metrics.compute()["loss"].isnan()
 
 
 def test_sums_of_a_model_in_half_precision_are_in_full():
     torch.manual_seed(0)
-    metrics = SplitMetrics(objective=SingleLabel(out_dim=3), subsets=["a"]).to(torch.bfloat16)
+    objective = SingleLabel(out_dim=3)
+    metrics = SplitMetrics(objective=objective, subsets=["a"]).to(torch.bfloat16)
+    losses, everybody = [], torch.ones(64, dtype=torch.bool)
     for _ in range(1000):
         logits, target = torch.randn(64, 3).bfloat16(), torch.randint(3, (64,))
-        metrics.update(torch.tensor(2.3).bfloat16(), logits.argmax(-1), target)
-        metrics.update_subset("a", logits.argmax(-1), target)
+        losses.append(-logits.double().log_softmax(1)[torch.arange(64), target])
+        metrics.update(objective, logits[:, None], asking(target))
+        metrics.update_subset("a", objective, logits[:, None], asking(target), everybody)
     found = metrics.compute()
-    assert found["loss"] == pytest.approx(2.3, rel=1e-2)
+    assert found["loss"] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-4)
     assert found["acc"] == pytest.approx(1 / 3, abs=0.02)

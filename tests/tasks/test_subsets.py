@@ -43,7 +43,7 @@ def test_a_restricted_batch_holds_the_subset_and_all_targets():
         inputs={name: torch.randn(3, 5) for name in ORDER},
         masks={"text": torch.ones(3, 5).bool(), "audio": torch.ones(3, 5).bool()},
         present={name: torch.ones(3).bool() for name in ORDER},
-        target=torch.arange(3),
+        targets={"target": torch.arange(3)},
         ids=["x", "y", "z"],
     )
     part = restrict(batch, ("image", "text"))
@@ -51,6 +51,6 @@ def test_a_restricted_batch_holds_the_subset_and_all_targets():
     assert set(part.masks) == {"text"}
     assert part.inputs["text"] is batch.inputs["text"]
     assert part.masks["text"] is batch.masks["text"]
-    assert part.target is batch.target
+    assert part.targets["target"] is batch.targets["target"]
     assert part.ids == batch.ids
     assert set(batch.inputs) == set(ORDER)

@@ -42,7 +42,7 @@ def batches(*sizes: int, lacking: bool = True) -> list[Batch]:
                 present={"text": text, "image": ~text | (torch.rand(size) < 0.5)}
                 if lacking
                 else {},
-                target=torch.randint(0, CLASSES, (size,)),
+                targets={"target": torch.randint(0, CLASSES, (size,))},
             )
         )
     return made
@@ -82,7 +82,7 @@ def expected_metrics(module: SupervisedTask, made: list[Batch], subsets) -> dict
     for batch in made:
         for row in range(len(batch)):
             has = [m for m in MODALITIES if bool(batch.present.get(m, torch.ones(99))[row])]
-            label = int(batch.target[row])
+            label = int(batch.targets["target"][row])
 
             def logits(names, batch=batch, row=row):
                 linears = module.model.linears
@@ -102,7 +102,7 @@ def test_one_step_is_one_step_of_the_optimiser_on_the_loss(tmp_path):
     module, made = task(), batches(7)
     before = {name: p.detach().clone() for name, p in module.model.named_parameters()}
     outputs = module.model(made[0].inputs, {}, made[0].present)[:, 0]
-    loss = -outputs.log_softmax(1)[torch.arange(7), made[0].target].mean()
+    loss = -outputs.log_softmax(1)[torch.arange(7), made[0].targets["target"]].mean()
     gradients = torch.autograd.grad(loss, list(module.model.parameters()))
     fit = trainer(tmp_path)
     fit.fit(module, loader(made))
@@ -152,7 +152,7 @@ def test_subsets_may_be_left_out(tmp_path):
 def test_predictions_are_probabilities_in_the_order_of_the_data(tmp_path):
     module, made = task(), batches(3, 5)
     for batch in made:
-        batch.target = None
+        batch.targets = {}
     answers = trainer(tmp_path).predict(module, loader(made))
     for batch, answer in zip(made, answers, strict=True):
         logits = module.model(batch.inputs, {}, batch.present)[:, 0]
@@ -232,6 +232,6 @@ def test_a_checkpoint_without_a_config_says_nothing_of_one(tmp_path):
 
 def test_training_without_targets_is_refused(tmp_path):
     made = batches(3)
-    made[0].target = None
+    made[0].targets = {}
     with pytest.raises(ValueError, match="the batch has no target"):
         trainer(tmp_path).fit(task(), loader(made))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,6 @@ class Heads(nn.Module):
 
     `num_heads`: heads that scores are computed for. `query_width`, `key_width`, `value_width`:
     widths of one head. `mixes`: heads exchange scores or weights (talking heads).
-    `replaces_scale`: queries come with a scale of their own, so the dot product takes none.
     `extra_keys`: learned keys behind those of the context.
     """
 
@@ -30,7 +30,6 @@ class Heads(nn.Module):
     key_width: int
     value_width: int
     mixes = False
-    replaces_scale = False
     extra_keys = 0
 
     @abstractmethod
@@ -48,6 +47,10 @@ class Heads(nn.Module):
     ) -> tuple[Float[Tensor, "#b h q d"], Float[Tensor, "b g k2 d2"], Float[Tensor, "b g k2 d3"]]:
         """Queries, keys and values; there may be more keys than tokens of the context."""
         return self.queries(query), *self.keys_and_values(context)
+
+    def prepare_score(self, score: Any) -> None:
+        """What heads do to the score that they come with."""
+        return
 
     @property
     def num_projected(self) -> int:
@@ -236,6 +239,10 @@ class QKVHeads(Heads):
         self.extra_keys = num_registers
         if num_registers:
             self.registers = nn.Parameter(0.02 * torch.randn(num_registers, key_dim))
+
+    def prepare_score(self, score: Any) -> None:
+        if self.replaces_scale and getattr(score, "scale", 1.0) is None:
+            score.scale = 1.0
 
     def _norm(self, kind: str) -> nn.Module | None:
         if kind == "rms":

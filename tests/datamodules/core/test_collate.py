@@ -14,7 +14,7 @@ FIELDS = {
 
 
 def example(name="a", *, target=0, **inputs):
-    return Example(inputs, target, name)
+    return Example(inputs, {"target": target}, name)
 
 
 def test_ragged_rows_are_padded_at_the_end_and_masked():
@@ -69,7 +69,7 @@ def test_targets_and_ids_are_kept_in_order():
     batch = Collator({"audio": FIELDS["audio"]})(
         [example(name, target=t, audio=torch.ones(1)) for name, t in (("p", 5), ("q", 2))]
     )
-    assert batch.target.tolist() == [5, 2]
+    assert batch.targets["target"].tolist() == [5, 2]
     assert batch.ids == ["p", "q"]
 
 
@@ -77,7 +77,7 @@ def test_vector_targets_are_stacked():
     batch = Collator({"audio": FIELDS["audio"]})(
         [example(target=torch.tensor([0.0, 1.0, 1.0]), audio=torch.ones(1))] * 2
     )
-    assert batch.target.shape == (2, 3)
+    assert batch.targets["target"].shape == (2, 3)
 
 
 def test_an_example_with_no_modality_is_named():

@@ -246,17 +246,17 @@ def test_mixed_batches_do_not_depend_on_the_number_of_workers():
         data = TinyDataModule(mix=MixUp(alpha=1.0), num_workers=num_workers, seed=3)
         batches.append(list(data.train_dataloader()))
     for one, other in zip(*batches, strict=True):
-        assert one.target.shape == (len(one), 2)
+        assert one.targets["target"].shape == (len(one), 2)
         # The last example has a batch for itself, and so no partner.
-        assert ((one.target > 0) & (one.target < 1)).any() == (len(one) > 1)
-        assert torch.equal(one.target, other.target)
+        assert ((one.targets["target"] > 0) & (one.targets["target"] < 1)).any() == (len(one) > 1)
+        assert torch.equal(one.targets["target"], other.targets["target"])
         assert torch.equal(one.inputs["audio"], other.inputs["audio"])
 
 
 def test_evaluation_is_never_mixed():
     data = TinyDataModule(mix=MixUp(alpha=1.0))
     for loader in (data.val_dataloader(), data.test_dataloader()):
-        assert all(batch.target.dtype == torch.int64 for batch in loader)
+        assert all(batch.targets["target"].dtype == torch.int64 for batch in loader)
 
 
 def test_transforms_of_modalities_that_are_not_there_are_refused():

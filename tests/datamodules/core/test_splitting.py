@@ -207,7 +207,7 @@ def test_an_example_is_the_same_whoever_shares_its_batch():
     keys = [(5, 2), (3, 0), (5, 1), (3, 2)]
     for key, example in zip(keys, data.__getitems__(keys), strict=True):
         alone = data[key]
-        assert (example.id, example.target) == (alone.id, alone.target)
+        assert (example.id, example.targets["target"]) == (alone.id, alone.targets["target"])
         for name, value in alone.inputs.items():
             assert (example.inputs[name] is None) == (value is None)
             assert value is None or torch.equal(example.inputs[name], value)

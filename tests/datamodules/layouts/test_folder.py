@@ -32,7 +32,7 @@ def test_recordings_carry_the_label_of_their_folder(recordings):
     for split in data.splits.values():
         for index in range(len(split)):
             example = split[0, index]
-            assert (crossings(example) > 80) == (example.target == 0)
+            assert (crossings(example) > 80) == (example.targets["target"] == 0)
 
 
 def test_splits_that_are_not_there_are_made_for_every_class(recordings):

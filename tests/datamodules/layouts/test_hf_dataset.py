@@ -30,7 +30,7 @@ def test_pictures_sound_texts_and_labels_by_name(make, tiny_layout):
     for index in range(6):
         example = data.splits["test"][0, index]
         level = float(example.inputs["image"][0, 0, 0])
-        assert (example.target, round(level / 80)) == (index % 3, index % 3)
+        assert (example.targets["target"], round(level / 80)) == (index % 3, index % 3)
         wave = example.inputs["audio"]
         crossings = int(((wave[:-1] <= 0) & (wave[1:] > 0)).sum())
         assert crossings == pytest.approx(39 * (index % 3 + 1), abs=2)
@@ -64,7 +64,7 @@ def test_rows_that_were_selected_and_shuffled_stay_so(make, tmp_path):
     for split in data.splits.values():
         for index in range(len(split)):
             text = bytes((split[0, index].inputs["text"] - 6).tolist()).decode()
-            assert int(text.split()[-1]) % 2 == split[0, index].target
+            assert int(text.split()[-1]) % 2 == split[0, index].targets["target"]
             texts.add(text)
     assert texts == set(rows["text"][10:])
 

@@ -42,7 +42,7 @@ def test_pictures_carry_the_label_of_their_folder(make, root, cache_gib):
     assert data.class_names == ["cat", "dog", "eel"]
     (batch,) = data.test_dataloader()
     assert batch.inputs["image"].shape == (6, 3, 5, 7)
-    levels = torch.tensor(list(LEVELS.values()))[batch.target] / 127.5 - 1
+    levels = torch.tensor(list(LEVELS.values()))[batch.targets["target"]] / 127.5 - 1
     torch.testing.assert_close(batch.inputs["image"][:, 0, 0, 0], levels)
     assert batch.ids[0] == "test/cat/0.png"
 

@@ -35,7 +35,7 @@ def test_everything_is_inferred_from_a_table_of_any_kind(make, table, rows, suff
     assert set(found) == {f"my.{suffix}:{n + 1}" for n in range(60)}
     for n in range(60):
         example = found[f"my.{suffix}:{n + 1}"]
-        assert example.target == n % 3
+        assert example.targets["target"] == n % 3
         level = example.inputs["image"][0, 0, 0]
         assert round(level.item()) == 4 * n
         assert round(example.inputs["audio"][0].item() * 256) == 4 * n
@@ -100,12 +100,14 @@ def test_the_kind_of_target_is_told_from_its_cells(make, table, rows, values, ta
     assert data.inferred()["targets"] == targets
     assert data.class_names == classes
     if targets == "labels":
-        (first, second, third) = (examples(data)[f"my.csv:{n}"].target for n in (1, 2, 3))
+        (first, second, third) = (
+            examples(data)[f"my.csv:{n}"].targets["target"] for n in (1, 2, 3)
+        )
         assert first.tolist() == [1, 0, 1]
         assert second.tolist() == ([0, 0, 0] if values[1] == "[]" else [1, 0, 0])
         assert third.tolist() == ([0, 1, 0] if values[1] == "[]" else [0, 1, 1])
     elif targets == "values":
-        assert examples(data)["my.csv:4"].target.item() == pytest.approx(values[3])
+        assert examples(data)["my.csv:4"].targets["target"].item() == pytest.approx(values[3])
 
 
 def test_one_class_alone_is_refused(make, table, rows):
@@ -116,7 +118,7 @@ def test_one_class_alone_is_refused(make, table, rows):
 def test_lists_in_json_lines_are_labels(make, table, rows):
     data = make(table(label(rows, [["x"], ["x", "y"], []] * 20), "my.jsonl"))
     assert data.class_names == ["x", "y"]
-    assert examples(data)["my.jsonl:2"].target.tolist() == [1, 1]
+    assert examples(data)["my.jsonl:2"].targets["target"].tolist() == [1, 1]
     counts = [split.source.targets.sum(0).tolist() for split in data.splits.values()]
     assert f"train 42 examples · x {counts[0][0]}, y {counts[0][1]}" in data.summary()
     assert np.sum(counts, axis=0).tolist() == [40, 20]
@@ -127,12 +129,12 @@ def test_several_target_columns_are_values_or_bits(make, table, rows):
         row |= {"x": n / 3, "y": -n, "wet": n % 2, "cold": n % 3 == 0}
     data = make(table(rows), columns={"text": "remark"}, target=["x", "y"])
     assert (data.targets, data.class_names) == ("values", ["x", "y"])
-    assert examples(data)["my.csv:4"].target.tolist() == [1.0, -3.0]
+    assert examples(data)["my.csv:4"].targets["target"].tolist() == [1.0, -3.0]
     for row in rows:
         row["cold"] = int(row["cold"])
     data = make(table(rows), columns={"text": "remark"}, target=["wet", "cold"])
     assert (data.targets, data.class_names) == ("labels", ["wet", "cold"])
-    assert examples(data)["my.csv:4"].target.tolist() == [1, 1]
+    assert examples(data)["my.csv:4"].targets["target"].tolist() == [1, 1]
 
 
 def test_a_way_to_read_the_target_may_be_given(make, table, rows):
@@ -148,7 +150,7 @@ def test_rows_without_a_target_are_left_out_and_counted(make, table, rows):
     data = make(table(rows))
     assert sum(len(split) for split in data.splits.values()) == 58
     assert "my.csv:5" not in examples(data)
-    assert examples(data)["my.csv:60"].target == 2
+    assert examples(data)["my.csv:60"].targets["target"] == 2
     assert any("2 rows have no target and are left out" in line for line in data.summary())
     assert any("the first is my.csv:5" in line for line in data.summary())
 
@@ -263,7 +265,7 @@ def test_what_was_inferred_rebuilds_the_same_data(make, table, rows):
     first, second = examples(data), examples(again)
     assert first.keys() == second.keys()
     for name, example in first.items():
-        assert example.target == second[name].target
+        assert example.targets["target"] == second[name].targets["target"]
         for modality, value in example.inputs.items():
             assert torch.equal(value, second[name].inputs[modality])
 
@@ -300,7 +302,7 @@ def test_rows_without_any_input_are_left_out_and_counted(make, table, rows):
     assert any("1 rows have no input at all and are left out" in line for line in data.summary())
     found = examples(data)
     assert "my.csv:5" not in found
-    assert found["my.csv:6"].target == 2
+    assert found["my.csv:6"].targets["target"] == 2
     assert round(found["my.csv:6"].inputs["audio"][0].item() * 256) == 20
 
 

@@ -35,12 +35,12 @@ def test_picture_and_sound_of_one_name_are_one_example(make, tiny_layout):
             example = split[0, index]
             level = float(example.inputs["image"][0, 0, 0])
             number = int(example.id.split("/")[1])
-            assert level == pytest.approx((50, 200)[example.target] + number, abs=2)
+            assert level == pytest.approx((50, 200)[example.targets["target"]] + number, abs=2)
             if number == 2:
                 assert example.inputs["audio"] is None
             else:
                 found = crossings(example.inputs["audio"])
-                assert found == pytest.approx((13, 52)[example.target], abs=2)
+                assert found == pytest.approx((13, 52)[example.targets["target"]], abs=2)
 
 
 def test_folders_of_splits_are_used_if_there(make, tmp_path):

@@ -22,7 +22,7 @@ def assert_same_batches(data, expected):
         assert len(ours) == len(theirs)
         for a, b in zip(ours, theirs, strict=True):
             assert a.ids == b.ids
-            assert torch.equal(a.target, b.target)
+            assert torch.equal(a.targets["target"], b.targets["target"])
             for part in ("inputs", "masks", "present"):
                 one, other = getattr(a, part), getattr(b, part)
                 assert set(one) == set(other)

@@ -36,7 +36,7 @@ def test_labels_become_indices_in_sorted_order(make, write):
     data = make()
     (batch,) = data.test_dataloader()
     assert data.class_names == ["neg", "pos"]
-    assert batch.target.tolist() == [1, 0]
+    assert batch.targets["target"].tolist() == [1, 0]
     assert batch.ids == ["test.tsv:1", "test.tsv:2"]
     assert bytes((batch.inputs["text"][1][:8] - 6).tolist()) == b"bad film"
 
@@ -53,7 +53,7 @@ def test_classes_may_be_given_in_an_order_of_ones_own(make, write):
     write()
     data = make(classes=["pos", "neg"])
     (batch,) = data.test_dataloader()
-    assert batch.target.tolist() == [0, 1]
+    assert batch.targets["target"].tolist() == [0, 1]
 
 
 def test_val_tsv_serves_as_dev_tsv(make, write):

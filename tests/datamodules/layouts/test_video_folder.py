@@ -56,7 +56,7 @@ def test_films_are_frames_with_the_class_of_their_folder(make, cache_gib):
     data = make(cache_gib=cache_gib)
     assert data.class_names == ["cat", "dog"]
     examples = [data.splits["test"][0, index] for index in range(4)]
-    assert [example.target for example in examples] == [0, 0, 1, 1]
+    assert [example.targets["target"] for example in examples] == [0, 0, 1, 1]
     assert examples[0].inputs["video"].shape == (3, 1, 16, 24)
     assert frame_numbers(examples[0].inputs["video"]) == [5, 15, 25]
     assert isinstance(data.splits["test"].source, CachedSource) == bool(cache_gib)
@@ -69,7 +69,7 @@ def pitch(waveform):
 def test_training_hears_what_it_sees(make):
     data = make(["video", "audio"], {"sampling": "dense", "num_frames": 5})
     train = data.splits["train"]
-    loud = next(index for index in range(len(train)) if train[0, index].target == 1)
+    loud = next(index for index in range(len(train)) if train[0, index].targets["target"] == 1)
     seen = set()
     for epoch in range(9):
         inputs = train[epoch, loud].inputs
@@ -138,6 +138,8 @@ def test_a_table_of_films_is_seen_and_heard(make_data, root):
     data.setup()
     assert data.inferred()["audio"]["max_seconds"] == 3.0
     assert hint not in data.summary()
-    inputs = next(e.inputs for e in map(data.splits["train"].__getitem__, range(4)) if e.target)
+    inputs = next(
+        e.inputs for e in map(data.splits["train"].__getitem__, range(4)) if e.targets["target"]
+    )
     assert frame_numbers(inputs["video"][:, :1]) == [1, 5, 9, 13, 16, 20, 24, 28]
     assert pitch(inputs["audio"][RATE + 200 : 2 * RATE - 200]) == pytest.approx(800, rel=0.03)

@@ -18,7 +18,6 @@ from datamodules.loading import worker_transport as transport
 from datamodules.loading.loader import ResumableLoader
 from datamodules.loading.samplers import EpochBatches
 from datamodules.sets.algorithmic import CopyDataModule
-from perceiver.types import SequenceBatch
 
 
 def made(index):
@@ -33,20 +32,21 @@ def made(index):
         },
         masks={"strided": torch.rand((3, 5), generator=generator) < 0.5},
         present={"half": torch.tensor([True, False, True])},
-        target=torch.randint(2**60, (3,), generator=generator),
+        targets={"target": torch.randint(2**60, (3,), generator=generator)},
+        known={"target": torch.tensor([True, False, True])},
         ids=["a", "b", str(index)],
+        part="length_7",
     )
 
 
 def assert_same(found, expected):
-    for part in ("inputs", "masks", "present"):
+    for part in ("inputs", "masks", "present", "targets", "known"):
         assert getattr(found, part).keys() == getattr(expected, part).keys()
         for name, tensor in getattr(expected, part).items():
             other = getattr(found, part)[name]
             assert other.dtype == tensor.dtype
             assert torch.equal(other, tensor)
-    assert torch.equal(found.target, expected.target)
-    assert found.ids == expected.ids
+    assert (found.ids, found.part) == (expected.ids, expected.part)
 
 
 class Batches(torch.utils.data.Dataset):
@@ -66,7 +66,7 @@ def buffers(monkeypatch):
 
 
 def large(value, size=7 * 2**16):
-    return Batch(inputs={"large": torch.full((size,), float(value))}, target=None)
+    return Batch(inputs={"large": torch.full((size,), float(value))})
 
 
 def test_kept_batches_stay_as_they_were_while_buffers_are_used_again():
@@ -105,7 +105,7 @@ def train(ready):
     large = ResumableLoader(
         numbers,
         batch_sampler=EpochBatches(SequentialSampler(numbers), 1),
-        collate_fn=lambda _: Batch(inputs={"x": torch.zeros(99_991)}, target=None),
+        collate_fn=lambda _: Batch(inputs={"x": torch.zeros(99_991)}),
         num_workers=2,
     )
     sizes = dict.fromkeys(("train", "val", "test"), (50, 50))
@@ -203,7 +203,7 @@ def test_a_worker_sends_what_it_made():
     loader = DataLoader(Batches(), batch_size=None, num_workers=1, timeout=60)
     for index, found in enumerate(loader):
         assert_same(found, made(index))
-        found.target += 1  # memory of the receiver's own
+        found.targets["target"] += 1  # memory of the receiver's own
 
 
 def sent(batch):
@@ -213,22 +213,15 @@ def sent(batch):
 def test_small_tensors_travel_in_the_message_and_large_ones_in_shared_memory():
     batch = made(0)
     message = transport.ForkingPickler.dumps(batch)
-    assert batch.target.numpy().tobytes() in bytes(message)
-    assert not batch.target.is_shared()
+    assert batch.targets["target"].numpy().tobytes() in bytes(message)
+    assert not batch.targets["target"].is_shared()
     assert batch.inputs["large"].is_shared()
     assert len(message) < transport._SMALL
 
 
-@pytest.mark.parametrize("target", [None, torch.tensor(3)])
-def test_what_is_not_there_stays_so(target):
-    batch = Batch(inputs={}, target=target)
+@pytest.mark.parametrize("targets", [{}, {"target": torch.tensor(3)}])
+def test_what_is_not_there_stays_so(targets):
+    batch = Batch(inputs={}, targets=targets)
     assert sent(batch) == batch
+    assert sent(batch).targets == targets
     assert not sent(batch).inputs
-
-
-def test_sequences_travel_so_too():
-    batch = SequenceBatch(torch.rand(2, 5, 3), torch.ones(2, 5), torch.ones(2, 5) > 0, 7)
-    found = sent(batch)
-    assert not batch.inputs.is_shared()
-    assert torch.equal(found.inputs, batch.inputs)
-    assert found.size == 7

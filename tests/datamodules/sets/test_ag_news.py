@@ -13,7 +13,7 @@ def test_news_are_titles_and_descriptions_with_their_class(make, tiny_layout):
     data = make()
     (batch,) = data.test_dataloader()
     assert data.class_names == ["World", "Sports", "Business", "Sci/Tech"]
-    assert batch.target.tolist() == [n % 4 for n in range(8)]
+    assert batch.targets["target"].tolist() == [n % 4 for n in range(8)]
     ids = batch.inputs["text"][3]
     assert bytes((ids[ids >= 6] - 6).tolist()).decode() == 'Title "3" Said, test 3'
     assert batch.ids[3] == "test.csv:4"

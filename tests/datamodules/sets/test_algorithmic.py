@@ -84,12 +84,12 @@ def test_retrieval_asks_for_the_digit_behind_a_letter(make):
 def test_draws_depend_on_seed_epoch_and_index_alone(make, name):
     train = make(name).split("train")
     again, other = make(name).split("train"), make(name, seed=1).split("train")
-    assert torch.equal(train[2, 3].inputs, again[2, 3].inputs)
-    assert torch.equal(train[2, 3].target, again[2, 3].target)
+    assert torch.equal(train[2, 3].inputs["sequence"], again[2, 3].inputs["sequence"])
+    assert torch.equal(train[2, 3].targets["target"], again[2, 3].targets["target"])
     for different in (train[3, 3], train[2, 4], other[2, 3]):
-        assert different.inputs.shape != train[2, 3].inputs.shape or not torch.equal(
-            different.inputs, train[2, 3].inputs
-        )
+        assert different.inputs["sequence"].shape != train[2, 3].inputs[
+            "sequence"
+        ].shape or not torch.equal(different.inputs["sequence"], train[2, 3].inputs["sequence"])
 
 
 def test_evaluation_repeats_itself_for_every_seed_and_is_not_what_training_draws(make):
@@ -97,29 +97,37 @@ def test_evaluation_repeats_itself_for_every_seed_and_is_not_what_training_draws
     data, other = make("copy", **equal), make("copy", **equal, seed=1)
     splits = {name: data.split(name) for name in ("train", "val", "test")}
     for name in ("val", "test"):
-        assert torch.equal(splits[name][0, 1].inputs, splits[name][5, 1].inputs)
-        assert torch.equal(splits[name][0, 1].inputs, other.split(name)[0, 1].inputs)
+        assert torch.equal(
+            splits[name][0, 1].inputs["sequence"], splits[name][5, 1].inputs["sequence"]
+        )
+        assert torch.equal(
+            splits[name][0, 1].inputs["sequence"], other.split(name)[0, 1].inputs["sequence"]
+        )
     seen = {
         (name, tuple(row.flatten().tolist()))
         for name, split in splits.items()
         for index in range(len(split))
-        for row in split[0, index].inputs
+        for row in split[0, index].inputs["sequence"]
     }
     assert len({row for _, row in seen}) == len(seen) == 7 * 10  # no sequence is in two splits
 
 
 def test_test_draws_trained_sizes_and_then_each_longer_one(make):
     split = make("copy").split("test")
-    assert [split[0, index].size for index in range(2, 6)] == [40, 40, 80, 80]
-    assert all(1 <= split[0, index].size <= 20 for index in range(2))
+    assert [split[0, index].part for index in range(2, 6)] == [
+        *("length_40", "length_40", "length_80", "length_80")
+    ]
+    assert not any(split[0, index].part for index in range(2))
 
 
 def test_loader_yields_whole_batches(make):
     batches = list(make("graph_traversal").val_dataloader())
     assert len(batches) == 3
-    assert all(len(batch) == 7 and batch.inputs.dtype == torch.float32 for batch in batches)
-    assert batches[0].target.dtype == torch.int64
-    assert batches[0].scored.dtype == torch.bool
+    assert all(
+        len(batch) == 7 and batch.inputs["sequence"].dtype == torch.float32 for batch in batches
+    )
+    assert batches[0].targets["target"].dtype == torch.int64
+    assert batches[0].known["target"].dtype == torch.bool
 
 
 @pytest.mark.parametrize(

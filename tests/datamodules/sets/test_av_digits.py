@@ -33,7 +33,7 @@ def test_scan_and_recording_are_of_one_digit(data):
     for split in data.splits.values():
         for index in range(0, len(split), 7):
             example = split[0, index]
-            assert round(example.inputs["audio"][0].item() * 16) - 1 == example.target
+            assert round(example.inputs["audio"][0].item() * 16) - 1 == example.targets["target"]
 
 
 def test_scans_are_undegraded(data):

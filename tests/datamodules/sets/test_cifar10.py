@@ -43,7 +43,7 @@ def test_the_original_files_are_read_with_their_labels(make_data, original):
     (batch,) = data.test_dataloader()
     assert data.class_names == NAMES
     red = batch.inputs["image"][:, 0, 5, 7]
-    torch.testing.assert_close(red, batch.target / 127.5 - 1)
+    torch.testing.assert_close(red, batch.targets["target"] / 127.5 - 1)
     rows = torch.arange(32.0) / 127.5 - 1
     torch.testing.assert_close(batch.inputs["image"][3, 1, :, 7], rows)
     assert (batch.inputs["image"][:, 2] == -1).all()

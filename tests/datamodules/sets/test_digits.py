@@ -102,7 +102,7 @@ def test_undegraded_modalities_describe_the_label(make_data):
         expected = torch.from_numpy(test.source.scans.pixels[index])
         assert torch.equal(example.inputs["image"][0], expected)
         name = bytes((example.inputs["text"] - 6).tolist()).decode()
-        assert name == NAMES["Greek"][example.target]
+        assert name == NAMES["Greek"][example.targets["target"]]
 
 
 def test_all_languages_are_used(make_data):

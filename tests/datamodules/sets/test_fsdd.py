@@ -52,8 +52,10 @@ def test_validation_depends_on_the_split_seed_alone(make_data, recordings):
 def test_waveforms_belong_to_their_labels(make_data, recordings):
     data = make_data("fsdd", modalities=["audio"], batch_size=7)
     for batch in data.test_dataloader():
-        assert ((batch.inputs["audio"][:, 0] * 16).round().long() - 1).equal(batch.target)
-        assert [int(name[0]) for name in batch.ids] == batch.target.tolist()
+        assert ((batch.inputs["audio"][:, 0] * 16).round().long() - 1).equal(
+            batch.targets["target"]
+        )
+        assert [int(name[0]) for name in batch.ids] == batch.targets["target"].tolist()
 
 
 def test_absent_recordings_name_the_command(make_data, tmp_path):

@@ -19,7 +19,7 @@ def levels(data):
     (batch,) = data.test_dataloader()
     assert batch.inputs["image"].shape == (6, 3, 8, 8)
     level = ((batch.inputs["image"][:, 0, 0, 0] + 1) * 127.5 / 50).round().long()
-    return dict(zip(batch.target.tolist(), level.tolist(), strict=True))
+    return dict(zip(batch.targets["target"].tolist(), level.tolist(), strict=True))
 
 
 def flatten(root):

@@ -10,7 +10,9 @@ def test_reviews_carry_the_label_of_their_folder(make_data, tiny_layout):
     data = make_data("imdb", modalities=["text"])
     (batch,) = data.test_dataloader()
     assert data.class_names == ["neg", "pos"]
-    for ids, label, name in zip(batch.inputs["text"], batch.target, batch.ids, strict=True):
+    for ids, label, name in zip(
+        batch.inputs["text"], batch.targets["target"], batch.ids, strict=True
+    ):
         text = bytes((ids[ids >= 6] - 6).tolist()).decode()
         assert text.startswith(("a bad film", "a good film")[label])
         assert name.startswith(f"test/{('neg', 'pos')[label]}/")

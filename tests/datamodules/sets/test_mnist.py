@@ -16,7 +16,7 @@ def test_pictures_carry_their_labels(make_data, tmp_path, folder):
     (batch,) = make_data("mnist", modalities=["image"]).test_dataloader()
     pixels = (batch.inputs["image"] + 1) * 127.5
     assert pixels.shape == (20, 1, 28, 28)
-    torch.testing.assert_close(pixels[:, 0, 0, 0].round().long() // 10, batch.target)
+    torch.testing.assert_close(pixels[:, 0, 0, 0].round().long() // 10, batch.targets["target"])
     assert (pixels[:, 0, 5, 7] == 255).all()
     assert (pixels[:, 0, 7, 5] < 255).all()
 

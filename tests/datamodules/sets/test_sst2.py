@@ -15,7 +15,7 @@ def test_glues_dev_is_the_test_and_validation_is_taken_from_train(make, tiny_lay
     assert [len(split) for split in data.splits.values()] == [14, 6, 7]
     (batch,) = data.test_dataloader()
     assert batch.ids == [f"dev.tsv:{n + 2}" for n in range(7)]
-    assert batch.target.tolist() == [n % 2 for n in range(7)]
+    assert batch.targets["target"].tolist() == [n % 2 for n in range(7)]
     assert bytes((batch.inputs["text"][1][:8] - 6).tolist()) == b"good dev"
 
 

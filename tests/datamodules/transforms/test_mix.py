@@ -41,7 +41,7 @@ def labelled(count=COUNT, *, ragged=False, present=None):
         inputs=inputs,
         masks={"text": mask} if ragged else {},
         present=present or {},
-        target=eye,
+        targets={"target": eye},
     )
 
 
@@ -65,8 +65,8 @@ def test_the_target_is_the_mean_over_modalities_of_what_the_inputs_hold(mix, rag
     for _ in range(20):
         mixed = mix(labelled(ragged=ragged))
         shares = [contents(mixed, name) for name in mixed.inputs]
-        assert_close(mixed.target, torch.stack(shares).mean(0))
-        assert ((mixed.target > 0).sum(1) <= 2).all()
+        assert_close(mixed.targets["target"], torch.stack(shares).mean(0))
+        assert ((mixed.targets["target"] > 0).sum(1) <= 2).all()
 
 
 @pytest.mark.parametrize("mix", [MixUp(alpha=1.0), CutMix(alpha=1.0)], ids=["mixup", "cutmix"])
@@ -84,10 +84,10 @@ def test_all_modalities_share_one_partner_and_about_one_share(mix):
 
 
 def test_shares_are_drawn_from_the_beta_distribution():
-    batch = Batch(inputs={"array": torch.eye(COUNT)[:, None]}, target=torch.eye(COUNT))
+    batch = Batch(inputs={"array": torch.eye(COUNT)[:, None]}, targets={"target": torch.eye(COUNT)})
     for alpha in (0.3, 2.0):
         mix = MixUp(alpha=alpha)
-        kept = torch.stack([mix(batch).target.diagonal() for _ in range(600)]).flatten()
+        kept = torch.stack([mix(batch).targets["target"].diagonal() for _ in range(600)]).flatten()
         # Beta(a, a): mean 1/2, variance 1 / (4 (2a + 1)).
         variance = 1 / (4 * (2 * alpha + 1))
         assert kept.mean().item() == pytest.approx(0.5, abs=4 * (variance / len(kept)) ** 0.5)
@@ -96,10 +96,13 @@ def test_shares_are_drawn_from_the_beta_distribution():
 
 def test_a_share_of_the_examples_stays_as_it_is():
     batch = labelled()
-    kept = [(MixUp(alpha=1.0, p=0.3)(batch).target.diagonal() == 1).float() for _ in range(300)]
+    kept = [
+        (MixUp(alpha=1.0, p=0.3)(batch).targets["target"].diagonal() == 1).float()
+        for _ in range(300)
+    ]
     share = torch.stack(kept).mean().item()
     assert share == pytest.approx(0.7, abs=4 * (0.21 / 2100) ** 0.5)
-    assert torch.equal(MixUp(alpha=1.0, p=0.0)(batch).target, batch.target)
+    assert torch.equal(MixUp(alpha=1.0, p=0.0)(batch).targets["target"], batch.targets["target"])
 
 
 @pytest.mark.parametrize("mix", [MixUp(alpha=1.0), CutMix(alpha=1.0)], ids=["mixup", "cutmix"])
@@ -116,11 +119,11 @@ def test_only_examples_with_the_same_modalities_are_mixed(mix):
         assert mixed.present is batch.present
         for row in range(COUNT):
             group = next(g for g in groups if row in g)
-            assert set(mixed.target[row].nonzero()[:, 0].tolist()) <= group
-        assert torch.equal(mixed.target[6], batch.target[6])
+            assert set(mixed.targets["target"][row].nonzero()[:, 0].tolist()) <= group
+        assert torch.equal(mixed.targets["target"][6], batch.targets["target"][6])
         # The modality that is not there has no say: rows 2 and 3 have no text.
         seen = [contents(mixed, name)[2:4] for name in ("image", "video", "array")]
-        assert_close(mixed.target[2:4], torch.stack(seen).mean(0))
+        assert_close(mixed.targets["target"][2:4], torch.stack(seen).mean(0))
 
 
 def test_mixing_leaves_the_given_batch_alone():
@@ -255,7 +258,9 @@ def test_partners_are_a_permutation_without_fixed_points_within_patterns():
 
 def test_an_example_without_anything_keeps_its_target():
     nothing = {name: torch.tensor([False] * 2 + [True] * 5) for name in labelled().inputs}
-    assert torch.equal(MixUp(alpha=1.0)(labelled(present=nothing)).target[:2], torch.eye(7)[:2])
+    assert torch.equal(
+        MixUp(alpha=1.0)(labelled(present=nothing)).targets["target"][:2], torch.eye(7)[:2]
+    )
 
 
 FIELDS = {"audio": Field((), is_ragged=True)}
@@ -263,7 +268,7 @@ FIELDS = {"audio": Field((), is_ragged=True)}
 
 def examples(seed=5):
     rows = [torch.full((3 + i,), float(i)) for i in range(3)]
-    return [Example({"audio": row}, i, str(i), seed) for i, row in enumerate(rows)]
+    return [Example({"audio": row}, {"target": i}, str(i), seed) for i, row in enumerate(rows)]
 
 
 def test_the_collator_mixes_classes_by_the_first_example_s_seed():
@@ -271,10 +276,10 @@ def test_the_collator_mixes_classes_by_the_first_example_s_seed():
     state = torch.get_rng_state()
     one, same, other = collate(examples(5)), collate(examples(5)), collate(examples(6))
     assert torch.equal(torch.get_rng_state(), state)
-    assert one.target.shape == (3, 4)
-    assert_close(one.target.sum(1), torch.ones(3))
+    assert one.targets["target"].shape == (3, 4)
+    assert_close(one.targets["target"].sum(1), torch.ones(3))
     assert torch.equal(one.inputs["audio"], same.inputs["audio"])
-    assert not torch.equal(one.target, other.target)
+    assert not torch.equal(one.targets["target"], other.targets["target"])
 
 
 def test_torchvision_chooses_between_mixes():
@@ -292,14 +297,16 @@ def test_wrong_options_and_targets_are_refused():
     with pytest.raises(ValueError, match=r"CutMix\(alpha=1.0, p=2\)"):
         CutMix(alpha=1.0, p=2)
     with pytest.raises(ValueError, match="one-hot"):
-        MixUp(alpha=1.0)(Batch(inputs={"array": torch.ones(2, 3)}, target=torch.tensor([0, 1])))
+        MixUp(alpha=1.0)(
+            Batch(inputs={"array": torch.ones(2, 3)}, targets={"target": torch.tensor([0, 1])})
+        )
 
 
 @pytest.mark.parametrize("mix", [MixUp(alpha=1.0), CutMix(alpha=1.0)], ids=["mixup", "cutmix"])
 def test_who_has_no_partner_stays_as_it_is(mix):
     batch = Batch(
         inputs={"array": torch.randn(1, 11, 3), "text": torch.arange(6, 23)[None]},
-        target=torch.ones(1, 1),
+        targets={"target": torch.ones(1, 1)},
     )
     for _ in range(5):
         mixed = mix(batch)

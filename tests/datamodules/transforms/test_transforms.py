@@ -5,7 +5,7 @@ import torch
 
 from datamodules.readers.text import TextOptions
 from datamodules.transforms.audio import RandomGain, RandomNoise, RandomShift, RandomSpeed
-from datamodules.transforms.text import ByteNoise, Lowercase, MaskTokens, RandomCase
+from datamodules.transforms.text import ByteNoise, Lowercase, RandomCase
 
 
 @pytest.fixture(autouse=True)
@@ -105,49 +105,3 @@ def test_case_of_a_tokenizer_s_ids_is_refused():
         Lowercase()(torch.tensor([300]))
     with pytest.raises(ValueError, match="expected two chances"):
         RandomCase(upper=0.7, lower=0.7)
-
-
-def test_masking_follows_bert_s_shares():
-    ids = torch.full((40_009,), 100)
-    masked, targets = MaskTokens()(ids)
-    chosen = targets != MaskTokens.IGNORED
-    assert (targets[chosen] == 100).all()
-    assert torch.equal(masked[~chosen], ids[~chosen])
-    share = chosen.float().mean().item()
-    assert share == pytest.approx(0.15, abs=4 * (0.15 * 0.85 / 40_009) ** 0.5)
-    hidden = (masked[chosen] == 3).float().mean().item()
-    other = ((masked[chosen] != 3) & (masked[chosen] != 100)).float().mean().item()
-    count = int(chosen.sum())
-    assert hidden == pytest.approx(0.8, abs=4 * (0.8 * 0.2 / count) ** 0.5)
-    # A random byte is the same one of 256 times.
-    assert other == pytest.approx(0.1 * 255 / 256, abs=4 * (0.1 * 0.9 / count) ** 0.5)
-    drawn = masked[chosen & (masked != 3) & (masked != 100)]
-    assert drawn.min() >= 6
-    assert len(drawn.unique()) > 200
-
-
-def test_masking_spares_special_tokens_and_hides_at_least_one():
-    ids = torch.tensor([1, 50, 60, 2])
-    mask = MaskTokens(p=1e-6, mask=1.0, random=0.0)
-    hidden = set()
-    for _ in range(50):
-        masked, targets = mask(ids)
-        place = (targets != -100).nonzero()[:, 0].tolist()
-        assert len(place) == 1
-        assert masked[place[0]] == 3
-        assert targets[place[0]] == ids[place[0]]
-        hidden.add(place[0])
-    assert hidden == {1, 2}
-    everything, targets = MaskTokens(p=1.0, mask=1.0, random=0.0)(ids)
-    assert everything.tolist() == [1, 3, 3, 2]
-    assert targets.tolist() == [-100, 50, 60, -100]
-    none, targets = mask(torch.tensor([1, 2]))
-    assert none.tolist() == [1, 2]
-    assert (targets == -100).all()
-
-
-def test_masking_shares_that_are_none_are_refused():
-    with pytest.raises(ValueError, match=r"MaskTokens\(p=0, "):
-        MaskTokens(p=0)
-    with pytest.raises(ValueError, match="sum to at most 1"):
-        MaskTokens(mask=0.8, random=0.3)
