@@ -61,7 +61,7 @@ class DecodedStoreWriter:
             pa.LargeListArray.from_arrays(
                 np.cumsum([0, *sizes]),
                 pa.array(values.numpy()),
-                mask=pa.array([tensor is None for tensor in tensors]),
+                mask=pa.array([tensor is None for tensor in tensors], pa.bool_()),
             ),
             pa.FixedSizeListArray.from_arrays(np.array(shapes, np.int32).reshape(-1), axes),
         ]
