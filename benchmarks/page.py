@@ -96,9 +96,8 @@ A bar of a compiled step counts the peers' compiled steps as well, in the config
 were measured: their rows are in the tables.
 
 **The forms of attention.** Milliseconds of one block, attention and MLP, in each form that computes
-the same, and in bold the form that the cost model (`perceiver/attention/kernels/cost.py`) took when
-they were recorded; *bf16* is autocast. *sdpa* and *dense* make keys and values; *folded* and
-*separable* do not. Where forms are about as fast, the leanest is taken.
+the same, and in bold the form that `kernel=auto` took when they were recorded; *bf16* is autocast.
+*sdpa* and *dense* make keys and values; *folded* and *separable* do not.
 
 **What each trick pays.** The first row of a table is this project as it is; each other row has one
 thing changed. *kernel=…* is another form of an attention. *without=sharing* makes the first queries

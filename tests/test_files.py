@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 
 from datamodules.layouts.shards.layout import write_file
+from perceiver import files
 from perceiver.callbacks import ConfusionMatrix, PredictionTable, WholeCheckpointIO
 from perceiver.files import replacing
 from runner.report import write_results
@@ -102,6 +103,22 @@ def test_what_another_still_writes_is_no_leftover(path):
             other.write(OLD)
     assert path.read_bytes() == NEW
     assert path.with_name("another.file").read_bytes() == OLD
+
+
+def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked_is_made_again(path, monkeypatch):
+    lock, taken = files._lock, []
+
+    def late(file, *, wait):
+        if wait and not taken:
+            taken.append(file.name)
+            os.unlink(file.name)
+        return lock(file, wait=wait)
+
+    monkeypatch.setattr(files, "_lock", late)
+    with replacing(path) as file:
+        file.write(NEW)
+    assert len(taken) == 1
+    assert path.read_bytes() == NEW
 
 
 def test_many_may_write_the_same_file_at_once(path):

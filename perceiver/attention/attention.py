@@ -179,9 +179,7 @@ class Attention(nn.Module):
         out = self.heads.merge(result.read, query)
         if result.empty is not None:  # the biases of projections come after what was read
             out = out.masked_fill(result.empty.all(1), 0.0)
-        if problem.keep is not None or not problem.is_full:
-            keep = problem.pattern if problem.keep is None else problem.keep
-            forbid_masked_nan(out, problem.context, keep)
+        forbid_masked_nan(out, problem.context, problem.keep, problem.pattern)
         weights = None
         if need_weights and result.weights is not None:
             weights = self.heads.report(result.weights[..., : context.shape[1]])

@@ -9,27 +9,21 @@ from functools import reduce
 from operator import and_, or_
 from typing import Any
 
-from perceiver.attention import normalisers, patterns
-from perceiver.attention.heads import differential
-from perceiver.attention.heads import qkv as heads
-from perceiver.attention.heads.qkv import Heads
+from perceiver.attention import heads, normalisers, patterns, positions, scores
+from perceiver.attention.heads import Heads
 from perceiver.attention.normalisers import Normaliser
 from perceiver.attention.normalisers.normaliser import PlainFunction
 from perceiver.attention.patterns import Pattern, PatternMaker
-from perceiver.attention.positions import biases, position, relative
-from perceiver.attention.positions import rotary as rotations
-from perceiver.attention.positions.position import Position
+from perceiver.attention.positions import Position
 from perceiver.attention.registry import build, check_options, choices, nearest
-from perceiver.attention.scores import location
-from perceiver.attention.scores import pairwise as scores
-from perceiver.attention.scores.pairwise import Score
+from perceiver.attention.scores import Score
 
 AXES: dict[str, dict[str, Callable[..., Any]]] = {
-    "score": choices(Score, scores, location),
-    "position": choices(Position, position, rotations, biases, relative),
+    "score": choices(Score, scores),
+    "position": choices(Position, positions),
     "pattern": choices(PatternMaker, patterns),
     "normaliser": choices(Normaliser, normalisers),
-    "heads": choices(Heads, heads, differential),
+    "heads": choices(Heads, heads),
 }
 # What a member is given by the attention that it is part of, rather than by options.
 _SIZES = {

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from perceiver.attention.context import Context
-from perceiver.attention.patterns import Pattern, Sizes
+from perceiver.attention.patterns import Full, Pattern, Sizes
 from perceiver.shapes import Bool, Float
 
 
@@ -122,7 +122,9 @@ def with_extra_keys(
     return torch.cat([real, free, padding.expand(*real.shape[:3], -1)], -1)
 
 
-def forbid_masked_nan(out: Tensor, context: Tensor | Context, keep: Tensor | Pattern) -> None:
+def forbid_masked_nan(
+    out: Tensor, context: Tensor | Context, keep: Tensor | None, pattern: Pattern | None = None
+) -> None:
     """Explains a result that is not finite if masked elements of the context are to blame.
 
     Looks at a CPU's results only: elsewhere, looking would make the processor wait.
@@ -130,18 +132,21 @@ def forbid_masked_nan(out: Tensor, context: Tensor | Context, keep: Tensor | Pat
     Args:
         out: (b, q, e) the result.
         context: what was attended to.
-        keep: (#b, #h, #q, k), or the pattern that says the same.
+        keep: the mask (#b, #h, #q, k) over the context, or None.
+        pattern: says what is left out where there is no mask; None = nothing.
 
     Raises:
         ValueError: for NaN or infinity in elements that no query may attend to.
     """
     is_traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    if out.device.type != "cpu" or is_traced or bool(out.isfinite().all()):
+    is_all = keep is None and (pattern is None or isinstance(pattern, Full))
+    if is_all or out.device.type != "cpu" or is_traced or bool(out.isfinite().all()):
         return
     context = context.tokens() if isinstance(context, Context) else context
-    if isinstance(keep, Pattern):
+    if keep is None:
+        assert pattern is not None
         keys = context.shape[1]
-        keep = keep.dense(out.shape[1], keys, batch=out.shape[0])[..., :keys]
+        keep = pattern.dense(out.shape[1], keys, batch=out.shape[0])[..., :keys]
     masked = ~keep.flatten(1, 2).any(1).expand(len(context), -1)
     if not bool(context[masked].isfinite().all()):
         raise ValueError(
