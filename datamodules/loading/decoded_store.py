@@ -35,7 +35,8 @@ class DecodedStoreWriter:
             return
         if self._file is None:
             self._open(first)
-        self._write(tensors)
+        if tensors:
+            self._write(tensors)
 
     def close(self) -> None:
         """No more will come."""
@@ -61,7 +62,7 @@ class DecodedStoreWriter:
             pa.LargeListArray.from_arrays(
                 np.cumsum([0, *sizes]),
                 pa.array(values.numpy()),
-                mask=pa.array([tensor is None for tensor in tensors], pa.bool_()),
+                mask=pa.array([tensor is None for tensor in tensors]),
             ),
             pa.FixedSizeListArray.from_arrays(np.array(shapes, np.int32).reshape(-1), axes),
         ]
