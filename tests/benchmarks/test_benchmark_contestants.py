@@ -19,6 +19,7 @@ from benchmarks.contestants import (
 from benchmarks.driver import Pool, compare
 from benchmarks.floor import recorded
 from benchmarks.values import fourier_codes, grouped_channels, joined_tokens
+from perceiver.attention.kernels import sdpa
 from perceiver.models import blocks
 from perceiver.ops import matmul as products
 from perceiver.ops import recompute as lean
@@ -71,7 +72,7 @@ def test_with_another_trick_the_step_is_another_and_its_answer_the_same(trick, m
 
 @pytest.mark.parametrize(("trick", "spared"), [("cache", "cos"), ("blocks", "scaled_dot")])
 def test_without_cache_and_blocks_a_step_calls_what_they_spare(trick, spared, monkeypatch):
-    monkeypatch.setattr(ours.SDPA, "_blocks_pay", ours.SDPA._blocks_pay)
+    monkeypatch.setattr(sdpa, "_blocks_pay", sdpa._blocks_pay)
     # Wide heads, and enough scores that blocks pay for them.
     sizes = replace(
         tiny(CONFIGURATIONS["small_image"]), num_latents=512, latent_dim=256, num_heads=2
