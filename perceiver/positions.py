@@ -95,7 +95,8 @@ class ConstantPositions(Positions):
 
 
 # A graph that is compiled takes them as they are; computed inside of one, they would be in memory
-# that the next step of a CUDA graph writes over. (Of a method it would not be guarded whose it is.)
+# that the next step of a CUDA graph writes over. (A function, because Dynamo would not guard `self`
+# of a method.)
 @torch.compiler.assume_constant_result
 def _codes(
     positions: ConstantPositions, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype

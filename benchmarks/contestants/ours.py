@@ -27,7 +27,7 @@ from perceiver.models import (
     blocks,
 )
 from perceiver.ops import matmul as products
-from perceiver.ops import recompute as lean
+from perceiver.ops import recompute
 from perceiver.positions import ConstantPositions, FourierPositions, LearnedPositions
 
 ROLES = (
@@ -112,11 +112,11 @@ def _without_blocks(module: nn.Module, configuration: Configuration) -> None:
 
 
 def _recompute_never(module: nn.Module, configuration: Configuration) -> None:
-    blocks.pays = _never
+    blocks.is_worthwhile = _never
 
 
 def _recompute_always(module: nn.Module, configuration: Configuration) -> None:
-    lean.WORTHWHILE = 0
+    recompute.WORTHWHILE = 0
 
 
 def _nothing(module: nn.Module, configuration: Configuration) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from perceiver.attention.normalisers.normaliser import widen
 from perceiver.ops.checks import check_floats, check_shape
 from perceiver.ops.matmul import without_autocast
-from perceiver.ops.recompute import cheap, saves_elsewhere
+from perceiver.ops.recompute import recomputable, saves_elsewhere
 from perceiver.shapes import Bool, Float
 from perceiver.types import Segment, joined_mask
 
@@ -93,7 +93,7 @@ class Context:
     def _join(self) -> Tensor:
         dense = [segment.dense() for segment in self.segments]
         tokens = torch.cat(dense, dim=1) if len(dense) > 1 else dense[0]
-        return tokens if self.norm is None else cheap(self.norm, tokens)
+        return tokens if self.norm is None else recomputable(self.norm, tokens)
 
     def joined(self) -> Context:
         """The same as one segment without structure."""

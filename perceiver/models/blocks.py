@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from perceiver.attention.attention import Attention
 from perceiver.attention.context import Context
 from perceiver.ops.init import lecun_linear
-from perceiver.ops.recompute import cheap, lean, pays
+from perceiver.ops.recompute import is_worthwhile, recomputable, recompute
 from perceiver.shapes import Bool, Float
 from perceiver.types import ByteArray
 
@@ -55,7 +55,7 @@ class MLP(nn.Sequential):
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         widen, activation, narrow, dropout = self
-        return dropout(narrow(cheap(activation, widen(x))))
+        return dropout(narrow(recomputable(activation, widen(x))))
 
 
 class AttentionBlock(nn.Module):
@@ -109,9 +109,9 @@ class AttentionBlock(nn.Module):
             context: what to attend to, a tensor or `self.context` of a byte array.
             mask: of a tensor: True = may be attended to.
         """
-        if not pays(latents):
+        if not is_worthwhile(latents):
             return self._forward(latents, context, mask)
-        with lean():
+        with recompute():
             return self._forward(latents, context, mask)
 
     def _forward(
@@ -145,7 +145,7 @@ def _normed(norm: nn.Module, x: Tensor) -> Tensor:
     """The norm of x, under autocast rounded once: each linear layer that reads it would do so."""
     device = x.device.type
     if device == "meta" or not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
-        return cheap(norm, x)
+        return recomputable(norm, x)
     return norm(x).to(torch.get_autocast_dtype(device))
 
 

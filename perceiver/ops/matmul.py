@@ -1,4 +1,4 @@
-"""Matrix products: in which precision, and on CPUs by the quicker of the two libraries of torch."""
+"""Matrix products: precision, and oneDNN or MKL, whichever is faster on this CPU."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _never_rounds() -> bool:
 NEVER_ROUNDS = _never_rounds()
 
 
-def onednn_pays(m: int | SymInt, n: int | SymInt, k: int | SymInt) -> bool:
+def onednn_is_faster(m: int | SymInt, n: int | SymInt, k: int | SymInt) -> bool:
     """Whether oneDNN is the quicker one for (m, k) times (k, n) in float32 on this CPU."""
     return bool(
         MKL_IS_SLOW
@@ -142,7 +142,7 @@ def differs_by_function() -> bool:
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Products in the precision that their operands have; the meta device has no other."""
+    """Disable autocast (nothing to disable on the meta device)."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
@@ -157,7 +157,7 @@ def rounds_float32() -> bool:
 def linear(
     x: Float[Tensor, "*b k"], weight: Float[Tensor, "n k"], bias: Float[Tensor, " n"] | None
 ) -> Float[Tensor, "*b n"]:
-    """x Wᵀ + b, as `torch.nn.functional.linear`, by oneDNN where that pays."""
+    """x Wᵀ + b, as `torch.nn.functional.linear`, by oneDNN where that is faster."""
     is_plain = (
         MKL_IS_SLOW
         and not torch.is_autocast_enabled("cpu")
@@ -175,7 +175,7 @@ def products(
     out: Float[Tensor, "b m n"] | None = None,
     is_added: bool = False,
 ) -> Float[Tensor, "b m n"]:
-    """scale · left · right of plain tensors, by oneDNN where that pays.
+    """scale · left · right of plain tensors, by oneDNN where that is faster.
 
     Args:
         left, right: the matrices.
@@ -186,8 +186,10 @@ def products(
     (b, m, k), n = left.shape, right.shape[2]
     into = left.new_empty(()) if out is None else out
     how: dict[str, Any] = {"beta": int(is_added), "alpha": scale}
-    pays = onednn_multiplies_batches() and onednn_pays(b * m, n, k) and _has(left) and _has(right)
-    with rounding_allowed() if pays else nullcontext():
+    is_faster = (
+        onednn_multiplies_batches() and onednn_is_faster(b * m, n, k) and _has(left) and _has(right)
+    )
+    with rounding_allowed() if is_faster else nullcontext():
         if b > 1:
             return torch.baddbmm(into, left, right, out=out, **how)
         # One that lies transposed would be copied as if it were one of several.
@@ -196,13 +198,13 @@ def products(
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    pays = (
+    is_faster = (
         own_operators_serve()
-        and onednn_pays(x.numel() // max(1, x.shape[-1]), *weight.shape)
+        and onednn_is_faster(x.numel() // max(1, x.shape[-1]), *weight.shape)
         and x.shape[-1] == weight.shape[-1]
         and all(operand is None or _has(operand) for operand in (x, weight, bias))
     )
-    return _onednn(x, weight, bias) if pays else F.linear(x, weight, bias)
+    return _onednn(x, weight, bias) if is_faster else F.linear(x, weight, bias)
 
 
 def _has(x: Tensor) -> bool:

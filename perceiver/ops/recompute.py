@@ -1,4 +1,4 @@
-"""Training that keeps no results of norms and activations: they are computed again."""
+"""Recompute norms and activations in the backward pass instead of storing them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch import Tensor, nn
 
 from perceiver.ops.init import is_hooked
 
-# Numbers of a tensor up to which results are kept: there computing again saves a few MiB a layer
-# and takes 0 to 7 % of a step (four models; `recompute=always` of benchmarks.ablations).
+# Tensors of up to so many numbers are stored: recomputing them would save a few MiB per layer and
+# take 0 to 7 % of a step (four models; `recompute=always` of benchmarks.ablations).
 WORTHWHILE = 1 << 19
 
 
 @dataclass
 class _Result:
-    """A result that can be computed again, for all operations that want it at the same time.
+    """A result that can be computed again, once for all operations that need it.
 
     Args:
         function, argument: what it is the result of.
-        version: of the argument's numbers when it was computed.
-        readers: operations whose backward passes want it.
+        version: of the argument when it was computed.
+        readers: operations whose backward passes need it.
         waiting: those of them that have not had it yet.
         value: the result, between the first and the last of them.
     """
@@ -38,64 +38,42 @@ class _Result:
     waiting: int = 0
     value: Tensor | None = None
 
-    def give(self) -> Tensor:
+    def read(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         value = self.value
         if value is None:
-            _check_unchanged(self.argument, self.version)
+            argument = _unchanged(self.argument, self.version)
             with torch.no_grad():
-                value = self.value = self.function(self.argument)
+                value = self.value = self.function(argument)
             self.waiting = self.readers
         self.waiting -= 1
         if self.waiting == 0:
             self.value = None
-        return value
+        return value.to(dtype).view(shape)
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    """How to come by a tensor that was not kept."""
-
-    result: _Result
-    shape: torch.Size
-    dtype: torch.dtype
-
-    def follow(self) -> Tensor:
-        return self.result.give().to(self.dtype).view(self.shape)
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A tensor that was kept, of which torch checks no versions where hooks keep it."""
-
-    tensor: Tensor
-    version: int
-
-    def follow(self) -> Tensor:
-        _check_unchanged(self.tensor, self.version)
-        return self.tensor
-
-
-def _check_unchanged(tensor: Tensor, version: int) -> None:
+def _unchanged(tensor: Tensor, version: int) -> Tensor:
+    """The tensor, if nothing was written to it; torch does not check what hooks have stored."""
     if tensor._version != version:
         raise RuntimeError(
             "a tensor that attention was computed from was changed in place, and gradients need "
             "its numbers of then: write y = y + x for y += x"
         )
+    return tensor
 
 
 class _State(threading.local):
-    """What a thread is in the middle of: its results of `cheap`, outside of `lean` None."""
+    """Per thread: the results inside `recompute` so far; None outside."""
 
-    cheap: list[tuple[Tensor, _Result]] | None = None
+    results: list[tuple[Tensor, _Result]] | None = None
 
 
 _state = _State()
 
 
 def _bound(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor] | None:
-    """The function with the parameters that it has now, since a module's may be swapped later.
+    """The function with its parameters of now, since those of a module may be swapped later.
 
-    None for a module that is more than a LayerNorm or a function without parameters.
+    None for a module with parameters or hooks that is not a plain LayerNorm.
     """
     if not isinstance(function, nn.Module):
         return function
@@ -114,67 +92,68 @@ def _bound(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor] |
     )
 
 
-def cheap(function: Callable[[Tensor], Tensor], argument: Tensor) -> Tensor:
-    """function(argument), which backward passes of operations inside `lean` do not keep.
+def recomputable(function: Callable[[Tensor], Tensor], argument: Tensor) -> Tensor:
+    """function(argument), which operations inside `recompute` do not store for their gradients.
 
     Args:
-        function: elementwise or a norm: cheap beside the matrix products around it, without
+        function: elementwise or a norm: quick beside the matrix products around it, without
             randomness, and with a gradient that needs the argument rather than the result.
-        argument: what is kept in any case.
+        argument: what is stored in any case.
     """
     result = function(argument)
-    if _state.cheap is not None and (again := _bound(function)) is not None:
+    if _state.results is not None and (again := _bound(function)) is not None:
         argument = argument.detach()
-        _state.cheap.append((result, _Result(again, argument, argument._version)))
+        _state.results.append((result, _Result(again, argument, argument._version)))
     return result
 
 
-def _pack(saved: Tensor) -> _Kept | _Recipe:
-    for tensor, result in _state.cheap or ():
+def _pack(saved: Tensor) -> Callable[[], Tensor]:
+    """How the backward pass gets at a tensor that an operation saves."""
+    for tensor, result in _state.results or ():
         same = saved.data_ptr() == tensor.data_ptr() and saved.dtype == tensor.dtype
         if same and saved.numel() == tensor.numel() and saved.is_contiguous():
             result.readers += 1
-            return _Recipe(result, saved.shape, saved.dtype)
-    return _Kept(saved, saved._version)
+            return partial(result.read, saved.shape, saved.dtype)
+    return partial(_unchanged, saved, saved._version)
 
 
-def _unpack(kept: _Kept | _Recipe) -> Tensor:
-    return kept.follow()
+def _unpack(read: Callable[[], Tensor]) -> Tensor:
+    return read()
 
 
-def pays(like: Tensor) -> bool:
-    """Whether `lean` is worth its while for operations on tensors of this size."""
+def is_worthwhile(like: Tensor) -> bool:
+    """Whether to `recompute` where tensors have this size."""
     return (
         torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()  # a compiler decides for itself what to keep
+        and not torch.compiler.is_compiling()  # a compiler decides for itself what to store
         and like.numel() > WORTHWHILE
         and not saves_elsewhere()
     )
 
 
 def saves_elsewhere() -> bool:
-    """Whether what backward passes want is kept by other means: checkpoints, a copy on the CPU.
+    """Whether other hooks store what backward passes need: checkpoints, a copy on the CPU.
 
     Functions of torch.func know no such hooks.
     """
     if torch.compiler.is_compiling():
         return False
     has_hooks = torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
-    return (has_hooks and _state.cheap is None) or torch._C._are_functorch_transforms_active()
+    return (has_hooks and _state.results is None) or torch._C._are_functorch_transforms_active()
 
 
 @contextmanager
-def lean() -> Iterator[None]:
-    """Where results of `cheap` are computed again in the backward pass rather than kept.
+def recompute() -> Iterator[None]:
+    """Where results of `recomputable` are computed again in the backward pass, not stored.
 
-    A linear layer keeps its input for the gradient of its weight: here a norm of the residual
-    stream, or an activation, each as large as what it was computed from, which is kept as well. A
-    backward pass through a backward pass does not go through what was computed again.
+    A linear layer stores its input for the gradient of its weight: here a norm of the residual
+    stream, or an activation, each as large as what it was computed from, which is stored as well.
+    Gradients of gradients do not go through what was recomputed.
     """
     # The results live until the end of this block, so that nothing else takes their memory.
-    outer, _state.cheap = _state.cheap, []
+    outer, _state.results = _state.results, []
     try:
         with torch.autograd.graph.saved_tensors_hooks(_pack, _unpack):
             yield
     finally:
-        _state.cheap = outer
+        _state.results = outer

@@ -19,10 +19,9 @@ from benchmarks.contestants import (
 from benchmarks.driver import Pool, compare
 from benchmarks.floor import recorded
 from benchmarks.values import fourier_codes, grouped_channels, joined_tokens
-from perceiver.attention.kernels import sdpa
 from perceiver.models import blocks
 from perceiver.ops import matmul as products
-from perceiver.ops import recompute as lean
+from perceiver.ops import recompute
 from perceiver.positions import fourier_features
 
 
@@ -50,7 +49,9 @@ def test_options_reach_the_part_that_they_name():
 
 @pytest.mark.parametrize("trick", ["without=sharing", "recompute=always"])
 def test_with_another_trick_the_step_is_another_and_its_answer_the_same(trick, monkeypatch):
-    monkeypatch.setattr(lean, "WORTHWHILE", lean.WORTHWHILE)  # put back what is taken away
+    monkeypatch.setattr(
+        recompute, "WORTHWHILE", recompute.WORTHWHILE
+    )  # put back what is taken away
     sizes = replace(tiny(CONFIGURATIONS["small_image"]), batch=4)
 
     def step(**options):
@@ -72,7 +73,7 @@ def test_with_another_trick_the_step_is_another_and_its_answer_the_same(trick, m
 
 @pytest.mark.parametrize(("trick", "spared"), [("cache", "cos"), ("blocks", "scaled_dot")])
 def test_without_cache_and_blocks_a_step_calls_what_they_spare(trick, spared, monkeypatch):
-    monkeypatch.setattr(sdpa, "_blocks_pay", sdpa._blocks_pay)
+    monkeypatch.setattr(ours.sdpa, "_blocks_pay", ours.sdpa._blocks_pay)
     # Wide heads, and enough scores that blocks pay for them.
     sizes = replace(
         tiny(CONFIGURATIONS["small_image"]), num_latents=512, latent_dim=256, num_heads=2
@@ -95,12 +96,12 @@ def test_without_batches_linear_layers_alone_are_onednns(monkeypatch):
     assert products.onednn_multiplies_batches()
     ours.build(sizes, without="batches")
     assert not products.onednn_multiplies_batches()
-    assert products.onednn_pays(2048, 2048, 2048)
+    assert products.onednn_is_faster(2048, 2048, 2048)
 
 
 def test_recomputing_never_keeps_what_recomputing_always_does_not(monkeypatch):
-    monkeypatch.setattr(lean, "WORTHWHILE", lean.WORTHWHILE)
-    monkeypatch.setattr(blocks, "pays", blocks.pays)
+    monkeypatch.setattr(recompute, "WORTHWHILE", recompute.WORTHWHILE)
+    monkeypatch.setattr(blocks, "is_worthwhile", blocks.is_worthwhile)
     sizes = tiny(CONFIGURATIONS["latents"])
 
     def norms(how):

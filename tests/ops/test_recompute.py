@@ -12,7 +12,7 @@ from torch import nn
 from perceiver.attention import Attention
 from perceiver.models import AttentionBlock
 from perceiver.ops import recompute as module
-from perceiver.ops.recompute import cheap, lean, pays
+from perceiver.ops.recompute import is_worthwhile, recomputable, recompute
 
 
 def gradients(block, *inputs):
@@ -36,8 +36,8 @@ def test_gradients_are_those_of_keeping_everything(context_dim, kernel, monkeypa
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("is_lean", [True, False])
-def test_a_norm_lives_no_longer_than_its_block(is_lean):
+@pytest.mark.parametrize("recomputes", [True, False])
+def test_a_norm_lives_no_longer_than_its_block(recomputes):
     linear, x = nn.Linear(5, 3), torch.randn(2, 5, requires_grad=True)
     born = []
 
@@ -46,11 +46,11 @@ def test_a_norm_lives_no_longer_than_its_block(is_lean):
         born.append(weakref.ref(result))
         return result
 
-    with lean() if is_lean else torch.enable_grad():
-        out = linear(cheap(norm, x))
-    assert (born[0]() is None) is is_lean
+    with recompute() if recomputes else torch.enable_grad():
+        out = linear(recomputable(norm, x))
+    assert (born[0]() is None) is recomputes
     out.sum().backward()
-    assert len(born) == 1 + is_lean
+    assert len(born) == 1 + recomputes
     torch.testing.assert_close(x.grad, linear.weight.sum(0) * x.cos())
 
 
@@ -62,8 +62,8 @@ def test_what_several_operations_want_is_computed_again_once_a_pass():
         calls.append(1)
         return values.sin()
 
-    with lean():
-        normed = cheap(norm, x)
+    with recompute():
+        normed = recomputable(norm, x)
         out = sum(linear(normed) for linear in linears)
     for _ in range(2):
         x.grad = None
@@ -76,23 +76,25 @@ def test_what_several_operations_want_is_computed_again_once_a_pass():
 @pytest.mark.parametrize("numel", [module.WORTHWHILE, module.WORTHWHILE + 1])
 def test_only_large_tensors_in_training_are_computed_again(numel):
     large = numel > module.WORTHWHILE
-    assert pays(torch.empty(numel)) is large
+    assert is_worthwhile(torch.empty(numel)) is large
     with torch.no_grad():
-        assert not pays(torch.empty(numel))
+        assert not is_worthwhile(torch.empty(numel))
 
 
 def test_half_precision_is_computed_again_in_half_precision():
     linear, x = nn.Linear(5, 3), torch.randn(2, 5, requires_grad=True)
-    with torch.autocast("cpu", torch.bfloat16), lean():
-        out = linear(cheap(nn.functional.gelu, linear.weight.new_ones(2, 5).bfloat16() * x))
+    with torch.autocast("cpu", torch.bfloat16), recompute():
+        out = linear(recomputable(nn.functional.gelu, linear.weight.new_ones(2, 5).bfloat16() * x))
     out.float().sum().backward()
     assert x.grad.isfinite().all()
 
 
 def test_both_norms_and_the_activation_of_a_large_block_are_computed_again(monkeypatch):
     again = []
-    give = module._Result.give
-    monkeypatch.setattr(module._Result, "give", lambda self: again.append(self) or give(self))
+    read = module._Result.read
+    monkeypatch.setattr(
+        module._Result, "read", lambda self, *a: again.append(self) or read(self, *a)
+    )
     block = AttentionBlock(64, attention=partial(Attention, num_heads=2), widening=2)
     block(torch.randn(33, 256, 64)).sum().backward()
     assert len({id(result) for result in again}) == 3

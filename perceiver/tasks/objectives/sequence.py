@@ -10,7 +10,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from perceiver.shapes import Bool, Float
 from perceiver.tasks.objectives.objective import Objective, widened
-from perceiver.types import Batch
+from perceiver.types import Batch, TargetKind
 
 METRICS = {"bits_per_sequence": "min", "errors_per_sequence": "min", "solved": "max"}
 
@@ -33,7 +33,7 @@ class SequenceObjective(Objective):
         ValueError: for another metric or mode; for outputs that do not fit the targets.
     """
 
-    targets = "a sequence"
+    targets = TargetKind.SEQUENCE
 
     def __init__(
         self,

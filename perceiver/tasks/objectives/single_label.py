@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +11,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from perceiver.tasks.objectives.objective import Objective, widened
-from perceiver.types import Batch
+from perceiver.types import Batch, TargetKind
 
 
 class SingleLabel(Objective):
@@ -31,7 +33,7 @@ class SingleLabel(Objective):
             class indices below `out_dim` nor shares of classes.
     """
 
-    targets = "a class"
+    targets: ClassVar[TargetKind | None] = TargetKind.CLASS
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from perceiver.attention import Attention
 from perceiver.attention.context import Context
 from perceiver.models.blocks import AttentionBlock
-from perceiver.ops import recompute as lean
+from perceiver.ops import recompute as ops
 from perceiver.ops.matmul import linear
 from perceiver.types import Segment
 
@@ -33,7 +33,7 @@ def gradients(module):
 
 def test_what_is_computed_again_has_the_weights_that_were_given_for_the_forward_pass():
     module, x = block(), large()
-    assert lean.pays(x)
+    assert ops.is_worthwhile(x)
     tripled = {name: (3 * p).detach() for name, p in module.named_parameters() if "norm" in name}
     torch.func.functional_call(module, tripled, (x,)).square().mean().backward()
     found = gradients(module)
@@ -75,13 +75,13 @@ def test_changing_a_result_in_place_is_refused_whatever_its_size(num):
 def test_another_thread_has_results_of_its_own():
     from threading import Thread
 
-    with lean.lean():
+    with ops.recompute():
         held = []
-        thread = Thread(target=lambda: held.append(lean._state.cheap))
+        thread = Thread(target=lambda: held.append(ops._state.results))
         thread.start()
         thread.join()
         assert held == [None]
-        assert lean._state.cheap == []
+        assert ops._state.results == []
 
 
 @pytest.mark.parametrize("kernel", ["dense", "folded", "separable"])
