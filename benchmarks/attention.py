@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 PRESETS = Path(__file__).parents[1] / "conf" / "attention"
@@ -49,7 +49,8 @@ def described(preset: str) -> tuple[str, str]:
     """(what the preset's file says it is, its axes in short: score, position, pattern, …)."""
     text = (PRESETS / f"{preset}.yaml").read_text(encoding="utf-8")
     lines = [line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#")]
-    config: Any = OmegaConf.create(text)
+    with initialize_config_dir(str(PRESETS.parent), version_base="1.3"):
+        config = compose(f"attention/{preset}").attention
     axes = [config.score, config.position, config.pattern.replace("|", "or"), config.normaliser]
     return " ".join(lines), " · ".join([*axes, f"{config.heads}({config.num_heads})"])
 

@@ -125,7 +125,7 @@ class Reinforce(Normaliser):
     log-probabilities and entropies that come back. Outside training: argmax.
 
     Args:
-        soft_probability: probability, an example, of α in place of the sample, to calm the
+        soft_probability: probability, per example, of α in place of the sample, to calm the
             gradient; such an example reports the log-probability 0, so it has no REINFORCE term.
     """
 

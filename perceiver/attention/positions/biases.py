@@ -26,7 +26,7 @@ def alibi_slopes(num_heads: int) -> Float[Tensor, " h"]:
 
 
 class ALiBi(Position):
-    """bias = −m_h |p_i − j|: the further, the less, at the head's pace (Press et al. 2022).
+    """bias = −m_h |p_i − j|: the further, the less, at a pace per head (Press et al. 2022).
 
     Args:
         num_heads: heads.

@@ -25,6 +25,8 @@ from perceiver.types import Segment
 
 # Multiply-adds that the passes over tokens cost at least: what a small attention takes in calls.
 LEAST_COST = 1 << 25
+# Channels of a token beside its content: −ρ μ, ρ, and whether it may be attended to.
+SCALARS = 3
 
 
 class Folded(Kernel):
@@ -104,10 +106,6 @@ class Separable(Folded):
     def run(self, problem: Problem) -> Result:
         assert isinstance(problem.context, Context), "`refuses` admits no other"
         return _attend(problem, problem.context)
-
-
-# Channels of a token beside its content: −ρ μ, ρ, and whether it may be attended to.
-SCALARS = 3
 
 
 def _segments(problem: Problem) -> tuple[Segment, ...]:
