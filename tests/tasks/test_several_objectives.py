@@ -59,10 +59,10 @@ def task(**options) -> SupervisedTask:
     return SupervisedTask(**(settings | options))
 
 
-def batch(size=7, **known) -> Batch:
+def batch(count=7, /, **known) -> Batch:
     return Batch(
-        inputs={"x": torch.randn(size, 5)},
-        targets={"kind": torch.randint(0, 3, (size,)), "size": torch.randn(size, 1)},
+        inputs={"x": torch.randn(count, 5)},
+        targets={"kind": torch.randint(0, 3, (count,)), "size": torch.randn(count, 1)},
         known=known,
     )
 
@@ -133,9 +133,7 @@ def test_metrics_are_named_by_head_and_count_the_examples_that_have_the_target(t
     )
     [logged] = run.validate(module, DataLoader(made, batch_size=None), verbose=False)
     kind = expected_losses(module, made[0])["kind"]
-    sizes = [
-        (module.model.size(b.inputs["x"]) - b.targets["size"]).square()[:, 0] for b in made
-    ]
+    sizes = [(module.model.size(b.inputs["x"]) - b.targets["size"]).square()[:, 0] for b in made]
     answers = module.model.kind(made[0].inputs["x"][:2]).argmax(1)
     right = (answers == made[0].targets["kind"][:2]).float().mean()
     assert logged["val/kind/loss"] == pytest.approx(kind.item(), rel=1e-5)
@@ -164,7 +162,7 @@ def test_a_run_composed_of_two_targets_learns_both(compose_run):
     torch.manual_seed(0)
     base = compose_run("task=label_and_tokens", "modality@model.adapters=[image]")
     OmegaConf.set_struct(base, False)
-    base.task.objectives, base.model.decoder = {}, {}
+    base.task.objectives, base.task.weights, base.model.decoder = {}, {}, {}
     config = OmegaConf.merge(base, OmegaConf.create(TWO_TARGETS))
     module = instantiate(config.task, _convert_="all")
     module.log = lambda *args, **options: None
