@@ -10,6 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 from runner.errors import clear_errors
+from runner.literal import literal
 
 CONFIG_DIR = Path(__file__).parent / "conf"
 
@@ -28,8 +29,8 @@ def as_it_stands(word: str) -> str:
     is_quoted = len(text) > 1 and text[0] in "'\"" and text[-1] == text[0]
     if name != "text" or not separator or is_quoted or text == "null":
         return word
-    # In quotes a backslash counts before a quote alone; to OmegaConf, ${ would be an interpolation.
-    text = text.replace("${", "\\${")
+    # In quotes a backslash counts before a quote alone.
+    text = literal(text)
     text = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
     return f"{name}='{text}'"
 

@@ -8,7 +8,6 @@ import hydra
 from omegaconf import DictConfig
 
 from runner.errors import clear_errors
-from runner.folders import register
 
 CONFIG_DIR = Path(__file__).parent / "conf"
 
@@ -22,6 +21,5 @@ def train(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    register()
     with clear_errors(CONFIG_DIR):
         train()

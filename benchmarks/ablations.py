@@ -17,33 +17,31 @@ KERNELS = tuple(f"cross_attention.kernel={name}" for name in ("dense", "sdpa", "
 LATENT_KERNELS = ("latent_attention.kernel=dense", "latent_attention.kernel=chunked")
 COMPILED = ("compile", "latent_attention.kernel=sdpa+compile")
 PRECISIONS = ("medium", "bf16-mixed", "bf16-true")
-RETURNED = "freed_memory=returned"
 RECOMPUTED, NEVER = "recompute=always", "recompute=never"
-BATCHED = ("without=fusing", "without=sharing")
-CACHES, BLOCKS = "without=caches", "without=blocks"
+SHARING, CACHE, BLOCKS = "without=sharing", "without=cache", "without=blocks"
 LIBRARIES = ("without=onednn", "without=batches")
 TANH = "encoder.activation=gelu_tanh"
 AGAIN = "measured=again"
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
-    "cross_261": (*KERNELS, CACHES, *LIBRARIES, RETURNED, *PRECISIONS),
+    "cross_261": (*KERNELS, CACHE, *LIBRARIES, *PRECISIONS),
     "cross_1024": (*KERNELS, *LIBRARIES),
     "imagenet_1x6": (
-        *(*KERNELS[:2], LATENT_KERNELS[0], RECOMPUTED, CACHES, BLOCKS, *LIBRARIES, TANH, RETURNED),
+        *(*KERNELS[:2], LATENT_KERNELS[0], RECOMPUTED, CACHE, BLOCKS, *LIBRARIES, TANH),
         *(*COMPILED, "regions", *PRECISIONS),
     ),
     "small_image": (
-        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, RECOMPUTED, CACHES, BLOCKS, *LIBRARIES, TANH),
-        *(RETURNED, "compile", "regions", *PRECISIONS),
-    ),
-    "bytes": (
-        *(*KERNELS[:2], LATENT_KERNELS[0], *BATCHED, NEVER, BLOCKS, *LIBRARIES, TANH, RETURNED),
+        *(*KERNELS[:2], LATENT_KERNELS[0], SHARING, RECOMPUTED, CACHE, BLOCKS, *LIBRARIES, TANH),
         *("compile", "regions", *PRECISIONS),
     ),
-    "audio": (*KERNELS, CACHES, *LIBRARIES, RETURNED),
-    "modalities": (*KERNELS[:2], *BATCHED, CACHES, *LIBRARIES, RETURNED, *PRECISIONS),
+    "bytes": (
+        *(*KERNELS[:2], LATENT_KERNELS[0], SHARING, NEVER, BLOCKS, *LIBRARIES, TANH),
+        *("compile", "regions", *PRECISIONS),
+    ),
+    "audio": (*KERNELS, CACHE, *LIBRARIES),
+    "modalities": (*KERNELS[:2], SHARING, CACHE, *LIBRARIES, *PRECISIONS),
     "latents": (
-        *(*LATENT_KERNELS, RECOMPUTED, BLOCKS, *LIBRARIES, TANH, RETURNED),
+        *(*LATENT_KERNELS, RECOMPUTED, BLOCKS, *LIBRARIES, TANH),
         *(*COMPILED, *PRECISIONS, "bf16-mixed+compile"),
     ),
 }

@@ -1,4 +1,4 @@
-"""Time every form of some attentions, for the cost model to be held to: python -m benchmarks.cost
+"""Time every form of some attentions, to hold what auto counts to: python -m benchmarks.cost
 
 python -m benchmarks.cost --only "small image" decoder --rounds 15
 """
@@ -22,8 +22,7 @@ from benchmarks.machine import describe, place, record
 from benchmarks.run import command, write
 from benchmarks.tables import costs
 from perceiver.attention import Attention
-from perceiver.attention.context import Context
-from perceiver.attention.kernels.cost import cheapest, work
+from perceiver.attention.kernels import select_kernel
 from perceiver.models.blocks import AttentionBlock
 from perceiver.types import ByteArray, Segment
 
@@ -108,12 +107,6 @@ CASES = {
 }
 
 
-def sizes(block: AttentionBlock, latents: Tensor, inputs: ByteArray | None) -> Any:
-    """What the cost model is told of an attention, training or not as torch is set."""
-    context: Tensor | Context = latents if inputs is None else block.context(inputs)
-    return work(latents, context, block.attention.heads)
-
-
 @contextmanager
 def running(step: str) -> Iterator[None]:
     """Training or not, in bf16 or not."""
@@ -126,10 +119,11 @@ def running(step: str) -> Iterator[None]:
 
 
 def chosen(name: str, step: str) -> str:
-    """The form that the cost model takes for a case."""
-    case = CASES[name]
+    """The form that `kernel=auto` takes for a case."""
+    block, latents, inputs = CASES[name].build()
     with running(step):
-        return cheapest(sizes(*case.build()), list(case.forms))
+        context = latents if inputs is None else block.context(inputs)
+        return select_kernel("auto", block.attention.problem(latents, context)).name
 
 
 def measure(case: Case, rounds: int, steps: Sequence[str]) -> dict[str, dict[str, float]]:

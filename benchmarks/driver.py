@@ -20,8 +20,8 @@ from benchmarks.peak import SIDE
 WORKER = Path(__file__).with_name("worker.py")
 STEPS = ("forward", "train")
 LEAST_ROUNDS = 3
-# What glibc reads at the start of a process: as `runner.malloc.keep_freed_memory`, but for blocks
-# of any size, so that no contestant waits for pages.
+# What glibc reads at the start of a process: it keeps freed memory for the next step, so that no
+# contestant waits for pages.
 KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 # Nothing is looked for beyond this machine, and what is compiled is compiled from nothing.
 ALONE = {"HF_HUB_OFFLINE": "1", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
@@ -36,27 +36,15 @@ class Worker:
         device: "cpu" or "cuda".
         threads: of the CPU; 0 = torch's choice.
         log: where what it prints goes.
-        keeps_freed_memory: whether a step has what the last one freed; else
-            much of it is asked of the system again, a page fault after the other.
     """
 
-    def __init__(
-        self,
-        library: str,
-        *,
-        device: str,
-        threads: int,
-        log: TextIO | None,
-        keeps_freed_memory: bool = True,
-    ) -> None:
+    def __init__(self, library: str, *, device: str, threads: int, log: TextIO | None) -> None:
         python = interpreter(library)
         if python is None:
             raise FileNotFoundError(install_hint(library))
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         if not LIBRARIES[library].requirements:
             environment["PYTHONPATH"] = str(PROJECT)
-        if keeps_freed_memory:
-            environment |= KEEPING
         if threads:
             environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
@@ -64,7 +52,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=environment | ALONE,
+            env=environment | KEEPING | ALONE,
             text=True,
         )
 
@@ -121,8 +109,7 @@ class Pool:
         held = self._workers.get(name)
         if held is None or held.process.poll() is not None:
             who = who or Contestant("ours")
-            keeps = who.keeps_freed_memory
-            held = Worker(who.library, **self._options, keeps_freed_memory=keeps)
+            held = Worker(who.library, **self._options)
             self._workers[name] = held
         return held
 

@@ -48,8 +48,8 @@ All contestants compute the same thing: the same sizes, the same inputs and, but
 whose layers are not quite the others', the same weights (the column *distance* is how far a
 contestant's outputs are from ours, relatively). Each runs in a process of its own, and they take
 turns: while one steps, the others wait. Every process, of whatever library, keeps the memory that a
-step freed for the next one, as `train.py` does for tensors of up to 32 MiB: what is compared is
-steps, and not the system's way of handing out pages; a table that was recorded without says so.
+step freed for the next one: what is compared is steps, and not the system's way of handing out
+pages; a table that was recorded without says so.
 Times are medians over all turns, *spread*
 is half the distance between the quartiles. A training step is forward, mean square of the outputs,
 backward. *Memory* is what the tensors of a training step take at their peak beside what stood
@@ -96,22 +96,19 @@ A bar of a compiled step counts the peers' compiled steps as well, in the config
 were measured: their rows are in the tables.
 
 **The forms of attention.** Milliseconds of one block, attention and MLP, in each form that computes
-the same, and in bold the form that the cost model (`perceiver/attention/kernels/cost.py`) took when
-they were recorded; *bf16* is autocast. *sdpa* and *dense* make keys and values; *folded* and
-*separable* do not. Where forms are about as fast, the leanest is taken.
+the same, and in bold the form that `kernel=auto` took when they were recorded; *bf16* is autocast.
+*sdpa* and *dense* make keys and values; *folded* and *separable* do not.
 
 **What each trick pays.** The first row of a table is this project as it is; each other row has one
-thing changed. *kernel=…* is another form of an attention. *without=fusing* has a product each for
-the queries, keys and values of self-attention; *sharing* makes the first queries for each example;
-*caches* computes position codes and their moments in every step; *onednn* has all products of fp32
+thing changed. *kernel=…* is another form of an attention. *without=sharing* makes the first queries
+for each example; *cache* computes position codes in every step; *onednn* has all products of fp32
 made by MKL, as torch does by itself (nothing changes where MKL is the quicker one), *batches* those
 of attention, and the gradients of weights by oneDNN from copies; *blocks* leaves attention that is
 not structured to torch's kernel. *recompute=always* computes the results of norms and activations
 again in the backward pass, *never* keeps them; without the word those of large tensors alone are
-computed again. *encoder.activation=gelu_tanh* is the tanh form of the GELU.
-*freed_memory=returned* gives memory that a step freed back to the system, as torch does by itself.
-*measured=again* has nothing changed: rows that are as close to the first one as this one differ by
-no more than two processes of the same do, which can be a tenth of the time.
+computed again. *encoder.activation=gelu_tanh* is the tanh form of the GELU. *measured=again* has
+nothing changed: rows that are as close to the first one as this one differ by no more than two
+processes of the same do, which can be a tenth of the time.
 
 **In train.py.** *before* is another commit of this project. The optimiser steps all parameters in
 one kernel; *foreach* does it an operation at a time, *loop* a parameter at a time.

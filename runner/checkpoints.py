@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -20,6 +22,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
+    if "::" in str(path):  # Lightning would take it for a chain of URLs
+        raise ValueError(f"a checkpoint must not be called {str(path)!r}: rename what has '::'")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
@@ -76,3 +80,39 @@ def check_same_optimizer(
             f"checkpoint {path} was trained by {saved}, whose state {ours} cannot go on from: "
             "choose the same optimizer"
         )
+
+
+class KeptFiles(pl.Callback):
+    """Lets a run that resumes find the files of its checkpoint's folder, and no others.
+
+    The state of Lightning's checkpoint callbacks names the files that were kept, which are loaded
+    in the end and removed when better ones come. Whatever folder or URL it says, they are looked
+    for beside the checkpoint, under the same names.
+    """
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        folder = os.path.realpath(os.path.dirname(str(trainer.ckpt_path)))
+        for state in (checkpoint.get("callbacks") or {}).values():
+            if isinstance(state, dict) and "best_model_path" in state:
+                _keep_in(folder, state)
+
+
+def _keep_in(folder: str, state: dict[str, Any]) -> None:
+    """Changes the state of a checkpoint callback to name files of a folder alone."""
+
+    def inside(path: Any) -> str:
+        name = os.path.basename(path) if isinstance(path, str) else ""
+        return os.path.join(folder, name) if name.endswith(".ckpt") else ""
+
+    scores = state.get("best_k_models")
+    kept = {inside(path): n for path, n in scores.items()} if isinstance(scores, dict) else {}
+    state["best_k_models"] = {path: score for path, score in kept.items() if path}
+    for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[name] = inside(state.get(name))
+    if state["kth_best_model_path"] not in state["best_k_models"]:
+        state["kth_best_model_path"] = next(iter(state["best_k_models"]), "")
+    if not os.path.isfile(state["best_model_path"]):
+        state["best_model_path"] = ""
+    state["dirpath"] = folder

@@ -1,4 +1,4 @@
-"""Whether the parts of a composed config fit together, asked before any data is opened."""
+"""Whether the parts of a config fit together: all that can be, before any data is opened."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError
 from torch import nn
 
+from datamodules.core.facts import DataFacts
 from datamodules.layouts.manifest import TARGETS
 from datamodules.readers import kind_of
-from runner.infer_config import wanted_targets
 from runner.options import check_options
+from runner.resolve import wanted_targets
 from runner.speed import check_speed
 
 _PARTS = ("fusion", "encoder", "cross_attention", "latent_attention", "decoder")
@@ -25,6 +26,8 @@ _PARTS = ("fusion", "encoder", "cross_attention", "latent_attention", "decoder")
 
 def check_config(config: DictConfig) -> None:
     """Refuse combinations that cannot work, naming both sides and the override that mends it.
+
+    What the data alone say is left to `check_final`.
 
     Raises:
         ValueError: for the first misfit found.
@@ -37,6 +40,17 @@ def check_config(config: DictConfig) -> None:
     _check_precision(config)
     _check_validation(config)
     check_speed(config)
+
+
+def check_final(final: DictConfig, facts: DataFacts) -> None:
+    """Refuse a final config that does not fit what its data set turned out to be.
+
+    Raises:
+        ValueError: for a task that trains on other targets, and for options that refer to what
+            was found and cannot be that.
+    """
+    _check_same_targets(final, facts.targets)
+    check_options(final)
 
 
 def check_model(config: DictConfig) -> None:
@@ -156,12 +170,18 @@ def _check_modalities(config: DictConfig) -> None:
 
 
 def _check_targets(config: DictConfig) -> None:
+    """Of what is known of the targets before the data are read."""
+    given = getattr(get_class(config.data._target_), "targets", None)
+    if "targets" in config.data:
+        given = TARGETS.get(config.data.targets)
+        if config.data.get("modalities", ()) is None and wanted_targets(config) == "a class":
+            return  # the default task, in whose place `resolve` puts one that fits
+    if given is not None:
+        _check_same_targets(config, given)
+
+
+def _check_same_targets(config: DictConfig, given: str) -> None:
     wanted = wanted_targets(config)
-    given = getattr(get_class(config.data._target_), "targets", wanted)
-    if "targets" in config.data:  # the data's own are not known before it is read
-        given = wanted if config.data.targets is None else TARGETS.get(config.data.targets, wanted)
-        if config.data.get("modalities", ()) is None and wanted == "a class":
-            return  # the default task, which `complete_task` replaces by one that fits
     if wanted is not None and given != wanted:
         fitting = {"a class": "single_label", "labels": "multi_label", "values": "regression"}
         fitting["a sequence"] = "sequence"

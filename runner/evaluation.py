@@ -30,6 +30,7 @@ def _run(config: DictConfig) -> float:
         raise ValueError(f"trainer.{limit}=0 leaves nothing to evaluate: set at least 1")
     pl.seed_everything(config.seed, workers=True, verbose=False)
     options = OmegaConf.to_container(config.data, resolve=True)
+    options["text.tokenizer"] = options.pop("text")["tokenizer"]
     task, datamodule, _ = rebuild(config.ckpt_path, data_options=options)
     datamodule.setup()
     folder = Path(config.paths.run_dir)

@@ -5,11 +5,31 @@ from __future__ import annotations
 import os
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
-from omegaconf import OmegaConf
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict, read_write
+
+from runner.literal import literal
 
 # Where torchrun, SLURM and MPI say how many processes of a run there are.
 _PROCESSES = ("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
+
+class OwnFolder(Callback):
+    """Gives a run that begins a folder that no other has; a folder that was asked for stays.
+
+    Hydra calls it once, before the run. A resolver would make folders for any text of a config that
+    names it.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        hydra = config.hydra
+        asked = any(word.startswith("hydra.run.dir=") for word in hydra.overrides.hydra)
+        if asked or hydra.run.dir == ".":  # where the command was given
+            return
+        with read_write(hydra), open_dict(hydra):
+            hydra.run.dir = literal(unused(hydra.run.dir))
 
 
 def unused(folder: str) -> str:
@@ -28,8 +48,3 @@ def unused(folder: str) -> str:
             return folder
         return name
     raise AssertionError("count has no end")
-
-
-def register() -> None:
-    """Let configs say ${unused:FOLDER}."""
-    OmegaConf.register_new_resolver("unused", unused, use_cache=True, replace=True)

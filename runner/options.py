@@ -34,7 +34,7 @@ def check_options(config: DictConfig) -> None:
         for name, value in node.items():
             is_own = not OmegaConf.is_interpolation(node, name)
             if not str(name).startswith("_") and (is_own or value is not None):
-                _check(target, f"{path}{name}", str(name), _plain(value))
+                check_option(target, f"{path}{name}", str(name), _plain(value))
 
 
 def _plain(value: Any) -> Any:
@@ -50,7 +50,18 @@ def _targets(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
             yield from _targets(node[key], f"{path}{key}.")
 
 
-def _check(target: Callable[..., Any], path: str, name: str, value: Any) -> None:
+def check_option(target: Callable[..., Any], path: str, name: str, value: Any) -> None:
+    """Refuse an option that a class or function has no room for, or that is of another type.
+
+    Args:
+        target: takes it.
+        path: of the option in the config.
+        name: of the option.
+        value: as plain data, not built yet.
+
+    Raises:
+        ValueError: naming the option and who takes it.
+    """
     where = f"{target.__module__}.{target.__qualname__}"
     known = inspect.signature(target).parameters
     takes_any = any(option.kind is option.VAR_KEYWORD for option in known.values())

@@ -26,14 +26,16 @@ from runner.rebuild import rebuild
 
 def run_prediction(config: DictConfig) -> Tensor:
     """Predict from whatever modalities are given; prints, and returns (1, k)."""
-    task, datamodule, trained = rebuild(config.ckpt_path)
+    tokenizer = {"text.tokenizer": config.data.text.tokenizer}
+    task, datamodule, trained = rebuild(config.ckpt_path, data_options=tokenizer, reads_data=False)
     if not datamodule.offers:
         raise ValueError(
             f"the model of {config.ckpt_path} answers problems that {type(datamodule).__name__} "
             "draws, which no file holds: test it with evaluate.py"
         )
-    others = {"ckpt_path", "top", "paths"}
-    given = {n: config[n] for n in config if n not in others and config[n] is not None}
+    others = {"ckpt_path", "data", "top", "paths"}
+    inputs = OmegaConf.to_container(config, resolve=True)  # where "???" is a text like any other
+    given = {n: value for n, value in inputs.items() if n not in others and value is not None}
     unknown = [name for name in given if name not in datamodule.modalities]
     if unknown or not given:
         problem = f"does not read {', '.join(unknown)}" if unknown else "needs something to read"
@@ -43,8 +45,8 @@ def run_prediction(config: DictConfig) -> Tensor:
                 f"{name}=…" if name in config else f"+{name}=…" for name in datamodule.modalities
             )
         )
-    inputs = read(OmegaConf.to_container(OmegaConf.create(given)), datamodule)
-    batch = Collator(datamodule.fields())([Example(inputs, {}, "the example")])
+    tensors = read(given, datamodule)
+    batch = Collator(datamodule.fields())([Example(tensors, {}, "the example")])
     with torch.inference_mode():
         answer = task.predict_step(batch, 0)
     names = trained.get("class_names") or [str(n) for n in range(answer.shape[1])]

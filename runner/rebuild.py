@@ -2,86 +2,100 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping
+import re
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.utils import get_object, instantiate
-from torch import nn
-from torch.optim import Optimizer
 
 from perceiver.tasks import Task
-from perceiver.tasks import schedules as schedule_functions
 from runner.checkpoints import check_same_model, read_checkpoint
+from runner.trusted import build, check_plain
 
-# A checkpoint's config names what to build. Only these may be named: a stranger's file must not
-# reach anything that runs code, writes files or opens connections.
-_PACKAGES = ("perceiver", "datamodules", "torch", "torchvision", "torchaudio", "timm")
-_KINDS = (nn.Module, Optimizer, pl.LightningDataModule)
+# Options of data that name places. A checkpoint may be a stranger's: what lies there is opened
+# where the user names it alone.
+_TOKENIZER = "text.tokenizer"
+_NEEDED = ("path", "root", _TOKENIZER)
+_PLACES = (*_NEEDED, "local", "cache_dir", "outside")
+# Options whose text was found in data: columns, classes and the like may be called anything.
+_NAMES = ("classes", "columns", "group", "id", "missing_cells", "separator", "split", "target")
+# Training alone augments, and nothing is downloaded on a stranger's word.
+_OF_TRAINING = ("augment", "mix", "download")
+_NOWHERE = "not-opened"  # stands for places of data that are not read
+# What is nothing special to a terminal or to Hydra.
+_SHOWN = re.compile(r"[\w./:+@%-]([\w ./:+@%-]{0,200}[\w./:+@%-])?")
 
 
 def rebuild(
-    path: str | Path, *, data_options: Mapping[str, Any] | None = None
+    path: str | Path, *, data_options: Mapping[str, Any] | None = None, reads_data: bool = True
 ) -> tuple[Task, pl.LightningDataModule, dict[str, Any]]:
     """The task with its trained weights, its data module (not set up) and the run's config.
 
     Args:
         path: a checkpoint that train.py wrote.
-        data_options: options of the data module to replace, where they are not None.
+        data_options: options of the data module to replace, where they are not None; what reads
+            texts is called "text.tokenizer".
+        reads_data: whether the data module will be set up, so that it must know where data lie.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, was not written by train.py, or names what it must not.
+        ValueError: if it is damaged, was not written by train.py, or names what it must not, and
+            where data were opened of which `data_options` do not say where they lie.
     """
     checkpoint = read_checkpoint(path)
     config = checkpoint.get("run_config")
-    if not isinstance(config, dict) or not {"task", "data"} <= set(config):
+    if not isinstance(config, dict) or not all(
+        isinstance(config.get(name), dict) for name in ("task", "data")
+    ):
         raise ValueError(f"{path} does not say how to rebuild its model: train.py did not write it")
-    replaced = {name: value for name, value in (data_options or {}).items() if value is not None}
-    unknown = sorted(set(replaced) - set(config["data"]))
-    if unknown:
+    given = {name: value for name, value in (data_options or {}).items() if value is not None}
+    data, recorded = _without_places(config["data"])
+    if unknown := sorted(set(given) - set(data) - set(recorded)):
         raise ValueError(f"the data set of {path} has no option {', '.join(unknown)}")
-    # Training alone augments, and nothing is downloaded on a stranger's word.
-    untrained = {n: None for n in ("augment", "mix", "download") if n in config["data"]}
-    data = config["data"] | untrained | replaced
-    for target in _targets({"task": config["task"], "data": data}):
-        _check_target(target, path)
-    datamodule = instantiate(data)
-    task: Task = instantiate(config["task"], _convert_="all")
+    try:
+        check_plain(recorded, names=("path",), places=_PLACES)
+        check_plain(data, names=_NAMES)
+        check_plain(config["task"])
+        lacking = {n: recorded[n] for n in _NEEDED if recorded.get(n) and n not in given}
+        if not reads_data:
+            given |= {name: _NOWHERE for name in lacking if name != _TOKENIZER}
+            lacking = {name: place for name, place in lacking.items() if name == _TOKENIZER}
+        if lacking:
+            shown = " ".join(_override(name, place) for name, place in lacking.items())
+            raise ValueError(
+                "no file is opened on a checkpoint's word alone: name what its run read, "
+                f"by adding {shown}"
+            )
+        if _TOKENIZER in given:
+            data["text"] |= {"tokenizer": given.pop(_TOKENIZER)}
+        data |= given
+        datamodule = build(data, kind=pl.LightningDataModule, where="data")
+        task = build(config["task"], kind=Task, where="task")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     check_same_model(checkpoint, task, path)
     task.load_state_dict(checkpoint["state_dict"])
     task.run_config = config
     return task.eval(), datamodule, config
 
 
-def _targets(node: Any) -> Iterator[str]:
-    """Every `_target_` below a node; what is not the plain data of a config is refused.
-
-    Hydra would also build what stands in a tuple, say, and OmegaConf evaluates text with "${".
-    """
-    if type(node) is dict:
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for value in node.values():
-            yield from _targets(value)
-    elif type(node) is list:
-        for value in node:
-            yield from _targets(value)
-    elif type(node) not in (str, int, float, bool, type(None)) or "${" in str(node):
-        raise ValueError(f"the checkpoint's config holds {node!r}, which is not plain data")
+def _without_places(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of a run's data without those of training and of places, and the latter."""
+    data = {name: value for name, value in options.items() if name not in _OF_TRAINING}
+    places = {name: data.pop(name) for name in _PLACES if name in data}
+    if isinstance(data.get("text"), dict) and "tokenizer" in data["text"]:
+        data["text"] = dict(data["text"])
+        places[_TOKENIZER] = data["text"].pop("tokenizer")
+    return data, places
 
 
-def _check_target(target: str, path: str | Path) -> None:
-    refusal = ValueError(f"{path} asks for {target!r}, which a checkpoint must not name")
-    if target.partition(".")[0] not in _PACKAGES:
-        raise refusal
-    found = get_object(target)
-    # Where it is defined counts, not the road to it: a module's imports are its attributes too.
-    home = getattr(found, "__module__", "") or ""
-    if home.partition(".")[0] not in _PACKAGES:
-        raise refusal
-    is_schedule = home == schedule_functions.__name__ and inspect.isfunction(found)
-    if not is_schedule and not (inspect.isclass(found) and issubclass(found, _KINDS)):
-        raise refusal
+def _override(name: str, place: Any) -> str:
+    """What to write on the command line for a place; a strange one is not repeated."""
+    parts = place if isinstance(place, dict) else {"": place}
+    if not all(isinstance(text, str) and _SHOWN.fullmatch(text) for text in parts.values()):
+        return f"data.{name}=…"
+    if isinstance(place, dict):
+        place = "{" + ",".join(f"{part}:{text}" for part, text in place.items() if text) + "}"
+    return shlex.quote(f"data.{name}={place}")

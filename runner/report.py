@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from perceiver.files import replacing
+
 PACKAGES = (
     "perceiver-multimodal",
     "torch",
@@ -46,9 +48,8 @@ def _git_commit() -> str | None:
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
     """Write `results` as JSON, whole or not at all."""
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.write((json.dumps(results, indent=2) + "\n").encode("utf-8"))
 
 
 def print_summary(

@@ -13,16 +13,23 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from perceiver.callbacks import ConfusionMatrix, PredictionTable
+from perceiver.files import replacing
 from perceiver.tasks import SingleLabel, Task
-from runner.checkpoints import check_same_model, check_same_optimizer, read_checkpoint
+from runner.build import build_data, build_task
+from runner.checkpoints import (
+    KeptFiles,
+    check_same_model,
+    check_same_optimizer,
+    read_checkpoint,
+)
 from runner.checks import check_config, check_model
 from runner.errors import keep_traceback, name_failed_job
-from runner.infer_config import build_data
+from runner.literal import literal
 from runner.loggers import build_callbacks, build_loggers
-from runner.malloc import keep_freed_memory
 from runner.processes import launches_of_this_job_alone
 from runner.report import environment, print_summary, write_results
 from runner.speed import CompileTime, compile_model, use_float8, uses_gpu
@@ -55,14 +62,13 @@ def run_training(config: DictConfig) -> float:
 
 def _run(config: DictConfig) -> float:
     quiet_lightning()
-    keep_freed_memory()
     check_config(config)
     check_model(config)
     torch.set_float32_matmul_precision(config.matmul_precision)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    datamodule = build_data(config)
-    check_config(config)  # now that it is complete
-    task, plain = build_task(config, datamodule.class_names)
+    datamodule, config = build_data(config)
+    task = build_task(config, datamodule.facts())
+    plain = task.run_config
     folder = Path(config.paths.run_dir)
     save_config(plain, folder)
     if config.float8 and config.fit:
@@ -77,9 +83,11 @@ def _run(config: DictConfig) -> float:
     callbacks += report_callbacks(task, datamodule, folder)
     compiling = CompileTime()
     callbacks += [compiling] if config.compile else []
+    callbacks.append(KeptFiles())
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(plain)
+    for logger in trainer.loggers:  # Lightning's own write it with OmegaConf
+        by_omegaconf = isinstance(logger, CSVLogger | TensorBoardLogger)
+        logger.log_hyperparams(literal(plain) if by_omegaconf else plain)
     if config.ckpt_path:
         resumed = read_checkpoint(config.ckpt_path)
         check_same_model(resumed, task, config.ckpt_path)
@@ -101,7 +109,7 @@ def _run(config: DictConfig) -> float:
             rank_zero_info("interrupted: reporting on what was trained so far")
     checkpoint = best_checkpoint(trainer) if config.fit else config.ckpt_path
     if config.float8 and config.fit:  # what is tested is what evaluate.py and predict.py will run
-        trained, (task, _) = task, build_task(config, datamodule.class_names)
+        trained, task = task, build_task(config, datamodule.facts())
         task.load_state_dict(trained.state_dict())
     # This callback would put the weights of the last step in place of a loaded checkpoint's.
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]
@@ -118,19 +126,11 @@ def _run(config: DictConfig) -> float:
     return results[f"val/{task.monitor}"]
 
 
-def build_task(config: DictConfig, class_names: list[str]) -> tuple[Task, dict[str, Any]]:
-    """The task, and the run's configuration as plain data, which goes into its checkpoints."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    plain["class_names"] = class_names
-    task: Task = instantiate(config.task, _convert_="all")
-    task.run_config = plain
-    return task, plain
-
-
 @rank_zero_only
 def save_config(plain: dict[str, Any], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")
+    """Write config.yaml, for OmegaConf to read: it evaluates nothing in it."""
+    with replacing(folder / "config.yaml") as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create(literal(plain))).encode("utf-8"))
 
 
 def report_callbacks(

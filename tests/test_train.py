@@ -44,14 +44,9 @@ def test_run_leaves_results_for_every_subset_and_files_to_look_at(compose_run, t
     assert (folder / "checkpoints" / "last.ckpt").exists()
 
 
-def test_a_run_keeps_freed_memory_and_steps_all_parameters_in_one_kernel(
-    compose_run, monkeypatch, tmp_path
-):
-    kept = []
-    monkeypatch.setattr(training, "keep_freed_memory", lambda: kept.append(True))
+def test_a_run_steps_all_parameters_in_one_kernel(compose_run, tmp_path):
     config = compose_run("trainer.max_steps=1", "fit=true", "test=false")
     run_training(config)
-    assert kept == [True]
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     (state,) = saved["optimizer_states"]
     assert all(group["fused"] for group in state["param_groups"])

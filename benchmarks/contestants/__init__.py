@@ -55,11 +55,6 @@ class Contestant:
     compiled: str = ""
 
     @property
-    def keeps_freed_memory(self) -> bool:
-        """Whether its process keeps freed memory for the next step."""
-        return self.options.get("freed_memory") != "returned"
-
-    @property
     def label(self) -> str:
         """How it is called on the command line and in tables."""
         parts = [self.library, *(f"{key}={value}" for key, value in self.options.items())]

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,8 +15,8 @@ from benchmarks.configurations import Decoder as DecoderSizes
 from benchmarks.values import equalise, random, raw_inputs, raw_masks
 from perceiver.adapters import ArrayAdapter, PaddingFusion, PixelAdapter, TokenAdapter
 from perceiver.adapters.adapter import Adapter
-from perceiver.attention import Attention, context
-from perceiver.attention.heads import qkv as heads
+from perceiver.attention import Attention
+from perceiver.attention.kernels import sdpa
 from perceiver.models import (
     AttentionBlock,
     Decoder,
@@ -30,8 +29,6 @@ from perceiver.models import (
 from perceiver.ops import matmul as products
 from perceiver.ops import recompute as lean
 from perceiver.positions import ConstantPositions, FourierPositions, LearnedPositions
-
-SDPA: Any = import_module("perceiver.attention.kernels.sdpa")  # its package's is the function
 
 ROLES = (
     (r"^encoder\.latents$", "latents"),
@@ -85,10 +82,6 @@ def _never(*_: Any) -> bool:
     return False
 
 
-def _without_fusing(module: nn.Module, configuration: Configuration) -> None:
-    heads.fusing_pays = _never
-
-
 def _without_sharing(module: nn.Module, configuration: Configuration) -> None:
     def one_each(_: nn.Module, given: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
         latents, context = given
@@ -97,9 +90,8 @@ def _without_sharing(module: nn.Module, configuration: Configuration) -> None:
     module.encoder.cross_attends[0].register_forward_pre_hook(one_each)
 
 
-def _without_caches(module: nn.Module, configuration: Configuration) -> None:
+def _without_cache(module: nn.Module, configuration: Configuration) -> None:
     def forget(*_: Any) -> None:
-        context._CONSTANT_MOMENTS.clear()
         for part in module.modules():
             if isinstance(part, ConstantPositions):
                 part._cache.clear()
@@ -116,7 +108,7 @@ def _without_batches(module: nn.Module, configuration: Configuration) -> None:
 
 
 def _without_blocks(module: nn.Module, configuration: Configuration) -> None:
-    SDPA._blocks_pay = _never
+    sdpa._blocks_pay = _never
 
 
 def _recompute_never(module: nn.Module, configuration: Configuration) -> None:
@@ -128,26 +120,23 @@ def _recompute_always(module: nn.Module, configuration: Configuration) -> None:
 
 
 def _nothing(module: nn.Module, configuration: Configuration) -> None:
-    """The process was started so (`Contestant.keeps_freed_memory`), or nothing is to change."""
+    """Nothing is to change."""
 
 
-# What changes a step and not its answer, in this process for good: a product each for queries, keys
-# and values; the first queries for each example; position codes and their moments computed anew in
-# every step; all products by the library that torch takes itself, or all but linear layers' by it;
-# attention never in blocks of our own; norms and activations kept or computed again, whatever their
-# size; freed memory returned to the system, as torch has it by itself; nothing at all, which tells
-# how far two processes differ.
+# What changes a step and not its answer, in this process for good: the first queries for each
+# example; position codes computed anew in every step; all products by the library that torch takes
+# itself, or all but linear layers' by it; attention never in blocks of our own; norms and
+# activations kept or computed again, whatever their size; nothing at all, which tells how far two
+# processes differ.
 TRICKS: dict[str, dict[str, Callable[[nn.Module, Configuration], None]]] = {
     "without": {
-        "fusing": _without_fusing,
         "sharing": _without_sharing,
-        "caches": _without_caches,
+        "cache": _without_cache,
         "onednn": _without_onednn,
         "batches": _without_batches,
         "blocks": _without_blocks,
     },
     "recompute": {"never": _recompute_never, "always": _recompute_always},
-    "freed_memory": {"returned": _nothing},
     "measured": {"again": _nothing},
 }
 

@@ -10,12 +10,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 
 from datamodules.core.bad_examples import BrokenExamples
 from datamodules.core.collate import Collator, Example, Field
 from datamodules.core.dataset import SPLITS, Source, Split, draw_missing
+from datamodules.core.facts import DataFacts
 from datamodules.core.seeding import generator
 from datamodules.loading.loader import ResumableLoader, pins
 from datamodules.loading.samplers import EpochBatches, EpochSampler
@@ -61,11 +63,11 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     Attributes:
         modalities: in the order of `offers`.
-        kinds: kind of modality → its options, complete after `setup`.
+        kinds: kind of modality → its options, complete after `facts`.
         broken: the examples that were skipped; None where errors are raised.
-        notes: what people should know of the data, a line each, after `setup`.
-        class_names: after `setup`.
-        num_classes: after `setup`.
+        notes: what people should know of the data, a line each, after `facts`.
+        class_names: after `facts`.
+        num_classes: after `facts`.
         splits: split → map-style dataset, after `setup`.
 
     Raises:
@@ -128,11 +130,11 @@ class MultimodalDataModule(pl.LightningDataModule):
             if not self._open(kind)
         }
         self.missing = _check_missing(missing or {}, self.offers)
-        self.augment = self._steps("augment", augment)
-        self.transform = self._steps("transform", transform)
-        self.mix = mix
         self.notes: list[str] = []
         self.splits: dict[str, Split] = {}
+        self._sources: dict[str, Source] = {}
+        self._lacking: dict[str, np.ndarray] = {}
+        self.set_transforms(augment=augment, transform=transform, mix=mix)
 
     def _steps(
         self, option: str, given: Mapping[str, Transforms | None] | None
@@ -145,25 +147,28 @@ class MultimodalDataModule(pl.LightningDataModule):
             )
         return steps
 
-    def use(
+    def set_transforms(
         self,
         *,
         augment: Mapping[str, Transforms | None] | None = None,
         transform: Mapping[str, Transforms | None] | None = None,
         mix: Callable[[Batch], Batch] | None = None,
     ) -> None:
-        """Takes these transforms in place of those given: some need what `setup` inferred.
+        """Replace the transforms before the splits are made: some are built from `facts`.
 
         Args:
             augment: as the class has it.
             transform: likewise.
             mix: likewise.
+
+        Raises:
+            ValueError: they name a modality that is not there.
+            RuntimeError: the splits are made already.
         """
+        if self.splits:
+            raise RuntimeError("the splits are made: set transforms before setup")
         self.augment, self.mix = self._steps("augment", augment), mix
         self.transform = self._steps("transform", transform)
-        for split in self.splits.values():
-            split.augment = {n: found for n, found in self.steps(self.augment).items() if found}
-            split.transform = {n: found for n, found in self.steps(self.transform).items() if found}
 
     def steps(self, steps: Mapping[str, Transforms]) -> dict[str, Transforms]:
         """Those of `augment` or `transform` for each modality: its own, or those of its kind."""
@@ -182,20 +187,37 @@ class MultimodalDataModule(pl.LightningDataModule):
         return {name: self.kinds[kind_of(name)].field() for name in self.modalities}
 
     def inferred(self) -> dict[str, Any]:
-        """The options that were left open, with what `setup` found: plain data for the config."""
-        self.setup()
+        """The options that were left open, with what was found: plain data for the config."""
+        self._open_once()
         fitted = {kind: plain(asdict(self.kinds[kind])) for kind in self.kinds if self._open(kind)}
         names = ("modalities", "num_classes", "batch_size")
         return {name: getattr(self, name) for name in names} | fitted
 
-    def setup(self, stage: str | None = None) -> None:
-        """Builds and checks all splits, once.
+    def facts(self) -> DataFacts:
+        """What the data turn out to be; the first call opens and checks them.
 
         Raises:
             ValueError: a split is empty, labels do not fit the number of classes, or an example
                 has none of the chosen modalities; the message names the example.
         """
-        if self.splits:
+        options = self.inferred()
+        mean = std = None
+        if self.targets == "values" and "train" in self._sources:
+            values = self._sources["train"].targets.double()
+            spread, centre = torch.std_mean(values, dim=0, correction=0)
+            mean, std = centre.tolist(), torch.where(spread > 0, spread, 1.0).tolist()
+        return DataFacts(
+            targets=self.targets,
+            class_names=list(self.class_names),
+            num_examples={split: len(source) for split, source in self._sources.items()},
+            options=options,
+            target_mean=mean,
+            target_std=std,
+        )
+
+    def _open_once(self) -> None:
+        """Builds and checks the sources of all splits."""
+        if self._sources:
             return
         names, sources = self.build()
         for split in self.required:
@@ -209,14 +231,25 @@ class MultimodalDataModule(pl.LightningDataModule):
             self.broken.total = sum(map(len, sources.values()))
         kinds = {name: self.kinds[kind_of(name)] for name in self.modalities}
         sources = self.prepare({n: source for n, source in sources.items() if len(source)}, kinds)
-        for number, split in enumerate(SPLITS):
-            if split not in sources:
-                continue
-            training = split == "train"
+        self._lacking = {n: self._draw_lacking(n, sources[n]) for n in SPLITS if n in sources}
+        self._sources = {name: sources[name] for name in self._lacking}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Makes the splits, once.
+
+        Raises:
+            ValueError: as `facts`.
+        """
+        if self.splits:
+            return
+        self._open_once()
+        kinds = {name: self.kinds[kind_of(name)] for name in self.modalities}
+        for split, source in self._sources.items():
+            training, number = split == "train", SPLITS.index(split)
             self.splits[split] = Split(
-                sources[split],
+                source,
                 modalities=self.modalities,
-                lacking=self._lacking(split, sources[split]),
+                lacking=self._lacking[split],
                 training=training,
                 seed=(self.seed if training else self.split_seed) * len(SPLITS) + number,
                 kinds=kinds,
@@ -250,12 +283,12 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     def summary(self) -> list[str]:
         """What the splits hold, a line each, for people."""
-        self.setup()
+        self._open_once()
         lines = []
-        for split, dataset in self.splits.items():
-            told = _describe_targets(dataset.source.targets, self.class_names)
-            lines.append(f"{split:5} {len(dataset):,} examples · {told}")
-            lacking = dataset.lacking.sum(axis=0)
+        for split, source in self._sources.items():
+            told = _describe_targets(source.targets, self.class_names)
+            lines.append(f"{split:5} {len(source):,} examples · {told}")
+            lacking = self._lacking[split].sum(axis=0)
             if lacking.any():
                 parts = zip(self.modalities, lacking, strict=True)
                 lines.append(f"{'':5} lacking " + ", ".join(f"{m} {n:,}" for m, n in parts if n))
@@ -272,7 +305,7 @@ class MultimodalDataModule(pl.LightningDataModule):
             )
         return sorted(wanted, key=lambda name: self.offers.index(kind_of(name)))
 
-    def _lacking(self, split: str, source: Source) -> np.ndarray:
+    def _draw_lacking(self, split: str, source: Source) -> np.ndarray:
         absent = np.stack([source.absent(name) for name in self.modalities], axis=1)
         if absent.all(axis=1).any() and not self.broken:
             name = source.ids[int(absent.all(axis=1).argmax())]

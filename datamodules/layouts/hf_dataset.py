@@ -66,7 +66,10 @@ def _load(folder: Path) -> dict[str, Any]:
             "pip install 'perceiver-multimodal[datasets]'."
         ) from error
     try:
-        found = load_from_disk(str(folder))
+        # `datasets` would open URLs as well; a chain of them is one however it begins.
+        if not folder.is_dir() or "::" in str(folder.absolute()):
+            raise FileNotFoundError(f"{folder} is no folder")
+        found = load_from_disk(str(folder.absolute()))
     except (FileNotFoundError, ValueError) as error:
         raise FileNotFoundError(
             f"data.path={folder} is not a dataset on the disk: write one there with "

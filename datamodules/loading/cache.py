@@ -22,6 +22,7 @@ from datamodules.core.bad_examples import BrokenExamples
 from datamodules.core.dataset import Source, decode
 from datamodules.loading.decoded_store import Memory, Store, StoreWriter
 from datamodules.readers import Cell, Kind
+from perceiver.files import naming_full_disk, sync_folder, sync_tree
 
 _EXAMPLES, _BYTES = 64, 2**22  # at most, that one thread decodes in a row
 _AHEAD = 16  # parts that are decoded ahead of being put away
@@ -71,10 +72,15 @@ class CachedSource(Source):
         place = folder / self._fingerprint()
         with FileLock(place.with_suffix(".lock")):  # one process decodes, the others wait
             if not place.is_dir():
+                for left in folder.glob(f"{place.name}-*"):  # by a process that was killed
+                    shutil.rmtree(left, ignore_errors=True)
                 part = Path(tempfile.mkdtemp(dir=folder, prefix=f"{place.name}-"))
                 try:
-                    self._fill(part)
+                    with naming_full_disk(place):
+                        self._fill(part)
+                        sync_tree(part)
                     part.rename(place)
+                    sync_folder(folder)
                 except BaseException:
                     shutil.rmtree(part, ignore_errors=True)
                     raise

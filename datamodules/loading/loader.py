@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from datamodules.loading.samplers import EpochBatches, EpochSampler
-from datamodules.loading.worker_transport import Lending
+from datamodules.loading.worker_transport import SharedBuffers
 from perceiver.types import Batch
 
 
@@ -37,7 +37,7 @@ class ResumableLoader(DataLoader[Batch]):
     def __init__(self, dataset: Any, **options: Any) -> None:
         workers, prefetch = options.get("num_workers", 0), options.get("prefetch_factor") or 2
         if workers:  # as many as one has read ahead, and two that are in use
-            options["worker_init_fn"] = Lending(prefetch + 2)
+            options["worker_init_fn"] = SharedBuffers(prefetch + 2)
         super().__init__(dataset, **options)
         self._epoch, self._given = 0, 0
         self._resume: tuple[int, int] | None = None
@@ -67,7 +67,8 @@ class ResumableLoader(DataLoader[Batch]):
 
     def state_dict(self) -> dict[str, int]:
         """How far the epoch is, as plain numbers."""
-        return {"epoch": self._epoch, "batches": self._given, "batch_size": self._batch_size()}
+        epoch, batches = self._resume or (self._epoch, self._given)
+        return {"epoch": epoch, "batches": batches, "batch_size": self._batch_size()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on where `state_dict` says, if the next iteration is of that epoch.

@@ -1,17 +1,20 @@
-"""How a batch goes from a worker to the process that trains.
+"""How a batch gets from a loader's worker to the process that trains.
 
-PyTorch hands each tensor over as shared memory of its own, whose file descriptor the other process
-asks for over a socket: half a millisecond a tensor, more than a small batch takes to read. Below
-half a mebibyte, bytes that are copied through the pipe arrive sooner. Above, what costs is memory
-that is new each time: the kernel clears its pages, and both processes map them one by one. So a
-worker lends the same few buffers again and again, each when the batch that was in it is dropped.
+PyTorch gives each tensor shared memory of its own and hands over its file descriptor through a
+socket: half a millisecond per tensor, more than a small batch takes to read. Up to half a mebibyte,
+bytes that are copied through the pipe arrive sooner. Above, the cost is new memory: the kernel
+clears its pages, and both processes map them one by one. So each worker keeps a few shared buffers
+and fills one again as soon as the batch that was in it is dropped.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from multiprocessing.reduction import ForkingPickler
+from threading import Thread
 from typing import Any
 from uuid import uuid4
 from weakref import WeakValueDictionary, finalize
@@ -22,9 +25,9 @@ from torch import Tensor
 
 from perceiver.types import Batch
 
-_SMALL = 2**19  # bytes
-_KEPT = 2**26  # bytes of buffers that a worker keeps; what exceeds them is sent as PyTorch does
-_HEAD = 64  # bytes before a buffer's content, which stays aligned; the first is 1 while it is lent
+_SMALL = 2**19  # bytes of a tensor that goes through the pipe
+_KEPT = 2**26  # bytes of buffers that a worker keeps; what exceeds them travels as PyTorch does it
+_HEAD = 64  # bytes before a buffer's content, which stays aligned; the first is 1 while in use
 
 
 def send_by_value(kind: type[Batch]) -> None:
@@ -32,8 +35,24 @@ def send_by_value(kind: type[Batch]) -> None:
     ForkingPickler.register(kind, _reduce)
 
 
-class Lending:
-    """The buffers that a loader's workers lend; give one to each loader as its `worker_init_fn`.
+def exit_with_parent(worker: int) -> None:
+    """In a worker: end as soon as the process that reads its batches has ended, even by SIGKILL.
+
+    PyTorch's own check is not enough: a worker that leaves waits until its messages are read, and
+    those that do not fit in the pipe never are.
+    """
+    parent = parent_process()
+    assert parent is not None, "called in the process that trains"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+class SharedBuffers:
+    """The buffers of a loader's workers; give one object to each loader as its `worker_init_fn`.
 
     A buffer is free again when no tensor is left that shares its memory, so a batch, or a view of
     it, may be kept as long as one likes: the worker then takes another buffer.
@@ -45,30 +64,31 @@ class Lending:
     def __init__(self, count: int) -> None:
         self.count, self.name = count, uuid4().hex
         self.buffers: dict[tuple[int, int], np.ndarray] = {}  # (worker, number) → as mapped here
-        _lendings[self.name] = self
+        _receiving[self.name] = self
 
     def __getstate__(self) -> dict[str, Any]:
         return {"count": self.count, "name": self.name}  # all that a worker needs
 
     def __call__(self, worker: int) -> None:
         """In a worker, before its first batch."""
-        global _lender
-        _lender = _Lender(self.name, worker, self.count)
+        global _sender
+        _sender = _Sender(self.name, worker, self.count)
+        exit_with_parent(worker)
 
 
-_lendings: WeakValueDictionary[str, Lending] = WeakValueDictionary()  # of this process
-_lender: _Lender | None = None  # of this worker
+_receiving: WeakValueDictionary[str, SharedBuffers] = WeakValueDictionary()  # of this process
+_sender: _Sender | None = None  # of this worker
 
 
-class _Lender:
+class _Sender:
     """A worker's side: which buffers there are, and which are free."""
 
-    def __init__(self, lending: str, worker: int, count: int) -> None:
-        self.lending, self.worker, self.count = lending, worker, count
+    def __init__(self, owner: str, worker: int, count: int) -> None:
+        self.owner, self.worker, self.count = owner, worker, count
         self.buffers: list[Tensor] = []
 
-    def put(self, tensor: Tensor) -> _Lent | None:
-        """Copies a tensor to a buffer; None = all are lent."""
+    def put(self, tensor: Tensor) -> _InBuffer | None:
+        """Copies a tensor to a buffer; None = all are in use."""
         content = tensor.contiguous().flatten().view(torch.uint8)
         size = _HEAD + content.nbytes
         free = [n for n, buffer in enumerate(self.buffers) if not buffer[0]]
@@ -87,27 +107,27 @@ class _Lender:
         buffer = self.buffers[number]
         buffer[_HEAD:size] = content
         buffer[0] = 1
-        return _Lent(self, number, tensor, is_new)
+        return _InBuffer(self, number, tensor, is_new)
 
 
 @dataclass
-class _Lent:
+class _InBuffer:
     """A tensor in a buffer; pickled as the buffer's number, with the buffer the first time."""
 
-    lender: _Lender
+    sender: _Sender
     number: int
     tensor: Tensor
     is_new: bool
 
     def __reduce__(self) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
-        lender, tensor = self.lender, self.tensor
-        buffer = lender.buffers[self.number] if self.is_new else None
-        place = (lender.lending, lender.worker, self.number)
-        return _borrowed, (*place, buffer, tensor.nbytes, tensor.dtype, tuple(tensor.shape))
+        sender, tensor = self.sender, self.tensor
+        buffer = sender.buffers[self.number] if self.is_new else None
+        place = (sender.owner, sender.worker, self.number)
+        return _from_buffer, (*place, buffer, tensor.nbytes, tensor.dtype, tuple(tensor.shape))
 
 
-def _borrowed(
-    lending: str,
+def _from_buffer(
+    owner: str,
     worker: int,
     number: int,
     buffer: Tensor | None,
@@ -115,7 +135,7 @@ def _borrowed(
     dtype: torch.dtype,
     shape: tuple[int, ...],
 ) -> Tensor:
-    buffers = _lendings[lending].buffers
+    buffers = _receiving[owner].buffers
     if buffer is not None:
         buffers[worker, number] = buffer.numpy()
     whole = buffers[worker, number]
@@ -125,35 +145,35 @@ def _borrowed(
     return torch.from_numpy(content).view(dtype).view(shape)
 
 
-def _reduce(batch: Batch) -> tuple[type, tuple[Any, ...]]:
-    return _made, (type(batch), {name: _light(value) for name, value in vars(batch).items()})
-
-
-def _made(kind: type[Batch], parts: dict[str, Any]) -> Batch:
-    return kind(**parts)
-
-
-def _light(part: Any) -> Any:
-    """The same with tensors that travel faster: the small by value, the large in a buffer."""
-    if isinstance(part, dict):
-        return {name: _light(value) for name, value in part.items()}
-    if not isinstance(part, Tensor):
-        return part
-    if part.nbytes <= _SMALL:
-        return _Value(part)
-    return (_lender and _lender.put(part)) or part
-
-
 @dataclass
-class _Value:
+class _ByValue:
     """A tensor that is pickled as its bytes, and becomes a tensor again where they are read."""
 
     tensor: Tensor
 
     def __reduce__(self) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
         content = self.tensor.contiguous().flatten().view(torch.uint8).numpy()
-        return _restored, (content, self.tensor.dtype, tuple(self.tensor.shape))
+        return _from_bytes, (content, self.tensor.dtype, tuple(self.tensor.shape))
 
 
-def _restored(content: np.ndarray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+def _from_bytes(content: np.ndarray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(content).view(dtype).view(shape)
+
+
+def _reduce(batch: Batch) -> tuple[type, tuple[Any, ...]]:
+    return _rebuild, (type(batch), {name: _pack(value) for name, value in vars(batch).items()})
+
+
+def _rebuild(kind: type[Batch], parts: dict[str, Any]) -> Batch:
+    return kind(**parts)
+
+
+def _pack(part: Any) -> Any:
+    """The same with tensors that travel faster: the small by value, the large in a buffer."""
+    if isinstance(part, dict):
+        return {name: _pack(value) for name, value in part.items()}
+    if not isinstance(part, Tensor):
+        return part
+    if part.nbytes <= _SMALL:
+        return _ByValue(part)
+    return (_sender and _sender.put(part)) or part

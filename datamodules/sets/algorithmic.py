@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 
 from datamodules.core.dataset import SPLITS
+from datamodules.core.facts import DataFacts
 from datamodules.core.seeding import generator
-from datamodules.loading.loader import pins
-from datamodules.loading.samplers import EpochSampler
+from datamodules.loading.loader import ResumableLoader, pins
+from datamodules.loading.samplers import EpochBatches, EpochSampler
 from perceiver.types import Batch
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]  # inputs, target, scored
@@ -144,16 +146,20 @@ class AlgorithmicDataModule(pl.LightningDataModule):
         for size in (*(self.sizes[split][i] for split in SPLITS for i in (0, 1)), *self.longer):
             self.check_size(size)
 
+    def facts(self) -> DataFacts:
+        """What the options say: there is nothing to find out."""
+        return DataFacts(targets=self.targets)
+
     def setup(self, stage: str | None = None) -> None:
         """Nothing to read: problems are drawn when they are asked for."""
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> ResumableLoader:
         return self._loader("train")
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> ResumableLoader:
         return self._loader("val")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> ResumableLoader:
         return self._loader("test")
 
     def split(self, name: str) -> Problems:
@@ -175,18 +181,21 @@ class AlgorithmicDataModule(pl.LightningDataModule):
             lines.append(line + longer)
         return lines
 
-    def _loader(self, name: str) -> DataLoader[Batch]:
+    def _loader(self, name: str) -> ResumableLoader:
         problems, trainer = self.split(name), self.trainer
-        return DataLoader(
+        sampler: Sampler = EpochSampler(
+            len(problems),
+            training=problems.training,
+            seed=self.seed,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        if trainer and trainer.overfit_batches:
+            sampler = SequentialSampler(problems)  # the same few batches, epoch for epoch
+        return ResumableLoader(
             problems,
-            batch_size=None,  # an item is a batch already
-            sampler=EpochSampler(
-                len(problems),
-                training=problems.training,
-                seed=self.seed,
-                rank=trainer.global_rank if trainer else 0,
-                world_size=trainer.world_size if trainer else 1,
-            ),
+            batch_sampler=EpochBatches(sampler, 1),
+            collate_fn=itemgetter(0),  # an item is a batch already
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=pins(self.pin_memory, trainer),

@@ -15,6 +15,7 @@ from datamodules.core.columns import Tensors
 from datamodules.core.rows import Rows
 from datamodules.readers.image import refuse_other_shape
 from datamodules.sets.download import PublishedDataModule, download, first_folder
+from perceiver.files import replacing
 
 _PARTS = {"train": "train", "test": "t10k"}
 
@@ -44,10 +45,8 @@ class MNISTDataModule(PublishedDataModule):
         for name, checksum in self.library.resources:
             urls = [mirror + name for mirror in self.library.mirrors]
             archive = download(urls, folder / name, checksum=f"md5:{checksum}")
-            part = folder / "unpacked.part"
-            with gzip.open(archive) as packed, part.open("wb") as file:
+            with gzip.open(archive) as packed, replacing(archive.with_suffix("")) as file:
                 shutil.copyfileobj(packed, file)
-            part.replace(archive.with_suffix(""))
             archive.unlink()
 
     def rows(self) -> Rows:

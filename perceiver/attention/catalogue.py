@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import reduce
 from operator import and_, or_
 from typing import Any
 
-from perceiver.attention import normalisers, patterns
-from perceiver.attention.heads import differential
-from perceiver.attention.heads import qkv as heads
-from perceiver.attention.heads.qkv import Heads
+from perceiver.attention import heads, normalisers, patterns, positions, scores
+from perceiver.attention.heads import Heads
 from perceiver.attention.normalisers import Normaliser
-from perceiver.attention.patterns import Pattern
-from perceiver.attention.patterns.luong_local import LuongLocal
-from perceiver.attention.positions import biases, position, relative
-from perceiver.attention.positions import rotary as rotations
-from perceiver.attention.positions.position import Position
+from perceiver.attention.normalisers.normaliser import PlainFunction
+from perceiver.attention.patterns import Pattern, PatternMaker
+from perceiver.attention.positions import Position
 from perceiver.attention.registry import build, check_options, choices, nearest
-from perceiver.attention.scores import location
-from perceiver.attention.scores import pairwise as scores
-from perceiver.attention.scores.pairwise import Score
+from perceiver.attention.scores import Score
 
 AXES: dict[str, dict[str, Callable[..., Any]]] = {
-    "score": choices(Score, scores, location),
-    "position": choices(Position, position, rotations, biases, relative),
-    "pattern": choices(Pattern, patterns) | {"luong_local": LuongLocal},
+    "score": choices(Score, scores),
+    "position": choices(Position, positions),
+    "pattern": choices(PatternMaker, patterns),
     "normaliser": choices(Normaliser, normalisers),
-    "heads": choices(Heads, heads, differential),
+    "heads": choices(Heads, heads),
 }
 # What a member is given by the attention that it is part of, rather than by options.
 _SIZES = {
@@ -69,8 +64,48 @@ def build_member(
     options: Mapping[str, Mapping[str, Any]],
     **sizes: Any,
 ) -> Any:
-    """The member of an axis that was chosen; see `choose.build`."""
+    """The member of an axis that was chosen; see `registry.build`."""
     return build(axis, choice, AXES[axis], sizes=sizes, options=options)
+
+
+def build_normaliser(
+    choice: str | Callable[..., Any], options: Mapping[str, Mapping[str, Any]], **sizes: Any
+) -> Normaliser:
+    """A normaliser from a name, a factory, or a plain function (scores, keep) → weights."""
+    if inspect.isfunction(choice):
+        return PlainFunction(choice)
+    member = build_member("normaliser", choice, options, **sizes)
+    return member if isinstance(member, Normaliser) else PlainFunction(member)
+
+
+def check_members(
+    *,
+    score: Score,
+    position: Position,
+    pattern: PatternMaker,
+    normaliser: Normaliser,
+    heads: Heads,
+    chosen_score: object,
+) -> None:
+    """Raises ValueError for members that do not fit each other.
+
+    Args:
+        score, position, pattern, normaliser, heads: the members.
+        chosen_score: what was given as the score, for the message.
+    """
+    widths = heads.query_width, heads.key_width
+    for axis, part in (("score", score), ("position", position)):
+        if part.compares_widths and widths[0] != widths[1]:
+            name = getattr(part, "name", "") or type(part).__name__.lower()
+            raise ValueError(
+                f"{axis}={name} compares queries of width {widths[0]} with keys of "
+                f"width {widths[1]}, which must be equal: use score=general or "
+                "score=additive without positions, or heads=qkv, which projects both"
+            )
+    normaliser.check_score(chosen_score, score.is_positive)
+    position.check_pattern(pattern)
+    if pattern.padding_keys and heads.extra_keys:
+        raise ValueError("registers cannot stand beside a pattern that pads with zeros")
 
 
 def build_pattern(
@@ -78,7 +113,7 @@ def build_pattern(
     options: Mapping[str, Mapping[str, Any]],
     *,
     model_dim: int,
-) -> Pattern | LuongLocal:
+) -> PatternMaker:
     """A pattern from a name, or from names joined by & and |; & binds closer, parentheses closest.
 
     Raises:
@@ -96,7 +131,7 @@ def build_pattern(
         while words[:1] == [symbol]:
             words.pop(0)
             parts.append(operand())
-        if len(parts) > 1 and any(isinstance(part, LuongLocal) for part in parts):
+        if len(parts) > 1 and not all(isinstance(part, Pattern) for part in parts):
             raise ValueError(
                 f"pattern={choice!r}: luong_local follows the queries and combines with masks "
                 "alone; give the other pattern to forward as mask="

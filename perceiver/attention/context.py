@@ -8,10 +8,9 @@ from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from perceiver.attention.normalisers.normaliser import widen
-from perceiver.ops.checks import check_shape
+from perceiver.ops.checks import check_floats, check_shape
 from perceiver.ops.matmul import without_autocast
 from perceiver.ops.recompute import cheap, saves_elsewhere
 from perceiver.shapes import Bool, Float
@@ -21,9 +20,6 @@ T = TypeVar("T")
 
 # Places whose codes are looked at together: codes of a long axis are large.
 PLACES = 1 << 18
-
-# Code → its version, and the moments of that; an entry goes when its code does.
-_CONSTANT_MOMENTS = WeakTensorKeyDictionary()
 
 
 class Scaled(NamedTuple):
@@ -137,6 +133,24 @@ def check_mask(name: str, mask: Tensor, shape: Sequence[int]) -> None:
         raise ValueError(f"{name} is {mask.dtype}; give booleans, True = may attend")
 
 
+def check_context(context: Tensor | Context, mask: object, width: int) -> None:
+    """Raises ValueError for a context that is not `width` wide, or segments with a second mask."""
+    if isinstance(context, Tensor):
+        check_shape("context", context, "batch", "length", width)
+        check_floats("context", context)
+    elif mask is not None:
+        raise ValueError("a context of segments brings its own mask: leave mask= out")
+    elif context.shape[-1] != width:
+        raise ValueError(f"context has segments of width {context.shape[-1]}; expected {width}")
+
+
+def one_masked_key(context: Tensor | Context) -> tuple[Tensor, Bool[Tensor, "b 1"]]:
+    """A context of no keys as one key that nobody may attend to, since no keys have no largest."""
+    like = context if isinstance(context, Tensor) else context.segments[0].content
+    b, _, width = context.shape
+    return like.new_zeros(b, 1, width), like.new_zeros(b, 1, dtype=torch.bool)
+
+
 def check_segments(segments: Sequence[Segment], norm: nn.LayerNorm | None) -> None:
     """Raises ValueError for segments that make no one context."""
     if not segments:
@@ -176,44 +190,13 @@ def _moments(content: Tensor, segment: Segment) -> list[tuple[int, Tensor, Tenso
     lengths = [code.shape[0] for code in segment.axes]
     for axis, code in enumerate(segment.axes):
         view = [1] * axis + [lengths[axis]] + [1] * (len(lengths) - axis - 1)
-        variance, mean = (x.view(view).expand(lengths).reshape(1, -1) for x in _code_moments(code))
+        found = _var_mean(widen(code))
+        variance, mean = (x.view(view).expand(lengths).reshape(1, -1) for x in found)
         moments.append((code.shape[-1], mean, variance))
     if segment.constant is not None and segment.constant.numel():
         variance, mean = _var_mean(widen(segment.constant)[None])
         moments.append((segment.constant.shape[0], mean, variance))
     return moments
-
-
-def _code_moments(code: Float[Tensor, "length c"]) -> tuple[Tensor, Tensor]:
-    """Variance and mean of each place's code; those of a constant code are computed once.
-
-    The first places of a constant code, which the inputs of ragged batches have, take theirs from
-    it. Kept are those of plain tensors with memory of their own: a parameter, a view of one and a
-    tensor of inference mode may change without a trace in their version.
-    """
-    if torch.compiler.is_compiling():
-        return _var_mean(widen(code))
-    whole = code if code._base is None else code._base
-    is_constant = type(whole) is Tensor and not whole.requires_grad and not whole.is_inference()
-    if code.requires_grad or not (is_constant and _begins(whole, code)):
-        return _var_mean(widen(code))
-    version, found = _CONSTANT_MOMENTS.get(whole, (None, None))
-    if version != whole._version:
-        with torch.inference_mode(False):  # what is kept outlives a validation loop
-            found = _var_mean(widen(whole))
-        _CONSTANT_MOMENTS[whole] = whole._version, found
-    variance, mean = found
-    return variance[: len(code)], mean[: len(code)]
-
-
-def _begins(whole: Tensor, code: Tensor) -> bool:
-    """Whether a code is the first rows of a tensor, or that itself."""
-    return code is whole or (
-        type(code) is Tensor
-        and len(code) <= len(whole)
-        and (code.dtype, code.ndim, code.shape[1:]) == (whole.dtype, whole.ndim, whole.shape[1:])
-        and (code.storage_offset(), code.stride()) == (whole.storage_offset(), whole.stride())
-    )
 
 
 def _var_mean(values: Float[Tensor, "*places c"]) -> tuple[Tensor, Tensor]:

@@ -10,15 +10,17 @@ from types import ModuleType
 from typing import Any
 
 
-def choices(base: type, *modules: ModuleType) -> dict[str, Callable[..., Any]]:
-    """The subclasses of `base` that modules define, by their `name` or their own in snake case."""
+def choices(base: type, package: ModuleType) -> dict[str, Callable[..., Any]]:
+    """The subclasses of `base` that a package exports, by `name` or their own name in snake case.
+
+    An empty `name` says that a class is no choice.
+    """
     found: dict[str, Callable[..., Any]] = {}
-    for module in modules:
-        for member in vars(module).values():
-            if inspect.isclass(member) and issubclass(member, base) and member is not base:
-                name = vars(member).get("name", _snake_case(member.__name__))
-                if name and member.__module__.startswith(module.__name__):
-                    found[name] = member
+    for member in vars(package).values():
+        if inspect.isclass(member) and issubclass(member, base) and member is not base:
+            name = vars(member).get("name", _snake_case(member.__name__))
+            if name:
+                found[name] = member
     return found
 
 

@@ -2,6 +2,7 @@
 
 from perceiver.callbacks.averaging import WarmedAverage, WarmedModel
 from perceiver.callbacks.checkpoint import BestCheckpoint
+from perceiver.callbacks.checkpoint_io import WholeCheckpointIO
 from perceiver.callbacks.gradient_norm import GradientNorm
 from perceiver.callbacks.padding import PaddingShare
 from perceiver.callbacks.progress import ProgressBar
@@ -18,4 +19,5 @@ __all__ = [
     "Throughput",
     "WarmedAverage",
     "WarmedModel",
+    "WholeCheckpointIO",
 ]

@@ -10,6 +10,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
+from perceiver.files import replacing
+
 
 class BestCheckpoint(ModelCheckpoint):
     """Lightning's, except that a resumed run goes on from the best that there was.
@@ -46,9 +48,9 @@ class BestCheckpoint(ModelCheckpoint):
             )
             return state
         if self._copies and old.resolve() != new.resolve():
-            new.mkdir(parents=True, exist_ok=True)
             for name in names.values():
-                shutil.copyfile(old / name, new / name)
+                with (old / name).open("rb") as kept, replacing(new / name) as file:
+                    shutil.copyfileobj(kept, file)
         paths = {path: str(new / name) for path, name in names.items()}
         return state | {
             "dirpath": self.dirpath,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from perceiver.files import replacing
 from perceiver.types import Batch
 
 
@@ -49,8 +51,8 @@ class ConfusionMatrix(pl.Callback):
         counts = self.matrix.compute().cpu()
         if trainer.is_global_zero:
             figure = _draw(counts, self.class_names)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(self.path, dpi=120, bbox_inches="tight")
+            with replacing(self.path) as file:
+                figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.log_image("test/confusion", [str(self.path)])
@@ -156,9 +158,10 @@ class PredictionTable(pl.Callback):
             return
         import csv
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([self.columns, *self.rows])
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([self.columns, *self.rows])
+        with replacing(self.path) as file:
+            file.write(text.getvalue().encode("utf-8"))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("test/predictions", columns=list(self.columns), data=self.rows)

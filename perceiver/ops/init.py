@@ -1,4 +1,4 @@
-"""Initialisation of the linear layers of attention blocks."""
+"""Linear layers of attention blocks: how they start, and whether one is its weight alone."""
 
 from __future__ import annotations
 
@@ -31,3 +31,24 @@ def lecun_linear(in_dim: int, out_dim: int, *, bias: bool = True) -> Linear:
     if bias:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def is_hooked(layer: nn.Module) -> bool:
+    """Whether calling the layer does more than its class says."""
+    return bool(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or "forward" in vars(layer)
+    )
+
+
+def is_its_weight(layer: nn.Module) -> bool:
+    """Whether the layer is the linear map of its weight and bias, whatever these are made of.
+
+    Parametrisations are, and torchao's layers in eight bits, up to rounding; adapters are not.
+    """
+    kind = type(layer)
+    is_linear = kind.forward in (nn.Linear.forward, Linear.forward)
+    return not is_hooked(layer) and (is_linear or kind.__module__.startswith("torchao.float8"))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceiver.ops.joint_projection import is_hooked
+from perceiver.ops.init import is_hooked
 
 # Numbers of a tensor up to which results are kept: there computing again saves a few MiB a layer
 # and takes 0 to 7 % of a step (four models; `recompute=always` of benchmarks.ablations).

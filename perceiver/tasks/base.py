@@ -13,6 +13,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from perceiver.tasks.optimisers import parameter_groups
+from perceiver.tasks.resuming import (
+    is_between_steps,
+    leave_epoch_open,
+    loader_states,
+    make_loader_again,
+)
 
 
 class Task(pl.LightningModule):
@@ -42,6 +48,7 @@ class Task(pl.LightningModule):
         self.model = model
         self.optimizer, self.scheduler = optimizer, scheduler
         self.run_config: Mapping[str, Any] | None = None
+        self._stepped: list[Any] = []  # states of the loaders when the optimiser last stepped
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(parameter_groups(self.model))
@@ -57,6 +64,17 @@ class Task(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def on_fit_start(self) -> None:
+        make_loader_again(self.trainer)
+
+    def on_train_start(self) -> None:
+        self._stepped = loader_states(self.trainer)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if is_between_steps(self.trainer):
+            return
+        self._stepped = loader_states(self.trainer)
 
     def configure_gradient_clipping(
         self,
@@ -77,3 +95,4 @@ class Task(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.run_config is not None:
             checkpoint["run_config"] = dict(self.run_config)
+        leave_epoch_open(checkpoint, self.trainer, self._stepped)

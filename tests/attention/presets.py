@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
-CONF = Path(__file__).parents[2] / "conf" / "attention"
-PRESETS = sorted(path.stem for path in CONF.glob("*.yaml"))
+from tests.configs import attention_config, choices
+
+PRESETS = choices("attention")
 # Self-attention over a picture: its size has to be said, and queries are the keys.
 GRIDS = {"stand_alone": "local2d", "swin": "swin_table"}
 # Keys and queries must be equally wide: nothing is projected.
@@ -22,7 +20,7 @@ ORDERED = {"location_aware", "luong_location", "luong_local_m", "luong_local_p",
 
 
 def load(name):
-    config = OmegaConf.load(CONF / f"{name}.yaml")
+    config = attention_config(name)
     if name in GRIDS:
         config.options[GRIDS[name]].grid = [2, 3]
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -143,6 +144,16 @@ def test_named_constructors_serve_every_precision(name, dtype):
     out.float().square().sum().backward()
     for tensor in (*given, *module.parameters()):
         assert tensor.grad is None or tensor.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [n for n in NAMED if n.endswith("Attention")])
+def test_every_named_attention_takes_a_kernel(name):
+    kind = getattr(catalogue, name)
+    dims = {"dim": 16, "query_dim": 16, "key_dim": 16, "grid": (2, 3)}
+    needed = {n: dims[n] for n in inspect.signature(kind).parameters if n in dims}
+    assert kind(**needed, kernel="dense").kernel == "dense"
+    with pytest.raises(ValueError, match="unknown kernel 'flash'"):
+        kind(**needed, kernel="flash")
 
 
 def test_every_constructor_is_tested_here():

@@ -7,12 +7,10 @@ import inspect
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from perceiver.attention import AXES, Attention
 from perceiver.attention.registry import options_of
 from tests.attention.presets import (
-    CONF,
     CONTEXT_WIDTH,
     GRIDS,
     ORDERED,
@@ -23,6 +21,7 @@ from tests.attention.presets import (
     inputs,
     load,
 )
+from tests.configs import attention_config
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -185,14 +184,14 @@ def test_one_word_changes_an_axis(name):
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_attention_over_pictures_asks_for_their_size(name):
-    config = OmegaConf.load(CONF / f"{name}.yaml")
+    config = attention_config(name)
     with pytest.raises(ValueError, match=r"needs grid=.*use attention=perceiver"):
         instantiate(config, _convert_="all")(query_dim=16, key_dim=16)
 
 
 @pytest.mark.parametrize("name", sorted(SAME_WIDTH - set(GRIDS) - {"multi_head"}))
 def test_unprojected_products_refuse_a_context_of_another_width(name):
-    config = OmegaConf.load(CONF / f"{name}.yaml")
+    config = attention_config(name)
     with pytest.raises(ValueError, match=r"queries of width 16 with keys of width 11.*heads=qkv"):
         instantiate(config, _convert_="all")(query_dim=16, key_dim=11)
 

@@ -19,7 +19,6 @@ from benchmarks.contestants import (
 from benchmarks.driver import Pool, compare
 from benchmarks.floor import recorded
 from benchmarks.values import fourier_codes, grouped_channels, joined_tokens
-from perceiver.attention.heads import qkv as heads
 from perceiver.models import blocks
 from perceiver.ops import matmul as products
 from perceiver.ops import recompute as lean
@@ -48,10 +47,9 @@ def test_options_reach_the_part_that_they_name():
     assert model.encoder.latent_blocks[0][0].attention.kernel == "sdpa"
 
 
-@pytest.mark.parametrize("trick", ["without=fusing", "without=sharing", "recompute=always"])
+@pytest.mark.parametrize("trick", ["without=sharing", "recompute=always"])
 def test_with_another_trick_the_step_is_another_and_its_answer_the_same(trick, monkeypatch):
-    monkeypatch.setattr(heads, "fusing_pays", heads.fusing_pays)  # put back what is taken away
-    monkeypatch.setattr(lean, "WORTHWHILE", lean.WORTHWHILE)
+    monkeypatch.setattr(lean, "WORTHWHILE", lean.WORTHWHILE)  # put back what is taken away
     sizes = replace(tiny(CONFIGURATIONS["small_image"]), batch=4)
 
     def step(**options):
@@ -71,8 +69,8 @@ def test_with_another_trick_the_step_is_another_and_its_answer_the_same(trick, m
     torch.testing.assert_close(same, values, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("trick", "spared"), [("caches", "cos"), ("blocks", "scaled_dot")])
-def test_without_caches_and_blocks_a_step_calls_what_they_spare(trick, spared, monkeypatch):
+@pytest.mark.parametrize(("trick", "spared"), [("cache", "cos"), ("blocks", "scaled_dot")])
+def test_without_cache_and_blocks_a_step_calls_what_they_spare(trick, spared, monkeypatch):
     monkeypatch.setattr(ours.SDPA, "_blocks_pay", ours.SDPA._blocks_pay)
     # Wide heads, and enough scores that blocks pay for them.
     sizes = replace(
@@ -112,7 +110,7 @@ def test_recomputing_never_keeps_what_recomputing_always_does_not(monkeypatch):
     assert norms("always") > norms("never")
 
 
-@pytest.mark.parametrize("option", [{"without": "haste"}, {"freed_memory": "lost"}])
+@pytest.mark.parametrize("option", [{"without": "haste"}, {"recompute": "twice"}])
 def test_an_unknown_trick_is_refused(option):
     with pytest.raises(ValueError, match="choose"):
         ours.build(tiny(CONFIGURATIONS["small_image"]), **option)

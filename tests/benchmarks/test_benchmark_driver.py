@@ -145,14 +145,9 @@ def test_a_worker_measures_a_model_in_a_process_of_its_own():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-@pytest.mark.parametrize(
-    ("label", "keeps"), [("ours", True), ("ours+freed_memory=returned", False)]
-)
-def test_processes_keep_freed_memory_unless_a_contestant_returns_it(label, keeps):
-    who = Contestant.parse(label)
-    assert who.keeps_freed_memory is keeps
+def test_processes_keep_freed_memory():
     with Pool(threads=1) as pool:
-        worker = pool.worker(label, who)
+        worker = pool.worker("ours")
         worker.ask("versions")  # it has begun
         with open(f"/proc/{worker.process.pid}/environ", encoding="utf-8") as file:
-            assert ("MALLOC_TRIM_THRESHOLD_" in file.read()) is keeps
+            assert "MALLOC_TRIM_THRESHOLD_" in file.read()

@@ -8,6 +8,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from tests.configs import data_config
 from tests.datamodules.sentences import packed  # noqa: F401, a fixture
 from tests.datamodules.tables import make_manifest, rows, table  # noqa: F401, fixtures
 
@@ -22,8 +23,7 @@ def make_data(tmp_path):
     """
 
     def make(name, *, modalities=None, seed=0, **overrides):
-        data = OmegaConf.load(PROJECT / "conf" / "data" / f"{name}.yaml")
-        data.pop("defaults", None)  # for Hydra: which adapters fit
+        data = data_config(name)
         if modalities is not None:  # sequences have none
             data.modalities = modalities
         data.seed = seed

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from runner.folders import unused
+from runner.folders import OwnFolder, unused
 
 PROJECT = Path(__file__).parents[2]
 
@@ -32,6 +34,26 @@ def test_processes_of_one_run_share_their_folder(tmp_path, monkeypatch, name):
 
 def test_a_folder_that_cannot_be_made_is_left_to_hydra():
     assert unused("/dev/null/run") == "/dev/null/run"
+
+
+def begun(folder, *overrides):
+    hydra = {"run": {"dir": str(folder)}, "overrides": {"hydra": list(overrides)}}
+    config = OmegaConf.create({"hydra": hydra})
+    OwnFolder().on_run_start(config)
+    return config.hydra.run.dir
+
+
+def test_a_folder_that_was_asked_for_is_taken_as_it_is(tmp_path):
+    assert begun(tmp_path, f"hydra.run.dir={tmp_path}") == str(tmp_path)
+    assert begun(tmp_path) == f"{tmp_path}-2"
+    assert begun(".") == "."
+
+
+def test_no_text_of_a_config_makes_a_folder(tmp_path):
+    config = OmegaConf.create({"text": f"${{unused:{tmp_path}/made}}"})
+    with pytest.raises(OmegaConfBaseException, match="Unsupported interpolation type unused"):
+        str(config.text)
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.slow

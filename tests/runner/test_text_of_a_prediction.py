@@ -17,6 +17,7 @@ TEXTS = [
     "back\\slash\\",
     "a \\' b \\\\' c",
     "${oc.env:HOME}",
+    "\\${oc.env:HOME} \\\\${5} costs ${5",
     "7",
     "[1, 2]",
     "",

@@ -22,9 +22,9 @@ def checkpoint(compose_run, tmp_path):
     return train
 
 
-def as_in_the_test_loop(path):
+def as_in_the_test_loop(path, root):
     """id → probabilities, as the test loop computes them."""
-    task, data, _ = rebuild(path, data_options={"num_workers": 0})
+    task, data, _ = rebuild(path, data_options={"num_workers": 0, "root": str(root)})
     with torch.inference_mode():
         batches = [(batch.ids, task.predict_step(batch, 0)) for batch in data.test_dataloader()]
     return {name: row for names, rows in batches for name, row in zip(names, rows, strict=True)}
@@ -48,9 +48,9 @@ def test_pictures_are_cropped_and_normalised_as_in_the_test(
     )
     file = photographs / "test" / "cat" / "0.png"
     answer = run_prediction(compose_run(f"ckpt_path={path}", f"image={file}", name="predict"))
-    assert_close(answer[0], as_in_the_test_loop(path)["test/cat/0.png"])
+    assert_close(answer[0], as_in_the_test_loop(path, photographs)["test/cat/0.png"])
     # With other means the answer would be another: the transform has been at work.
-    data = rebuild(path)[1]
+    data = rebuild(path, data_options={"root": str(photographs)})[1]
     data.setup()
     inputs = data.splits["test"][0, 0].inputs["image"]
     assert inputs.shape == (3, 16, 16)
@@ -68,7 +68,7 @@ def test_texts_are_transformed_as_in_the_test(sentences, checkpoint, compose_run
     answer = run_prediction(
         compose_run(f"ckpt_path={path}", "text=GOOD Film number 1", name="predict")
     )
-    rows = as_in_the_test_loop(path)  # a line is its id
+    rows = as_in_the_test_loop(path, sentences)  # a line is its id
     assert_close(answer[0], rows["test.tsv:2"])
 
 
@@ -89,4 +89,4 @@ def test_films_are_seen_and_heard_as_in_the_test(films, checkpoint, compose_run,
     file = films / "test" / "dog" / "1.mp4"
     given = [f"ckpt_path={path}", f"video={file}", f"audio={file}"]
     answer = run_prediction(compose_run(*given, name="predict"))
-    assert_close(answer[0], as_in_the_test_loop(path)["test/dog/1.mp4"])
+    assert_close(answer[0], as_in_the_test_loop(path, films)["test/dog/1.mp4"])

@@ -127,7 +127,7 @@ class ShardsDataModule(RowsDataModule):
     """Examples that `python pack.py` wrote, from a folder or a URL.
 
     Args:
-        root: the folder, or a URL that fsspec knows (s3://…, gs://…, https://…).
+        root: the folder, or a URL (s3://…, gs://…, https://…): see `open_root`.
         targets: "class", "labels" or "values"; None = as the shards say.
         shuffle_window: examples that are shuffled among each other, of shards in random order, so
             that each process reads few shards at a time; 0 = shuffle all.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -14,12 +16,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor
+
+from perceiver.files import replacing
 
 DESCRIPTION = "dataset.json"
 VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.(tar|parquet)")
 _MODALITY = re.compile(r"[a-z0-9]+(_[A-Za-z0-9]+)*")
+# File systems that give bytes and do nothing else. fsspec has others that unpack, keep copies, run
+# templates, or lead on to a URL of their own.
+PROTOCOLS = ("file", "memory", "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+PROTOCOLS += ("hf", "sftp", "ftp")
+_SCALARS = (str, int, float, bool, type(None))
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,7 @@ class Description:
                 and found.targets in ("a class", "labels", "values")
                 and all(isinstance(name, str) for name in (*found.classes, *names))
                 and all(_MODALITY.fullmatch(name) for name in found.modalities)
-                and all(isinstance(options, dict) for options in found.kinds.values())
+                and all(map(_are_options, found.kinds.values()))
             )
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{where} describes no shards: {error}.") from error
@@ -133,6 +143,40 @@ class Index:
             raise ValueError(f"{where} is no index of shards: {error}.") from error
 
 
+def _are_options(options: Any) -> bool:
+    """Whether these are names with numbers, words or lists of them: nothing that could be built."""
+    return isinstance(options, dict) and all(
+        isinstance(one, _SCALARS)
+        for value in options.values()
+        for one in (value if isinstance(value, list) else [value])
+    )
+
+
+def open_root(root: str, *, option: str = "data.root") -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system that a folder or URL of shards is on, and the folder's path there.
+
+    Args:
+        root: the folder or URL.
+        option: what the user named it with.
+
+    Raises:
+        ValueError: the URL is of another protocol than `PROTOCOLS`, or nothing can read it.
+    """
+    protocol, separator, _ = root.partition("://")
+    if "::" in root or (separator and protocol not in PROTOCOLS):
+        raise ValueError(
+            f"{option}={root} cannot be read: shards lie in a folder, or at a URL of "
+            f"{', '.join(PROTOCOLS)}."
+        )
+    if not separator:
+        root = os.path.abspath(os.path.expanduser(root))
+    try:
+        files, folder = fsspec.core.url_to_fs(root)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{option}={root} cannot be read: {error}.") from error
+    return files, folder.rstrip("/")
+
+
 def read_file(root: str, name: str) -> bytes:
     """A small file of the folder.
 
@@ -140,9 +184,9 @@ def read_file(root: str, name: str) -> bytes:
         FileNotFoundError: it is not there.
         ValueError: nothing can read such a URL.
     """
+    files, folder = open_root(root)
     try:
-        files, folder = fsspec.core.url_to_fs(root)
-        return files.cat_file(f"{folder.rstrip('/')}/{name}")
+        return files.cat_file(f"{folder}/{name}")
     except (ImportError, ValueError) as error:
         raise ValueError(f"data.root={root} cannot be read: {error}.") from error
     except FileNotFoundError as error:
@@ -154,6 +198,10 @@ def read_file(root: str, name: str) -> bytes:
 
 def write_file(root: str, name: str, content: bytes) -> None:
     """A small file of the folder, which is made."""
-    files, folder = fsspec.core.url_to_fs(root)
+    files, folder = open_root(root, option="out")
+    if isinstance(files, LocalFileSystem):
+        with replacing(Path(folder) / name) as file:
+            file.write(content)
+        return
     files.makedirs(folder, exist_ok=True)
-    files.pipe_file(f"{folder.rstrip('/')}/{name}", content)
+    files.pipe_file(f"{folder}/{name}", content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +11,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+from datamodules.layouts.shards.layout import open_root
+from perceiver.files import replacing
 
 _OPEN_FILES = 64  # a process keeps open at most
 
@@ -27,7 +28,7 @@ class ShardReader:
     are fetched whole into `local` and read there; those used longest ago make room for new ones.
 
     Args:
-        root: a folder, or a URL that fsspec knows.
+        root: a folder, or a URL: see `open_root`.
         names: of the tar files.
         local: folder to keep whole shards of a URL in; None = keep none.
         local_gib: how much they may take there, in GiB; each worker may exceed it by a shard.
@@ -66,8 +67,7 @@ class ShardReader:
         if self._process != os.getpid():
             self._clear()
         if self._files is None:
-            self._files, folder = fsspec.core.url_to_fs(self.root)
-            self._folder = folder.rstrip("/")
+            self._files, self._folder = open_root(self.root)
             self._in_place = isinstance(self._files, LocalFileSystem)
 
     def fetch(self, places: Sequence[Place]) -> None:
@@ -138,15 +138,8 @@ class ShardReader:
         with suppress(FileNotFoundError):
             os.utime(path)  # used just now
             return path
-        self.local.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: several processes may want it at once.
-        handle, part = tempfile.mkstemp(dir=self.local, suffix=".part")
-        os.close(handle)
-        try:
-            self._files.get_file(f"{self._folder}/{name}", part)
-            os.replace(part, path)
-        finally:
-            Path(part).unlink(missing_ok=True)
+        with replacing(path) as file:  # several processes may want it at once
+            self._files.get_file(f"{self._folder}/{name}", file.name)
         self._make_room(path)
         return path
 

@@ -12,17 +12,18 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor
 
 from datamodules.core.datamodule import MultimodalDataModule, plain
 from datamodules.core.dataset import Source, Split, decode
 from datamodules.core.seeding import generator
 from datamodules.layouts.shards.data import TENSOR
-from datamodules.layouts.shards.layout import DESCRIPTION, Description, Index, write_file
+from datamodules.layouts.shards.layout import DESCRIPTION, Description, Index, open_root, write_file
 from datamodules.readers import Cell, Kind
+from perceiver.files import sync_tree
 
 _AT_ONCE = 256  # examples that are read before they are written
 # The beginnings of files that come without a name.
@@ -50,7 +51,7 @@ def pack(
 
     Args:
         datamodule: any; what it draws anew every epoch is drawn once.
-        out: a folder, or a URL that fsspec can write to.
+        out: a folder, or a URL: see `open_root`.
         shard_bytes: a tar file is closed once it is larger.
         decoded: store tensors rather than encoded files: larger, and quicker to read.
         progress: called with a split, how many of its examples are written, and of how many.
@@ -59,7 +60,7 @@ def pack(
         FileExistsError: `out` holds shards already.
         ValueError: an example cannot be read.
     """
-    files, folder = fsspec.core.url_to_fs(str(out))
+    files, folder = open_root(str(out), option="out")
     if files.exists(f"{folder}/{DESCRIPTION}"):
         raise FileExistsError(f"{out} holds shards already: remove them or choose another out=…")
     datamodule.setup()
@@ -77,6 +78,8 @@ def pack(
         kinds={name: plain(asdict(kind)) for name, kind in datamodule.kinds.items()},
         shards=shards,
     )
+    if isinstance(files, LocalFileSystem):
+        sync_tree(Path(folder))
     write_file(out, DESCRIPTION, told.to_json())
     return told
 
@@ -101,7 +104,7 @@ class SplitWriter:
 
     def write(self) -> Iterator[int]:
         """Writes, and yields how many examples are written."""
-        files, folder = fsspec.core.url_to_fs(self.out)
+        files, folder = open_root(self.out)
         modalities, count = self.split.modalities, len(self.split)
         numbers = {
             part: {name: np.full(count, empty, np.int64) for name in modalities}

@@ -76,9 +76,10 @@ class DifferentialHeads(QKVHeads):
         second = (self.lambdas["query2"] * self.lambdas["key2"]).sum().exp()
         return first - second + self.first_lambda
 
-    def _as_keys_and_values(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        pairs = self._split(values, self.num_heads // 2)
-        return self._split(keys, self.num_heads), pairs.repeat_interleave(2, 1)
+    def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        keys = self._split(self.to_key(context), self.num_heads)
+        pairs = self._split(self.to_value(context), self.num_heads // 2)
+        return keys, pairs.repeat_interleave(2, 1)
 
     def _difference(self, pairs: Tensor) -> Tensor:
         first, second = pairs.unflatten(1, (-1, 2)).unbind(2)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceiver.attention.normalisers.normaliser import widen
-from perceiver.ops.init import lecun_linear
-from perceiver.ops.joint_projection import fused, fusing_pays, is_its_weight
+from perceiver.ops.init import is_its_weight, lecun_linear
 from perceiver.ops.norms import RMSNorm
 from perceiver.shapes import Float
 
@@ -22,7 +22,6 @@ class Heads(nn.Module):
 
     `num_heads`: heads that scores are computed for. `query_width`, `key_width`, `value_width`:
     widths of one head. `mixes`: heads exchange scores or weights (talking heads).
-    `replaces_scale`: queries come with a scale of their own, so the dot product takes none.
     `extra_keys`: learned keys behind those of the context.
     """
 
@@ -31,7 +30,6 @@ class Heads(nn.Module):
     key_width: int
     value_width: int
     mixes = False
-    replaces_scale = False
     extra_keys = 0
 
     @abstractmethod
@@ -45,10 +43,14 @@ class Heads(nn.Module):
         """Keys and values of g heads, g dividing h."""
 
     def project(
-        self, query: Float[Tensor, "b q e"], context: Float[Tensor, "b k c"]
-    ) -> tuple[Float[Tensor, "b h q d"], Float[Tensor, "b g k2 d2"], Float[Tensor, "b g k2 d3"]]:
+        self, query: Float[Tensor, "#b q e"], context: Float[Tensor, "b k c"]
+    ) -> tuple[Float[Tensor, "#b h q d"], Float[Tensor, "b g k2 d2"], Float[Tensor, "b g k2 d3"]]:
         """Queries, keys and values; there may be more keys than tokens of the context."""
         return self.queries(query), *self.keys_and_values(context)
+
+    def prepare_score(self, score: Any) -> None:
+        """What heads do to the score that they come with."""
+        return
 
     @property
     def num_projected(self) -> int:
@@ -238,6 +240,10 @@ class QKVHeads(Heads):
         if num_registers:
             self.registers = nn.Parameter(0.02 * torch.randn(num_registers, key_dim))
 
+    def prepare_score(self, score: Any) -> None:
+        if self.replaces_scale and getattr(score, "scale", 1.0) is None:
+            score.scale = 1.0
+
     def _norm(self, kind: str) -> nn.Module | None:
         if kind == "rms":
             return RMSNorm(self.query_width)
@@ -262,29 +268,18 @@ class QKVHeads(Heads):
             and is_its_weight(self.to_value)
         )
 
-    def project(self, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        layers = self.to_query, self.to_key, self.to_value
-        if query is not context or self.extra_keys or not fusing_pays(query, layers):
-            return self.queries(query), *self.keys_and_values(context)
-        q, k, v = fused(query, layers)
-        return self._as_queries(q), *self._as_keys_and_values(k, v)
-
     def queries(self, query: Tensor) -> Tensor:
-        return self._as_queries(self.to_query(query))
+        queries = self._split(self.to_query(query), self.num_heads)
+        queries = self._normalise(queries, self.norm_query)
+        return queries if self.scale is None else queries * self.scale.to(queries.dtype)
 
     def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
         if self.extra_keys:
             registers = self.registers.to(context.dtype).expand(context.shape[0], -1, -1)
             context = torch.cat([context, registers], 1)
-        return self._as_keys_and_values(self.to_key(context), self.to_value(context))
-
-    def _as_queries(self, projected: Tensor) -> Tensor:
-        queries = self._normalise(self._split(projected, self.num_heads), self.norm_query)
-        return queries if self.scale is None else queries * self.scale.to(queries.dtype)
-
-    def _as_keys_and_values(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        keys = self._normalise(self._split(keys, self.num_kv_heads), self.norm_key)
-        return keys, self._split(values, self.num_kv_heads)
+        keys = self._split(self.to_key(context), self.num_kv_heads)
+        values = self._split(self.to_value(context), self.num_kv_heads)
+        return self._normalise(keys, self.norm_key), values
 
     def fold(self, query: Tensor) -> tuple[Tensor, Tensor]:
         weight = self.to_key.weight.unflatten(0, (-1, self.key_width))  # a head's rows: (g, d, c)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -9,10 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from perceiver.attention.kernels.dense import dense
+from perceiver.attention.kernels.cost import projections
+from perceiver.attention.kernels.dense import Dense, dense
+from perceiver.attention.kernels.kernel import Kernel, Result, fully_masked, name_of
 from perceiver.attention.kernels.merge import merge, with_sink
-from perceiver.attention.kernels.problem import Problem, Result, unseeing
-from perceiver.attention.normalisers import Softmax, logsumexp, softmax
+from perceiver.attention.kernels.problem import ALL, Problem
+from perceiver.attention.normalisers import Reinforce, Softmax, logsumexp, softmax
+from perceiver.ops.matmul import differs_by_function
 
 # Numbers of scores (times their hidden width) that a chunk holds for one head of one example.
 CHUNK_NUMBERS = 1 << 19
@@ -23,30 +27,57 @@ def _chunks(length: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, length))
 
 
-def chunked(problem: Problem, *, size: int | None = None) -> Result:
+class Chunked(Kernel):
     """Dense attention in chunks; the backward pass computes each chunk's scores again.
 
     With softmax and at least as many keys as queries the chunks are of keys, and partial softmaxes
-    are merged (unless heads mix, values have position terms or weights a gain); otherwise they are
-    of queries, whose rows have nothing to do with each other.
-
-    Args:
-        problem: what to compute.
-        size: keys or queries in a chunk; None = as many as keep a chunk's scores small.
+    are merged (unless heads mix, values have position terms or weights a factor); otherwise they
+    are of queries, whose rows have nothing to do with each other.
     """
-    over_keys = (
+
+    name = "chunked"
+
+    def refuses(self, problem: Problem) -> str:
+        if problem.need_weights:
+            return "weights: it never holds all of them (need_weights=True)"
+        if problem.score.is_sequential:
+            return f"score: {name_of(problem.score)} takes the queries one after the other"
+        if isinstance(problem.normaliser, Reinforce):
+            return "normaliser: Reinforce draws once an example, not once a chunk"
+        return ""
+
+    def cost(self, problem: Problem) -> int | float:
+        # Torch's checkpoints, which compute again, have no rules for torch.func.
+        return math.inf if differs_by_function() else 4 / 3 * Dense().cost(problem)
+
+    def holds(self, problem: Problem) -> int:
+        return projections(problem)
+
+    def run(self, problem: Problem) -> Result:
+        across = problem.num_queries if _over_keys(problem) else problem.num_keys
+        size = max(1, CHUNK_NUMBERS // max(1, across * problem.score.width))
+        return chunked(problem, size)
+
+
+def chunked(problem: Problem, size: int) -> Result:
+    """Attention of so many keys or queries at a time."""
+    # Made here, since a checkpoint would miss in its second pass what the first left behind.
+    _ = problem.projected, problem.visible, problem.weight_factor
+    return _by_keys(problem, size) if _over_keys(problem) else _by_queries(problem, size)
+
+
+def _over_keys(problem: Problem) -> bool:
+    """Whether the chunks are of keys."""
+    return (
         isinstance(problem.normaliser, Softmax)
         and problem.num_keys >= problem.num_queries
         and not problem.heads.mixes
         and not problem.position.has_read
-        and problem.gain is None
+        and problem.weight_factor is None
     )
-    across = problem.num_queries if over_keys else problem.num_keys
-    size = size or max(1, CHUNK_NUMBERS // max(1, across * problem.score.width))
-    return _over_keys(problem, size) if over_keys else _over_queries(problem, size)
 
 
-def _over_queries(problem: Problem, size: int) -> Result:
+def _by_queries(problem: Problem, size: int) -> Result:
     def part(rows: slice) -> Result:
         return dense(problem, rows)._replace(weights=None)
 
@@ -63,13 +94,14 @@ def _over_queries(problem: Problem, size: int) -> Result:
     return Result(read, *joined[1:])
 
 
-def _over_keys(problem: Problem, size: int) -> Result:
+def _by_keys(problem: Problem, size: int) -> Result:
     def part(columns: slice) -> tuple[Tensor, Tensor]:
-        scores, keep = problem.scores(columns=columns), problem.seen(columns=columns)
+        scores = problem.score.of_columns(problem.q, problem.k, columns)
+        scores, keep = problem.adjusted(scores, ALL, columns), problem.seen(ALL, columns)
         weights = F.dropout(
             softmax(scores, keep), problem.dropout, training=bool(problem.dropout > 0)
         )
-        return weights @ problem.value[:, :, columns], logsumexp(scores, keep)
+        return weights @ problem.v[:, :, columns], logsumexp(scores, keep)
 
     merged: tuple[Tensor, Tensor] | None = None
     for columns in _chunks(problem.num_keys, size):
@@ -79,9 +111,8 @@ def _over_keys(problem: Problem, size: int) -> Result:
     if merged is None:
         return dense(problem)
     read, lse = merged
-    assert isinstance(problem.normaliser, Softmax)
     sink = problem.normaliser.sink_logit()
     if sink is not None:
         read = with_sink(read, lse, sink)
-    empty = unseeing(lse) if problem.is_masked else None
-    return Result(read.to(problem.value.dtype), lse=lse, empty=empty)
+    empty = fully_masked(lse) if problem.is_masked else None
+    return Result(read.to(problem.v.dtype), lse=lse, empty=empty)

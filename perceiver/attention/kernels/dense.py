@@ -5,29 +5,47 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceiver.attention.kernels.problem import ALL, Problem, Result
-from perceiver.attention.normalisers import Normalised, Softmax, logsumexp
-from perceiver.attention.scores.location import LocationAware
+from perceiver.attention.kernels.cost import projecting, projections
+from perceiver.attention.kernels.kernel import Kernel, Result
+from perceiver.attention.kernels.problem import ALL, Problem
+from perceiver.attention.normalisers import Normalised
 
 
-def _weights(problem: Problem, rows: slice, keep: Tensor | None) -> Normalised:
-    if isinstance(problem.score, LocationAware):
-        score, query = problem.score, problem.query[:, :, rows]
-        return Normalised(score.in_sequence(query, problem.key, problem.normalise, keep))
-    scores = problem.scores(rows)
-    normalised = problem.normalise(scores, keep)
-    if problem.need_lse and isinstance(problem.normaliser, Softmax):
-        normalised = normalised._replace(lse=logsumexp(scores, keep))
-    return normalised
+class Dense(Kernel):
+    """Scores, weights and read, each spelled out."""
+
+    name = "dense"
+
+    def refuses(self, problem: Problem) -> str:
+        return ""
+
+    def cost(self, problem: Problem) -> int | float:
+        heads, score = problem.heads, problem.score
+        width = max(heads.query_width, score.width) + heads.value_width
+        return projecting(problem) + problem.num_scores * width
+
+    def holds(self, problem: Problem) -> int:
+        return projections(problem) + 2 * problem.num_scores * problem.score.width
+
+    def run(self, problem: Problem) -> Result:
+        return dense(problem)
 
 
 def dense(problem: Problem, rows: slice = ALL) -> Result:
-    """Scores, weights and read, each spelled out, for all queries or some."""
+    """The attention of all queries or some."""
+
+    def normalise(scores: Tensor, keep: Tensor | None) -> Normalised:
+        scores = problem.adjusted(scores, rows)
+        normalised = problem.normaliser(scores, keep)
+        if not problem.need_weights:
+            return normalised
+        return normalised._replace(lse=problem.normaliser.lse(scores, keep))
+
     keep = problem.seen(rows)
-    normalised = _weights(problem, rows, keep)
+    normalised = problem.score.weigh(problem.q[:, :, rows], problem.k, normalise, keep)
     weights = problem.heads.mix_weights(normalised.weights)
-    if problem.gain is not None:
-        weights = weights * problem.gain[:, :, rows].to(weights.dtype)
+    if problem.weight_factor is not None:
+        weights = weights * problem.weight_factor[:, :, rows].to(weights.dtype)
     dropped = F.dropout(weights, problem.dropout, training=bool(problem.dropout > 0))
     read = _read(problem, dropped, rows)
     empty = None
@@ -37,10 +55,10 @@ def dense(problem: Problem, rows: slice = ALL) -> Result:
 
 
 def _read(problem: Problem, weights: Tensor, rows: slice) -> Tensor:
-    read = weights @ problem.value
+    read = weights @ problem.v
     if not problem.position.has_read:
         return read
-    positioned = problem.num_keys - problem.num_unpositioned
+    positioned = problem.num_positioned
     term = problem.position.read(
         weights[..., :positioned],
         problem.query_positions[rows],

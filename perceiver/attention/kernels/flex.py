@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any, no_type_check
 
@@ -9,11 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perceiver.attention.kernels.dense import dense
+from perceiver.attention.kernels.cost import projections
+from perceiver.attention.kernels.dense import Dense, dense
+from perceiver.attention.kernels.kernel import Kernel, Result, fully_masked
 from perceiver.attention.kernels.merge import with_sink
-from perceiver.attention.kernels.problem import Problem, Result, softcapped, unseeing
-from perceiver.attention.normalisers import Softmax
+from perceiver.attention.kernels.problem import Problem, softcapped
+from perceiver.attention.kernels.sdpa import unlike_softmax_of_a_dot
 from perceiver.attention.patterns import Pattern
+from perceiver.attention.scores.pairwise import DotProductScore
 
 # FlexAttention is compiled for each length: past this many torch would run it unfused.
 MOST_GRAPHS = 64
@@ -21,8 +25,47 @@ MOST_GRAPHS = 64
 BLOCK = 128
 # The narrowest heads that it is compiled for; narrower ones get zeros, which change nothing.
 LEAST_WIDTH = 16
+# Pairs of queries and keys from which skipped blocks outweigh finding them.
+MANY_PAIRS = 1 << 22
+# The widths of heads that FlexAttention takes on a GPU, and has room for.
+WIDTHS = range(16, 257)
 # Pairs that a BlockMask is made of at a time: booleans, and a few numbers for each.
 MOST_PAIRS = 1 << 28
+
+
+class Flex(Kernel):
+    """Softmax attention that skips blocks; biases and soft caps are applied as scores are made."""
+
+    name = "flex"
+
+    def refuses(self, problem: Problem) -> str:
+        if obstacle := unlike_softmax_of_a_dot(problem):
+            return obstacle
+        return "dropout: it has none on the weights" if problem.dropout > 0 else ""
+
+    def cost(self, problem: Problem) -> int | float:
+        """Half of all, where most blocks are skipped on a device that this is made for.
+
+        Inside a graph that is being traced it would be compiled with everything around it.
+        """
+        heads = problem.heads
+        skips_most = (
+            problem.device.type == "cuda"
+            and problem.query.dtype != torch.float64  # it sums in float32
+            and problem.pattern.is_sparse
+            and problem.num_queries * problem.num_keys >= MANY_PAIRS
+            and not problem.has_bias
+            and heads.query_width in WIDTHS
+            and heads.value_width in WIDTHS
+            and not torch.compiler.is_compiling()
+        )
+        return Dense().cost(problem) / 2 if skips_most else math.inf
+
+    def holds(self, problem: Problem) -> int:
+        return projections(problem)
+
+    def run(self, problem: Problem) -> Result:
+        return flex(problem)
 
 
 def block_mask(
@@ -49,7 +92,7 @@ def block_mask(
 
     device = torch.device(device)
     predicate = pattern.bind(num_queries, num_keys, device)
-    keys = num_keys + pattern.extra_keys
+    keys = num_keys + pattern.padding_keys
     return create_block_mask(predicate, batch, heads, num_queries, keys, device=device)
 
 
@@ -105,7 +148,7 @@ def _block_mask(problem: Problem, num_queries: int, num_keys: int) -> Any:
     """The BlockMask of a problem that is lengthened to so many queries and keys."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    mask, predicate, device = problem.mask, problem.predicate, problem.query.device
+    (mask, predicate), device = problem.visible, problem.device
     is_longer = (num_queries, num_keys) != (problem.num_queries, problem.num_keys)
     if mask is None and predicate is None and not is_longer:
         return None
@@ -131,7 +174,7 @@ def _block_mask(problem: Problem, num_queries: int, num_keys: int) -> Any:
         return kept if predicate is None else kept & predicate(b, h, i, j)
 
     # Making it looks at every pair: once for all examples and heads that see alike.
-    alike = problem.keep(slice(0, 1), slice(0, 1))
+    alike = problem.kept(slice(0, 1), slice(0, 1))
     examples, heads = (1, 1) if alike is None else alike.shape[:2]
     sizes: dict[str, Any] = {"Q_LEN": num_queries, "KV_LEN": num_keys}
     sizes["H"] = heads if heads > 1 else None
@@ -165,15 +208,15 @@ def _joined(parts: list[Any], keep: Any, lengths: tuple[int, int]) -> Any:
 
 
 def flex(problem: Problem) -> Result:
-    """Softmax attention of scores that fold; biases and soft caps are applied as scores are made.
+    """See `Flex`.
 
     Raises:
         ValueError: for training on a CPU: torch has no backward for it there.
     """
     from torch.nn.attention.flex_attention import AuxRequest
 
-    query, on_cpu = problem.query, problem.query.device.type == "cpu"
-    tensors = (query, problem.key, problem.value)
+    query, on_cpu = problem.q, problem.device.type == "cpu"
+    tensors = (query, problem.k, problem.v)
     if on_cpu and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         raise ValueError(
             "kernel=flex has no backward on a CPU: train on a GPU or with kernel=auto, "
@@ -181,8 +224,8 @@ def flex(problem: Problem) -> Result:
         )
     if min(query.shape[0], problem.num_queries, problem.num_keys) == 0:
         return dense(problem)
-    folded = problem.score.fold(query, problem.key)
-    assert folded is not None, "select_kernel admits foldable scores only"
+    assert isinstance(problem.score, DotProductScore), "`refuses` admits no other"
+    folded = problem.score.fold(query, problem.k)
     bias, softcap = problem.bias(), problem.softcap
     q, k = compiled_length(problem.num_queries), compiled_length(problem.num_keys)
     if bias is not None:
@@ -206,15 +249,14 @@ def flex(problem: Problem) -> Result:
     read, seen = _run(
         _longer(folded.query, q, max(least, folded.query.shape[-1])),
         _longer(folded.key, k, max(least, folded.key.shape[-1])),
-        _longer(problem.value, k, max(least, problem.value.shape[-1])),
+        _longer(problem.v, k, max(least, problem.v.shape[-1])),
         score_mod=modify if modified else None,
         block_mask=_block_mask(problem, q, k),
         scale=float(folded.scale),
         return_aux=AuxRequest(lse=True),
     )
-    read = read[:, :, : problem.num_queries, : problem.value.shape[-1]]
+    read = read[:, :, : problem.num_queries, : problem.v.shape[-1]]
     lse = seen.lse[:, :, : problem.num_queries]
-    assert isinstance(problem.normaliser, Softmax)
     sink = problem.normaliser.sink_logit()
-    empty = unseeing(lse) if problem.is_masked else None
+    empty = fully_masked(lse) if problem.is_masked else None
     return Result(read if sink is None else with_sink(read, lse, sink), lse=lse, empty=empty)

@@ -1,18 +1,19 @@
-"""What a kernel is given: projected tensors, the axes, and the mask of any part of the scores."""
+"""One attention to compute: what comes in, the axes, and what kernels ask of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, no_type_check
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from perceiver.attention.context import Context
 from perceiver.attention.heads.qkv import Heads
-from perceiver.attention.normalisers import Normalised
-from perceiver.attention.patterns import Predicate, evaluate
+from perceiver.attention.masks import with_extra_keys
+from perceiver.attention.normalisers import Normaliser
+from perceiver.attention.patterns import Causal, Full, Pattern, Predicate, Sizes, evaluate
 from perceiver.attention.positions.position import Position
 from perceiver.attention.scores.pairwise import Score
 from perceiver.shapes import Bool, Float
@@ -20,27 +21,32 @@ from perceiver.shapes import Bool, Float
 ALL = slice(None)
 
 
-class Result(NamedTuple):
-    """What a kernel returns.
+class Projected(NamedTuple):
+    """Queries, keys and values in heads.
 
     Args:
-        read: (b, h, q, d) what each head reads.
-        weights: (b, h, q, k), if they were formed.
-        lse, log_prob, entropy: what the normaliser knows besides.
-        empty: (#b, #h, #q, 1) bool, True for queries that may attend to nothing; None = no query.
+        q: (b, h, q, d), rotated.
+        k: (b, h, k, d2), rotated.
+        v: (b, h, k, e).
+        plain_q: the queries before any rotation, for position biases.
     """
 
-    read: Tensor
-    weights: Tensor | None = None
-    lse: Tensor | None = None
-    log_prob: Tensor | None = None
-    entropy: Tensor | None = None
-    empty: Tensor | None = None
+    q: Float[Tensor, "b h q d"]
+    k: Float[Tensor, "b h k d2"]
+    v: Float[Tensor, "b h k e"]
+    plain_q: Float[Tensor, "b h q d"]
 
 
-def unseeing(lse: Float[Tensor, "b h q"]) -> Bool[Tensor, "b h q 1"]:
-    """Which queries keep nothing, by the log-sum-exp of their scores."""
-    return lse.isneginf()[..., None]
+class Visible(NamedTuple):
+    """Which keys, registers and padding among them, a query may attend to; None = all.
+
+    Args:
+        mask: (#b, #h, #q, #k).
+        predicate: the pattern, where it is no part of the mask.
+    """
+
+    mask: Bool[Tensor, "#b #h #q #k"] | None = None
+    predicate: Predicate | None = None
 
 
 @no_type_check
@@ -56,98 +62,204 @@ def sliced(mask: Tensor, rows: slice, columns: slice) -> Tensor:
     return mask[:, :, rows, columns]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Problem:
-    """One attention to compute.
+    """One attention to compute; it projects when a kernel asks for q, k or v, and once.
 
     Args:
-        query: (b, h, q, d), rotated.
-        key: (b, h, k, d2), rotated.
-        value: (b, h, k, e).
-        plain_query: the queries before any rotation, for position biases.
-        score, position, normaliser, heads: the axes.
-        mask: bool (#b, #h, #q, #k), or None.
-        predicate: the pattern as a predicate of indices, or None for all keys.
-        given_bias: what the caller adds to the scores (#b, #h, #q, #k) of the context's keys.
-        gain: factor on the weights (#b, #h, q, k), or None.
+        query: (#b, q, e), as it comes in.
+        context: (b, k, c), as it comes in, or segments.
+        score, position, pattern, normaliser, heads: the axes; the pattern is that of this call.
+        keep: the caller's mask (#b, #h, #q, #k) over the context's keys, or None.
+        given_bias: what the caller adds to the scores (#b, #h, #q, #k) of these keys, or None.
         softcap: c, or None.
         dropout: probability of dropping a weight.
-        num_extra: keys at the end that are not of the context (registers, padding).
-        num_unpositioned: how many of them have no position either.
-        need_lse: whether the dense kernel gives the log-sum-exp of softmax as well.
-        is_causal: whether the predicate is j ≤ i, of as many queries as keys.
+        need_weights: whether the weights are asked for, and the log-sum-exp of softmax.
     """
 
-    query: Float[Tensor, "b h q d"]
-    key: Float[Tensor, "b h k d2"]
-    value: Float[Tensor, "b h k e"]
-    plain_query: Float[Tensor, "b h q d"]
+    query: Float[Tensor, "#b q e"]
+    context: Tensor | Context
     score: Score
     position: Position
-    normaliser: Callable[..., Normalised | Tensor]
+    pattern: Pattern
+    normaliser: Normaliser
     heads: Heads
-    mask: Bool[Tensor, "#b #h #q #k"] | None = None
-    predicate: Predicate | None = None
-    given_bias: Float[Tensor, "#b #h #q #k3"] | None = None
-    gain: Float[Tensor, "#b #h q k"] | None = None
+    keep: Bool[Tensor, "#b #h #q #k"] | None = None
+    given_bias: Float[Tensor, "#b #h #q #k"] | None = None
     softcap: float | None = None
     dropout: float = 0.0
-    num_extra: int = 0
-    num_unpositioned: int = 0
-    need_lse: bool = False
-    is_causal: bool = False
+    need_weights: bool = False
+    # Made once. Not by functools.cached_property, whose lock Dynamo does not trace.
+    _projected: Projected | None = field(default=None, init=False, repr=False)
+    _visible: Visible | None = field(default=None, init=False, repr=False)
+    _weight_factor: Tensor | None = field(default=None, init=False, repr=False)
+
+    # What it is about, which nothing has to be projected for.
 
     @property
-    def is_masked(self) -> bool:
-        """Whether a query may be left with nothing."""
-        parts = self.mask, self.predicate, self.given_bias
-        return any(part is not None for part in parts)
+    def device(self) -> torch.device:
+        return self.query.device
+
+    @property
+    def batch(self) -> int:
+        return self.context.shape[0]
 
     @property
     def num_queries(self) -> int:
-        return self.query.shape[2]
+        return self.query.shape[1]
+
+    @property
+    def num_extra(self) -> int:
+        """Keys at the end that are not of the context: registers, padding."""
+        return self.heads.extra_keys + self.pattern.padding_keys
 
     @property
     def num_keys(self) -> int:
-        return self.key.shape[2]
+        return self.context.shape[1] + self.num_extra
+
+    @property
+    def num_scores(self) -> int:
+        return self.batch * self.heads.num_heads * self.num_queries * self.num_keys
+
+    @property
+    def is_half(self) -> bool:
+        """Whether large products run in half precision."""
+        dtype, device = self.query.dtype, self.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        return dtype.itemsize < 4
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the pattern leaves out nothing."""
+        return isinstance(self.pattern, Full)
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the pattern leaves out what comes later, and nothing else."""
+        return isinstance(self.pattern, Causal)
+
+    @property
+    def has_bias(self) -> bool:
+        return self.position.has_bias or self.given_bias is not None
+
+    # q, k and v.
+
+    @property
+    def projected(self) -> Projected:
+        if self._projected is None:
+            self._projected = self._project()
+        return self._projected
+
+    def _project(self) -> Projected:
+        context = self.context
+        if isinstance(context, Context):
+            tokens = context.tokens()
+            plain_q = self.heads.queries(self.query)
+            k, v = context.once(self.heads, lambda: self.heads.keys_and_values(tokens))
+        else:
+            plain_q, k, v = self.heads.project(self.query, context)
+        # A query of all examples is projected once, then repeated without a copy.
+        plain_q = plain_q.expand(self.batch, -1, -1, -1)
+        keys = context.shape[1]
+        q, positioned = self.position.rotate(
+            plain_q, k[:, :, :keys], self.query_positions, self.columns[:keys]
+        )
+        k = torch.cat([positioned, k[:, :, keys:]], 2) if self.heads.extra_keys else positioned
+        if padding := self.pattern.padding_keys:
+            k, v = F.pad(k, (0, 0, 0, padding)), F.pad(v, (0, 0, 0, padding))
+        repeats = self.heads.num_heads // k.shape[1]
+        if repeats > 1:
+            k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+        return Projected(q, k, v, plain_q)
+
+    @property
+    def q(self) -> Float[Tensor, "b h q d"]:
+        return self.projected.q
+
+    @property
+    def k(self) -> Float[Tensor, "b h k d2"]:
+        return self.projected.k
+
+    @property
+    def v(self) -> Float[Tensor, "b h k e"]:
+        return self.projected.v
+
+    # Where they stand.
 
     @property
     def rows(self) -> Tensor:
-        return torch.arange(self.num_queries, device=self.query.device)
+        return torch.arange(self.num_queries, device=self.device)
 
     @property
     def columns(self) -> Tensor:
-        return torch.arange(self.num_keys, device=self.query.device)
+        return torch.arange(self.num_keys, device=self.device)
 
     @property
     def query_positions(self) -> Tensor:
         return self.rows + (self.num_keys - self.num_extra - self.num_queries)
 
-    def keep(self, rows: slice = ALL, columns: slice = ALL) -> Bool[Tensor, "#b #h #q #k"] | None:
+    @property
+    def num_positioned(self) -> int:
+        """Keys that have positions: those of the context, and padding if positions know it."""
+        padding = self.pattern.padding_keys if self.position.knows_padding else 0
+        return self.context.shape[1] + padding
+
+    # Which keys a query may attend to.
+
+    @property
+    def visible(self) -> Visible:
+        """Which keys may be attended to, as a mask and a predicate."""
+        if self._visible is None:
+            self._visible = self._look()
+        return self._visible
+
+    def _look(self) -> Visible:
+        keep, given = self.keep, self.given_bias
+        sizes = Sizes(
+            self.batch, self.heads.num_heads, self.num_queries, self.num_keys - self.num_extra
+        )
+        if not self.num_extra:
+            queries, keys = sizes[2:]
+            pattern = None if self.is_full else self.pattern.bind(queries, keys, self.device)
+            return Visible(keep, pattern)
+        if given is not None:  # a query to which a bias leaves nothing sees no registers either
+            finite = given > float("-inf")
+            keep = finite if keep is None else keep & finite
+        if keep is None and self.is_full:
+            return Visible()
+        registers = self.heads.extra_keys
+        return Visible(with_extra_keys(keep, self.pattern, sizes, registers, self.device))
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether a query may be left with nothing."""
+        return any(part is not None for part in (*self.visible, self.given_bias))
+
+    def kept(self, rows: slice = ALL, columns: slice = ALL) -> Bool[Tensor, "#b #h #q #k"] | None:
         """The mask of some queries and keys; None = all are kept."""
-        parts = []
-        if self.mask is not None:
-            parts.append(sliced(self.mask, rows, columns))
-        if self.predicate is not None:
-            b, h = self.query.shape[:2]
-            parts.append(
-                evaluate(self.predicate, self.rows[rows], self.columns[columns], batch=b, heads=h)
-            )
-        if not parts:
-            return None
-        return parts[0] if len(parts) == 1 else parts[0] & parts[1]
+        mask, predicate = self.visible
+        keep = None if mask is None else sliced(mask, rows, columns)
+        if predicate is None:
+            return keep
+        by_pattern = evaluate(
+            predicate,
+            self.rows[rows],
+            self.columns[columns],
+            batch=self.batch,
+            heads=self.heads.num_heads,
+        )
+        return by_pattern if keep is None else keep & by_pattern
 
     def seen(self, rows: slice = ALL, columns: slice = ALL) -> Bool[Tensor, "#b #h #q #k"] | None:
-        """`keep`, without what the caller's bias leaves out by −∞."""
-        keep, given = self.keep(rows, columns), self._given_bias(rows, columns)
+        """`kept`, without what the caller's bias leaves out by −∞."""
+        keep, given = self.kept(rows, columns), self._given_bias(rows, columns)
         if given is None:
             return keep
         seen = given > float("-inf")
         return seen if keep is None else keep & seen
 
-    @property
-    def has_bias(self) -> bool:
-        return self.position.has_bias or self.given_bias is not None
+    # Scores.
 
     def bias(self, rows: slice = ALL, columns: slice = ALL) -> Float[Tensor, "#b #h #q #k"] | None:
         """What positions and the caller add to the scores of some queries and keys."""
@@ -157,38 +269,38 @@ class Problem:
 
     def _given_bias(self, rows: slice, columns: slice) -> Tensor | None:
         given = self.given_bias
-        if given is None:
-            return None
-        if self.num_extra:
-            given = F.pad(
-                given.expand(-1, -1, -1, self.num_keys - self.num_extra), (0, self.num_extra)
-            )
-        return sliced(given, rows, columns)
+        if given is not None and self.num_extra:
+            given = given.expand(-1, -1, -1, self.num_keys - self.num_extra)
+            given = F.pad(given, (0, self.num_extra))
+        return None if given is None else sliced(given, rows, columns)
 
     def _position_bias(self, rows: slice, columns: slice) -> Tensor | None:
-        if not self.position.has_bias:
-            return None
-        positioned = self.columns[: self.num_keys - self.num_unpositioned][columns]
-        if positioned.shape[0] == 0:  # a chunk of registers alone
+        positioned = self.columns[: self.num_positioned][columns]
+        if not self.position.has_bias or positioned.shape[0] == 0:  # a chunk of registers alone
             return None
         bias = self.position.bias(
-            self.plain_query[:, :, rows],
+            self.projected.plain_q[:, :, rows],
             self.query_positions[rows],
             positioned,
-            scale=self.score.scale_for(self.query.shape[-1]),
+            scale=self.score.scale_for(self.q.shape[-1]),
         )
-        if bias is None or self.num_unpositioned == 0:
+        if bias is None or self.num_positioned == self.num_keys:
             return bias
         return F.pad(bias, (0, self.columns[columns].shape[0] - positioned.shape[0]))
 
-    def scores(self, rows: slice = ALL, columns: slice = ALL) -> Float[Tensor, "b h q k"]:
-        """The scores of some queries and keys: mixed, capped, biased, in that order."""
-        scores = self.score(self.query[:, :, rows], self.key[:, :, columns])
+    def adjusted(
+        self, scores: Float[Tensor, "b h q k"], rows: slice = ALL, columns: slice = ALL
+    ) -> Float[Tensor, "b h q k"]:
+        """Scores of some queries and keys: mixed, capped, biased, in that order."""
         scores = softcapped(self.heads.mix_scores(scores), self.softcap)
         bias = self.bias(rows, columns)
         return scores if bias is None else scores + bias.to(scores.dtype)
 
-    def normalise(self, scores: Tensor, keep: Tensor | None) -> Normalised:
-        """The normaliser's answer, also if it is a plain function."""
-        answer = self.normaliser(scores, keep)
-        return Normalised(answer) if isinstance(answer, Tensor) else answer
+    # Weights.
+
+    @property
+    def weight_factor(self) -> Float[Tensor, "#b #h q k"] | None:
+        """A factor on the weights."""
+        if self._weight_factor is None:
+            self._weight_factor = self.pattern.weight_factor(self.num_keys)
+        return self._weight_factor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -28,17 +29,47 @@ class Normalised(NamedTuple):
 
 
 class Normaliser(nn.Module):
-    """Base of normalisers: scores and the keep mask → weights.
-
-    `shift_invariant`: adding a constant to a row of scores changes nothing.
-    """
-
-    shift_invariant = True
+    """Base of normalisers: scores and the keep mask → weights."""
 
     @abstractmethod
     def forward(
         self, scores: Float[Tensor, "b h q k"], keep: Bool[Tensor, "#b #h #q #k"] | None = None
     ) -> Normalised: ...
+
+    def check_score(self, name: object, is_positive: bool) -> None:
+        """Raises ValueError for a score that this does not normalise.
+
+        Args:
+            name: what the caller chose as the score.
+            is_positive: whether it is never negative.
+        """
+        return
+
+    def lse(self, scores: Tensor, keep: Tensor | None) -> Tensor | None:
+        """log Σ exp(s) (b, h, q) if these weights are shares of Σ exp(s), else None."""
+        return None
+
+    def sink_logit(self) -> float | Tensor | None:
+        """The logit of a sink, broadcasting to (b, h, q, 1); None = no sink."""
+        return None
+
+
+class PlainFunction(Normaliser):
+    """A function (scores, keep) → weights as a normaliser.
+
+    Args:
+        function: returns weights, or `Normalised`.
+    """
+
+    name = ""
+
+    def __init__(self, function: Callable[[Tensor, Tensor | None], Tensor | Normalised]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, scores: Tensor, keep: Tensor | None = None) -> Normalised:
+        answer = self.function(scores, keep)
+        return Normalised(answer) if isinstance(answer, Tensor) else answer
 
 
 def widen(scores: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from perceiver.attention.normalisers.normaliser import (
     Normaliser,
     clear,
     fill_masked,
+    logsumexp,
     widen,
 )
 from perceiver.shapes import Bool, Float
@@ -84,7 +85,7 @@ class Softmax(Normaliser):
     """See `softmax`.
 
     Args:
-        sink: None; a number, 0 for "off by one"; or "learned", one logit a head, 0 at first.
+        sink: None; a number, 0 for "off by one"; or "learned", one logit per head, 0 at first.
         num_heads: heads that learn a sink.
     """
 
@@ -92,14 +93,14 @@ class Softmax(Normaliser):
         super().__init__()
         if isinstance(sink, str) and sink != "learned":
             raise ValueError(f"sink={sink!r} must be null, a number or 'learned'")
-        self.has_sink = sink is not None
         self.sink: float | Tensor | None
         self.sink = nn.Parameter(torch.zeros(num_heads)) if isinstance(sink, str) else sink
-        self.shift_invariant = not self.has_sink
 
     def sink_logit(self) -> float | Tensor | None:
-        """The sink as something that broadcasts to (b, h, q, 1)."""
         return self.sink[:, None, None] if isinstance(self.sink, Tensor) else self.sink
+
+    def lse(self, scores: Tensor, keep: Tensor | None) -> Tensor:
+        return logsumexp(scores, keep)
 
     def forward(self, scores: Tensor, keep: Tensor | None = None) -> Normalised:
         return Normalised(softmax(scores, keep, sink=self.sink_logit()))
@@ -112,8 +113,6 @@ class Sigmoid(Normaliser):
         bias: added to the scores; None = −log of the row's length.
     """
 
-    shift_invariant = False
-
     def __init__(self, *, bias: float | None = None) -> None:
         super().__init__()
         self.bias = bias
@@ -124,8 +123,6 @@ class Sigmoid(Normaliser):
 
 class Relu(Normaliser):
     """See `relu`."""
-
-    shift_invariant = False
 
     def forward(self, scores: Tensor, keep: Tensor | None = None) -> Normalised:
         return Normalised(relu(scores, keep))
@@ -153,7 +150,12 @@ class TopK(Normaliser):
 class Sum(Normaliser):
     """See `sum_to_one`."""
 
-    shift_invariant = False
+    def check_score(self, name: object, is_positive: bool) -> None:
+        if not is_positive:
+            raise ValueError(
+                "normaliser=sum shares weights out in proportion to the scores, which must not be "
+                f"negative as those of score={name} can be: use score=feature_dot"
+            )
 
     def forward(self, scores: Tensor, keep: Tensor | None = None) -> Normalised:
         return Normalised(sum_to_one(scores, keep))
@@ -163,7 +165,6 @@ class Unnormalised(Normaliser):
     """w = s, 0 on masked keys: the sum rule of fast weights (Schlag et al. 2021, 3)."""
 
     name = "none"
-    shift_invariant = False
 
     def forward(self, scores: Tensor, keep: Tensor | None = None) -> Normalised:
         return Normalised(scores if keep is None else scores.masked_fill(~keep, 0.0))

@@ -11,7 +11,15 @@ from perceiver.attention.patterns.index_patterns import (
     Neighbourhood,
     Window,
 )
-from perceiver.attention.patterns.pattern import Combined, Pattern, Predicate, evaluate
+from perceiver.attention.patterns.luong_local import Localised, LuongLocal
+from perceiver.attention.patterns.pattern import (
+    Combined,
+    Pattern,
+    PatternMaker,
+    Predicate,
+    Sizes,
+    evaluate,
+)
 
 __all__ = [
     "Block",
@@ -23,11 +31,15 @@ __all__ = [
     "Global",
     "Lengths",
     "Local2d",
+    "Localised",
+    "LuongLocal",
     "Neighbourhood",
     "Pattern",
+    "PatternMaker",
     "Predicate",
     "Prefix",
     "Segments",
+    "Sizes",
     "Window",
     "evaluate",
 ]

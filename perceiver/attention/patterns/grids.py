@@ -1,4 +1,4 @@
-"""Elements of a two-dimensional grid, row by row, and the rim of padding around it."""
+"""Elements of a two-dimensional grid, row by row, and the cells of padding around it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from perceiver.shapes import Int
 
 
-def rim_size(grid: tuple[int, int], halo: int) -> int:
+def padding_size(grid: tuple[int, int], halo: int) -> int:
     """Cells of padding around a grid, `halo` wide."""
     height, width = grid
     return (height + 2 * halo) * (width + 2 * halo) - height * width
@@ -17,7 +17,7 @@ def rim_size(grid: tuple[int, int], halo: int) -> int:
 def coordinates(
     grid: tuple[int, int], halo: int = 0, device: torch.device | None = None
 ) -> Int[Tensor, "cells 2"]:
-    """(row, column) of each cell: those of the grid row by row, then those of the rim."""
+    """(row, column) of each cell: those of the grid row by row, then those of the padding."""
     height, width = grid
     rows = torch.arange(-halo, height + halo, device=device)
     columns = torch.arange(-halo, width + halo, device=device)

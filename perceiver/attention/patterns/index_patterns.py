@@ -9,13 +9,16 @@ from typing import no_type_check
 import torch
 from torch import Tensor
 
-from perceiver.attention.patterns.grids import check_grid, coordinates, require_grid, rim_size
+from perceiver.attention.patterns.grids import check_grid, coordinates, padding_size, require_grid
 from perceiver.attention.patterns.pattern import Pattern, Predicate
 from perceiver.ops.checks import check_sizes
 
 
 class Full(Pattern):
     """Every key."""
+
+    def __and__(self, other: Pattern) -> Pattern:
+        return other
 
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
@@ -187,9 +190,9 @@ class Local2d(Pattern):
             raise ValueError(f"border={self.border!r} must be 'mask' or 'zero_pad'")
 
     @property
-    def extra_keys(self) -> int:  # type: ignore[override]
+    def padding_keys(self) -> int:  # type: ignore[override]
         grid = require_grid("pattern=local2d", self.grid)
-        return rim_size(grid, self.size // 2) if self.border == "zero_pad" else 0
+        return padding_size(grid, self.size // 2) if self.border == "zero_pad" else 0
 
     def check(
         self, num_queries: int, num_keys: int, batch: int | None = None, heads: int | None = None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from perceiver.attention.normalisers.normaliser import widen
-from perceiver.attention.patterns import Pattern, Predicate
+from perceiver.attention.patterns.pattern import Pattern, PatternMaker, Predicate, Sizes
 from perceiver.ops.checks import check_sizes
 from perceiver.ops.init import lecun_linear
 from perceiver.shapes import Bool, Float, Int
@@ -33,6 +33,14 @@ class Localised(Pattern):
 
     name = ""
 
+    @property
+    def has_weight_factor(self) -> bool:  # type: ignore[override]
+        return self.is_gaussian
+
+    @property
+    def window_centre(self) -> Tensor:
+        return self.centre
+
     def bind(
         self, num_queries: int, num_keys: int, device: torch.device | None = None
     ) -> Predicate:
@@ -44,7 +52,7 @@ class Localised(Pattern):
 
         return keep
 
-    def gain(self, num_keys: int) -> Float[Tensor, "b 1 q k"] | None:
+    def weight_factor(self, num_keys: int) -> Float[Tensor, "b 1 q k"] | None:
         if not self.is_gaussian:
             return None
         keys = torch.arange(num_keys, device=self.centre.device, dtype=self.centre.dtype)
@@ -52,7 +60,7 @@ class Localised(Pattern):
         return torch.exp(-(distance**2) / (2 * (self.reach / 2) ** 2))[:, None]
 
 
-class LuongLocal(nn.Module):
+class LuongLocal(nn.Module, PatternMaker):
     """A window of 2 D + 1 keys around a centre p (Luong et al. 2015, 3.2).
 
     "monotonic", local-m: p = t, the index of the query. "predictive", local-p: p = S σ(v·tanh(W h))
@@ -90,6 +98,21 @@ class LuongLocal(nn.Module):
             hidden_dim = hidden_dim or model_dim
             self.to_hidden = lecun_linear(model_dim, hidden_dim, bias=False)
             self.to_centre = lecun_linear(hidden_dim, 1, bias=False)
+
+    def resolve(
+        self,
+        query: Tensor,
+        sizes: Sizes,
+        *,
+        given: Pattern | None,
+        keep: Tensor | None,
+        first: int = 0,
+    ) -> tuple[Pattern, Tensor | None]:
+        batch, heads, queries, keys = sizes
+        if given is not None:
+            keep = given.dense(queries, keys, batch=batch, heads=heads, device=query.device)
+        lengths = sentence_lengths(keep, batch, keys, query.device)
+        return self(query.expand(batch, -1, -1), lengths, first), keep
 
     def forward(
         self, query: Float[Tensor, "b q e"], lengths: Int[Tensor, " b"], first: int = 0

@@ -8,8 +8,9 @@ Query i of q stands at p_i = i + (k − q): the last query at the last key.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,21 +21,22 @@ from perceiver.shapes import Bool, Float
 Predicate = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-class Pattern(ABC):
-    """Base of patterns.
+class Sizes(NamedTuple):
+    """The sizes of the scores of one attention."""
 
-    `extra_keys`: keys without content that the pattern adds behind the real ones (padding).
-    `is_sparse`: of a long sequence a query sees little, in runs that leave out whole blocks.
+    batch: int
+    heads: int
+    queries: int
+    keys: int
+
+
+class PatternMaker(ABC):
+    """Base of what can stand on the axis: it makes the pattern of each call.
+
+    `padding_keys`: keys without content that the pattern adds behind the real ones.
     """
 
-    extra_keys = 0
-    is_sparse = False
-
-    @abstractmethod
-    def bind(
-        self, num_queries: int, num_keys: int, device: torch.device | None = None
-    ) -> Predicate:
-        """The predicate (b, h, i, j) → bool for so many queries and (real) keys."""
+    padding_keys = 0
 
     def check(
         self, num_queries: int, num_keys: int, batch: int | None = None, heads: int | None = None
@@ -42,8 +44,72 @@ class Pattern(ABC):
         """Raises ValueError for sizes that the pattern is not made for; None = not known yet."""
         return
 
-    def gain(self, num_keys: int) -> Float[Tensor, "#b #h q k"] | None:
+    def members(self) -> Iterator[PatternMaker]:
+        """The patterns that this one combines; itself if it combines none."""
+        yield self
+
+    @abstractmethod
+    def resolve(
+        self,
+        query: Float[Tensor, "#b q e"],
+        sizes: Sizes,
+        *,
+        given: Pattern | None,
+        keep: Bool[Tensor, "#b #h #q #k"] | None,
+        first: int = 0,
+    ) -> tuple[Pattern, Bool[Tensor, "#b #h #q #k"] | None]:
+        """The pattern of one call, and the mask that stands beside it.
+
+        Args:
+            query: the queries as they come in.
+            sizes: of the scores.
+            given: the caller's mask, if it is a pattern.
+            keep: the caller's mask, if it is a tensor.
+            first: index of the first query in its sequence.
+        """
+
+
+class Pattern(PatternMaker):
+    """Base of patterns, each of which makes itself.
+
+    `is_sparse`: a query of a long sequence sees little, in runs that leave out whole blocks.
+    `has_weight_factor`: `weight_factor` returns something.
+    """
+
+    name = ""
+    is_sparse = False
+    has_weight_factor = False
+
+    def resolve(
+        self,
+        query: Tensor,
+        sizes: Sizes,
+        *,
+        given: Pattern | None,
+        keep: Tensor | None,
+        first: int = 0,
+    ) -> tuple[Pattern, Tensor | None]:
+        return (self if given is None else self & given), keep
+
+    @abstractmethod
+    def bind(
+        self, num_queries: int, num_keys: int, device: torch.device | None = None
+    ) -> Predicate:
+        """The predicate (b, h, i, j) → bool for so many queries and (real) keys."""
+
+    @property
+    def window_centre(self) -> Float[Tensor, "b q"] | None:
+        """The middle of each query's window, if the queries predict it."""
+        return None
+
+    def weight_factor(self, num_keys: int) -> Float[Tensor, "#b #h q k"] | None:
         """A factor on the weights after normalisation; None = 1."""
+        return None
+
+    def over_keys(
+        self, num_keys: int, device: torch.device | None = None
+    ) -> Bool[Tensor, "b {num_keys}"] | None:
+        """The same as a mask over keys; None if it is not the same for all queries."""
         return None
 
     def dense(
@@ -58,7 +124,7 @@ class Pattern(ABC):
         """The mask as a tensor; dimensions b and h are 1 where the pattern does not use them."""
         predicate = self.bind(num_queries, num_keys, device)
         rows = torch.arange(num_queries, device=device)
-        columns = torch.arange(num_keys + self.extra_keys, device=device)
+        columns = torch.arange(num_keys + self.padding_keys, device=device)
         return evaluate(predicate, rows, columns, batch=batch, heads=heads)
 
     def __and__(self, other: Pattern) -> Pattern:
@@ -91,8 +157,12 @@ class Combined(Pattern):
     name = ""
 
     @property
-    def extra_keys(self) -> int:  # type: ignore[override]
-        return max(self.first.extra_keys, self.second.extra_keys)
+    def padding_keys(self) -> int:  # type: ignore[override]
+        return max(self.first.padding_keys, self.second.padding_keys)
+
+    def members(self) -> Iterator[PatternMaker]:
+        yield from self.first.members()
+        yield from self.second.members()
 
     @property
     def is_sparse(self) -> bool:  # type: ignore[override]
@@ -114,8 +184,3 @@ class Combined(Pattern):
         if self.is_union:
             return lambda b, h, i, j: first(b, h, i, j) | second(b, h, i, j)
         return lambda b, h, i, j: first(b, h, i, j) & second(b, h, i, j)
-
-    def gain(self, num_keys: int) -> Tensor | None:
-        gains = [part.gain(num_keys) for part in (self.first, self.second)]
-        known = [gain for gain in gains if gain is not None]
-        return None if not known else known[0] if len(known) == 1 else known[0] * known[1]

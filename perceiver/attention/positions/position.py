@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from perceiver.attention.patterns import Pattern
+from perceiver.attention.patterns import PatternMaker
 from perceiver.shapes import Float, Int
 
 
@@ -16,20 +16,20 @@ class Position(nn.Module):
     last query stands at the last key.
 
     `has_bias`, `has_read`: `bias`, `read` return something. `compares_widths`: the scheme needs
-    queries and keys of the same width. `knows_rim`: keys that a pattern
-    pads a picture with have positions too.
+    queries and keys of the same width. `knows_padding`: the keys that a pattern pads a picture with
+    have positions too.
     """
 
     has_bias = False
     has_read = False
     compares_widths = False
-    knows_rim = False
+    knows_padding = False
 
     def check(self, num_queries: int, num_keys: int) -> None:
         """Raises ValueError for so many queries and keys as the scheme has no positions for."""
         return
 
-    def check_pattern(self, pattern: Pattern) -> None:
+    def check_pattern(self, pattern: PatternMaker) -> None:
         """Raises ValueError for a pattern that the scheme does not go with."""
         return
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from perceiver.attention.patterns import Combined, Local2d, Pattern
+from perceiver.attention.patterns import Local2d, PatternMaker
 from perceiver.attention.patterns.grids import check_grid, coordinates, require_grid
 from perceiver.attention.positions.position import Position
 from perceiver.ops.checks import check_sizes
@@ -129,7 +129,7 @@ class TransformerXL(Position):
 
 
 class RelativeTable2d(Position):
-    """q·r · scale, r = [row_{a−i}, column_{b−j}], d/2 channels each and a table a head.
+    """q·r · scale, r = [row_{a−i}, column_{b−j}], d/2 channels each and one table per head.
 
     Stand-alone self-attention (Ramachandran et al. 2019, eq. 3), beside the pattern `local2d` of
     the same grid, whose neighbourhoods it must cover. Beside other patterns, elements further off
@@ -144,7 +144,7 @@ class RelativeTable2d(Position):
 
     name = "relative_table2d"
     has_bias = True
-    knows_rim = True
+    knows_padding = True
 
     def __init__(
         self, *, num_heads: int, query_dim: int, grid: Sequence[int] | None = None, size: int = 7
@@ -164,20 +164,19 @@ class RelativeTable2d(Position):
     def check(self, num_queries: int, num_keys: int) -> None:
         check_grid("position=relative_table2d", self.grid, num_queries, num_keys)
 
-    def check_pattern(self, pattern: Pattern) -> None:
-        if isinstance(pattern, Combined):
-            self.check_pattern(pattern.first)
-            self.check_pattern(pattern.second)
-        elif isinstance(pattern, Local2d):
-            if list(pattern.grid or ()) != list(self.grid):
+    def check_pattern(self, pattern: PatternMaker) -> None:
+        for local in pattern.members():
+            if not isinstance(local, Local2d):
+                continue
+            if list(local.grid or ()) != list(self.grid):
                 raise ValueError(
                     f"position=relative_table2d has the grid {list(self.grid)} and pattern=local2d "
-                    f"{list(pattern.grid or ())}: set both to the picture's [height, width]"
+                    f"{list(local.grid or ())}: set both to the picture's [height, width]"
                 )
-            if pattern.size > self.size:
+            if local.size > self.size:
                 raise ValueError(
                     f"position=relative_table2d has size={self.size}, less than the size="
-                    f"{pattern.size} of pattern=local2d: give both the same size"
+                    f"{local.size} of pattern=local2d: give both the same size"
                 )
 
     def bias(
@@ -189,7 +188,7 @@ class RelativeTable2d(Position):
         scale: float | Tensor = 1.0,
     ) -> Tensor:
         reach = self.size // 2
-        # Keys past the grid are its rim of padding.
+        # Keys past the grid are its padding.
         cells = coordinates(self.grid, reach, query.device)
         offset = cells[key_positions] - cells[query_positions][:, None]
         index = offset.clamp(-reach, reach) + reach

@@ -44,12 +44,14 @@ class Location(Score):
     def forward(
         self, query: Float[Tensor, "b h q d"], key: Float[Tensor, "b h k d2"]
     ) -> Float[Tensor, "b h q k"]:
-        length = key.shape[2]
+        return self.of_columns(query, key, slice(None))
+
+    def of_columns(self, query: Tensor, key: Tensor, columns: slice) -> Tensor:
+        """The scores of some of the keys: the rows of W that are theirs."""
+        length, bias = key.shape[2], self.to_score.bias
         self.check(query.shape[2], length)
-        bias = self.to_score.bias
-        return F.linear(
-            query, self.to_score.weight[:length], None if bias is None else bias[:length]
-        )
+        weight = self.to_score.weight[:length][columns]
+        return F.linear(query, weight, None if bias is None else bias[:length][columns])
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class LocationAware(Score):
         initial: w_{−1}: "uniform" over the kept keys of the first step, or "first" (one-hot).
     """
 
+    is_sequential = True
+
     def __init__(
         self,
         *,
@@ -119,6 +123,17 @@ class LocationAware(Score):
         self.to_location = lecun_linear(num_filters, self.width, bias=True)
         self.to_score = lecun_linear(self.width, 1, bias=False)
 
+    def check_additions(
+        self, *, has_position_bias: bool, mixes_heads: bool, softcap: float | None, has_bias: bool
+    ) -> None:
+        if has_position_bias or mixes_heads or softcap is not None:
+            raise ValueError(
+                "score=location_aware is computed query by query: it goes with position=none, "
+                "softcap=null and heads that do not talk"
+            )
+        if has_bias:
+            raise ValueError("score=location_aware is computed query by query: it takes no bias")
+
     def start(
         self, key: Float[Tensor, "b h k d"], keep: Bool[Tensor, "#b #h 1 #k"] | None = None
     ) -> LocationState:
@@ -148,13 +163,13 @@ class LocationAware(Score):
         hidden = query + key + self.to_location(located)
         return self.sharpening * self.to_score(hidden.tanh()).transpose(-1, -2)
 
-    def in_sequence(
+    def weigh(
         self,
         query: Float[Tensor, "b h q d"],
         key: Float[Tensor, "b h k d2"],
-        normalise: Callable[..., Normalised],
+        normalise: Callable[[Tensor, Tensor | None], Normalised],
         keep: Bool[Tensor, "#b #h #q #k"] | None,
-    ) -> Float[Tensor, "b h q k"]:
+    ) -> Normalised:
         """The weights of all queries, each computed after the one before it."""
         rows = query.shape[2]
         keeps = [None] * rows if keep is None else keep.expand(-1, -1, rows, -1).split(1, 2)
@@ -164,7 +179,7 @@ class LocationAware(Score):
             scores = self._compare(queries[:, :, i : i + 1], keys, state)
             weights.append(normalise(scores, keeps[i]).weights)
             state = state.after(weights[-1])
-        return torch.cat(weights, 2)
+        return Normalised(torch.cat(weights, 2))
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         raise NotImplementedError("location-aware scores depend on earlier weights: use step")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perceiver.attention.normalisers.normaliser import widen
+from perceiver.attention.normalisers.normaliser import Normalised, widen
 from perceiver.ops.checks import check_sizes
 from perceiver.ops.init import lecun_linear
-from perceiver.shapes import Float
+from perceiver.shapes import Bool, Float
 
 
 class Folded(NamedTuple):
@@ -37,20 +38,31 @@ class Folded(NamedTuple):
 class Score(nn.Module):
     """Base of all scores: (q, k) → s (b, h, q, k).
 
-    `folds`: `fold` gives the score as a dot product. `is_linear`: `fold_query` gives it as one with
-    the key itself. `compares_widths`: queries and keys must be
-    equally wide. `is_positive`: scores are never negative. `width`: numbers that a (query, key)
-    pair takes while its score is computed.
+    `compares_widths`: queries and keys must be equally wide. `is_positive`: scores are never
+    negative. `is_sequential`: the scores of a query depend on the weights of the query before it.
+    `width`: numbers that a (query, key) pair takes while its score is computed.
     """
 
-    folds = False
-    is_linear = False
-    is_positive = False
     compares_widths = False
+    is_positive = False
+    is_sequential = False
     width = 1
 
     def check(self, num_queries: int, num_keys: int) -> None:
-        """Raises ValueError for so many queries and keys as the score cannot compare."""
+        """Raises ValueError for numbers of queries and keys that the score cannot compare."""
+        return
+
+    def check_additions(
+        self, *, has_position_bias: bool, mixes_heads: bool, softcap: float | None, has_bias: bool
+    ) -> None:
+        """Raises ValueError for what cannot be done to these scores before they are normalised.
+
+        Args:
+            has_position_bias: positions add a bias.
+            mixes_heads: heads mix their scores.
+            softcap: c, or None.
+            has_bias: the caller adds a bias.
+        """
         return
 
     @abstractmethod
@@ -58,35 +70,68 @@ class Score(nn.Module):
         self, query: Float[Tensor, "b h q d"], key: Float[Tensor, "b h k d2"]
     ) -> Float[Tensor, "b h q k"]: ...
 
-    def fold(
-        self, query: Float[Tensor, "b h q d"], key: Float[Tensor, "b h k d2"]
-    ) -> Folded | None:
-        """The score as a dot product if it is one in disguise.
+    def of_columns(
+        self,
+        query: Float[Tensor, "b h q d"],
+        key: Float[Tensor, "b h k d2"],
+        columns: slice,
+    ) -> Float[Tensor, "b h q k2"]:
+        """The scores of some of the keys, for a score that knows keys by their content alone."""
+        return self(query, key[:, :, columns])
 
-        Fused kernels apply exactly to the scores that fold; None means that this one does not.
+    def weigh(
+        self,
+        query: Float[Tensor, "b h q d"],
+        key: Float[Tensor, "b h k d2"],
+        normalise: Callable[[Tensor, Tensor | None], Normalised],
+        keep: Bool[Tensor, "#b #h #q #k"] | None,
+    ) -> Normalised:
+        """The weights of a sequence of queries, which here do not know of each other.
+
+        Args:
+            query: the queries in their order.
+            key: the keys.
+            normalise: (scores, keep) → weights.
+            keep: True = may be attended to.
         """
-        return None
-
-    def fold_query(self, query: Float[Tensor, "b h q d"]) -> Float[Tensor, "b h q d2"] | None:
-        """The queries q' with s_ij = q'_i · key_j, if the score is linear in the keys."""
-        return None
+        return normalise(self(query, key), keep)
 
     def scale_for(self, width: int) -> float | Tensor:
         """The factor on q·k, which position terms that multiply queries share."""
         return 1.0
 
 
-def _product(folded: Folded) -> Tensor:
-    # The scale goes on the queries before the product: half-precision scores must not overflow.
-    scores = (folded.query * folded.scale) @ folded.key.transpose(-1, -2)
-    if folded.key_bias is not None:
-        scores = scores + folded.key_bias[..., None, :].to(scores.dtype)
-    if folded.query_bias is not None:
-        scores = scores + folded.query_bias[..., None].to(scores.dtype)
-    return scores
+class DotProductScore(Score):
+    """Base of the scores that are a dot product in disguise: fused kernels serve exactly these."""
+
+    name = ""
+
+    @abstractmethod
+    def fold(self, query: Float[Tensor, "b h q d"], key: Float[Tensor, "b h k d2"]) -> Folded:
+        """The score as a dot product."""
+
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        folded = self.fold(query, key)
+        # Scale before the product: half-precision scores must not overflow.
+        scores = (folded.query * folded.scale) @ folded.key.transpose(-1, -2)
+        if folded.key_bias is not None:
+            scores = scores + folded.key_bias[..., None, :].to(scores.dtype)
+        if folded.query_bias is not None:
+            scores = scores + folded.query_bias[..., None].to(scores.dtype)
+        return scores
 
 
-class Dot(Score):
+class LinearScore(DotProductScore):
+    """Base of the scores that are linear in the keys, so that projections fold into queries."""
+
+    name = ""
+
+    @abstractmethod
+    def fold_query(self, query: Float[Tensor, "b h q d"]) -> Float[Tensor, "b h q d2"]:
+        """The queries q' with s_ij = q'_i · key_j."""
+
+
+class Dot(LinearScore):
     """s = scale · q·k (Vaswani et al. 2017, eq. 1; Luong et al. 2015, eq. 8 with scale 1).
 
     Args:
@@ -95,7 +140,6 @@ class Dot(Score):
         query_dim: d, for a learned scale.
     """
 
-    folds = True
     compares_widths = True
 
     def __init__(self, *, scale: float | str | None = None, query_dim: int | None = None) -> None:
@@ -112,8 +156,6 @@ class Dot(Score):
     def scale_for(self, width: int) -> float | Tensor:
         return 1 / math.sqrt(width) if self.scale is None else self.scale
 
-    is_linear = True
-
     def fold(self, query: Tensor, key: Tensor) -> Folded:
         scale = self.scale_for(query.shape[-1])
         if isinstance(scale, Tensor):
@@ -124,11 +166,8 @@ class Dot(Score):
         folded = self.fold(query, query)
         return folded.query * folded.scale
 
-    def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        return _product(self.fold(query, key))
 
-
-class General(Score):
+class General(LinearScore):
     """s = qᵀ W k (Luong et al. 2015, eq. 8), queries and keys of any widths; all heads share W.
 
     Args:
@@ -136,22 +175,15 @@ class General(Score):
         key_dim: columns of W.
     """
 
-    folds = True
-
     def __init__(self, *, query_dim: int, key_dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(lecun_linear(key_dim, query_dim, bias=False).weight.detach())
-
-    is_linear = True
 
     def fold(self, query: Tensor, key: Tensor) -> Folded:
         return Folded(query @ self.weight, key)
 
     def fold_query(self, query: Tensor) -> Tensor:
         return query @ self.weight
-
-    def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        return _product(self.fold(query, key))
 
 
 class Additive(Score):
@@ -181,17 +213,16 @@ class Additive(Score):
         return self.to_score(hidden.tanh())[..., 0]
 
 
-class Cosine(Score):
+class Cosine(DotProductScore):
     """s = β q·k / (|q| |k|) (Graves et al. 2014, eq. 6; Liu et al. 2022, Swin v2, eq. 2).
 
     Args:
         scale: β: a number; "learned", one factor that starts at 10 (Henry et al. 2020); or "log",
-            exp(min(t, log 100)) with a t a head that starts at log 10 (Swin v2).
-        eps: added to nothing, but the least norm that is divided by: a vector of zeros scores 0.
+            exp(min(t, log 100)) with one t per head that starts at log 10 (Swin v2).
+        eps: the least norm that is divided by, so that a vector of zeros scores 0.
         num_heads: heads, for "log".
     """
 
-    folds = True
     compares_widths = True
 
     def __init__(
@@ -221,11 +252,8 @@ class Cosine(Score):
             return Folded(unit_query * beta.to(query.dtype), unit_key)
         return Folded(unit_query, unit_key, beta)
 
-    def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        return _product(self.fold(query, key))
 
-
-class NegL2(Score):
+class NegL2(DotProductScore):
     """s = −scale · |q − k|² (Kim et al. 2021, "The Lipschitz constant of self-attention", 4).
 
     The paper's Lipschitz bound needs the same projection for queries and keys besides.
@@ -234,7 +262,6 @@ class NegL2(Score):
         scale: None = 1/√d.
     """
 
-    folds = True
     compares_widths = True
 
     def __init__(self, *, scale: float | None = None) -> None:
@@ -246,24 +273,17 @@ class NegL2(Score):
         key_bias, query_bias = (-scale * widen(x).square().sum(-1) for x in (key, query))
         return Folded(query, key, 2 * scale, key_bias, query_bias)
 
-    def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        return _product(self.fold(query, key))
-
 
 def elu_feature(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """φ(x) = elu(x) + 1 (Katharopoulos et al. 2020, eq. 7)."""
     return F.elu(x) + 1
 
 
-class FeatureDot(Score):
+class FeatureDot(DotProductScore):
     """s = φ(q)·φ(k), φ = elu + 1: never negative, so `sum` normalises it: linear attention."""
 
-    folds = True
     is_positive = True
     compares_widths = True
 
     def fold(self, query: Tensor, key: Tensor) -> Folded:
         return Folded(elu_feature(query), elu_feature(key))
-
-    def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        return _product(self.fold(query, key))

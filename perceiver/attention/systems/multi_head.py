@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perceiver.attention.attention import Attention
@@ -16,19 +16,11 @@ class MultiHeadAttention(Attention):
         key_dim: width of the context; None = `query_dim`.
         num_heads: heads.
         num_kv_heads: heads of keys and values; None = `num_heads` (Ainslie et al. 2023).
-        qk_dim: width of queries and keys over all heads; None = `key_dim`.
-        v_dim: width of values over all heads; None = `qk_dim`.
-        out_dim: width of the result.
-        bias: whether the projections have biases.
-        dropout: probability of dropping a weight in training.
         qk_norm: "none", "rms", "layer" or "l2".
         is_gated: gate what is read by the query (Qiu et al. 2025).
         is_talking: mix the heads' scores and weights (Shazeer et al. 2020).
-        position: "none", "rope", "alibi", "t5_buckets", …
-        pattern: "full", "causal", …
-        normaliser: "softmax", "sparsemax", "entmax", "sigmoid", …
-        kernel: "auto", or the name of one.
         options: member → its options.
+        common: any other option of `Attention`, which refuses those that it does not have.
     """
 
     def __init__(
@@ -38,19 +30,11 @@ class MultiHeadAttention(Attention):
         *,
         num_heads: int = 8,
         num_kv_heads: int | None = None,
-        qk_dim: int | None = None,
-        v_dim: int | None = None,
-        out_dim: int | None = None,
-        bias: bool = True,
-        dropout: float = 0.0,
         qk_norm: str = "none",
         is_gated: bool = False,
         is_talking: bool = False,
-        position: str = "none",
-        pattern: str = "full",
-        normaliser: str = "softmax",
-        kernel: str = "auto",
-        options: dict[str, dict[str, Any]] | None = None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        **common: Any,
     ) -> None:
         own = {
             "num_kv_heads": num_kv_heads,
@@ -58,21 +42,8 @@ class MultiHeadAttention(Attention):
             "is_gated": is_gated,
             "is_talking": is_talking,
         }
-        super().__init__(
-            query_dim,
-            key_dim,
-            num_heads=num_heads,
-            qk_dim=qk_dim,
-            v_dim=v_dim,
-            out_dim=out_dim,
-            bias=bias,
-            dropout=dropout,
-            position=position,
-            pattern=pattern,
-            normaliser=normaliser,
-            kernel=kernel,
-            options={"qkv": own, **(options or {})},
-        )
+        options = {"qkv": own, **(options or {})}
+        super().__init__(query_dim, key_dim, num_heads=num_heads, options=options, **common)
 
 
 class LinearAttention(Attention):
@@ -83,6 +54,7 @@ class LinearAttention(Attention):
         key_dim: width of the context; None = `query_dim`.
         num_heads: heads.
         is_causal: attend to what is not later.
+        kernel: "auto", or the name of one.
     """
 
     def __init__(
@@ -92,6 +64,7 @@ class LinearAttention(Attention):
         *,
         num_heads: int = 8,
         is_causal: bool = False,
+        kernel: str = "auto",
     ) -> None:
         super().__init__(
             query_dim,
@@ -100,6 +73,7 @@ class LinearAttention(Attention):
             score="feature_dot",
             pattern="causal" if is_causal else "full",
             normaliser="sum",
+            kernel=kernel,
         )
 
 
@@ -110,7 +84,8 @@ class CosineAttention(Attention):
         query_dim: width of the queries and the result.
         key_dim: width of the context; None = `query_dim`.
         num_heads: heads.
-        scale: β: a number, "learned", or "log", one a head and at most 100.
+        scale: β: a number, "learned", or "log", one per head and at most 100.
+        kernel: "auto", or the name of one.
     """
 
     def __init__(
@@ -120,6 +95,7 @@ class CosineAttention(Attention):
         *,
         num_heads: int = 8,
         scale: float | str = "log",
+        kernel: str = "auto",
     ) -> None:
         super().__init__(
             query_dim,
@@ -127,11 +103,12 @@ class CosineAttention(Attention):
             num_heads=num_heads,
             score="cosine",
             options={"cosine": {"scale": scale}},
+            kernel=kernel,
         )
 
 
 class DifferentialAttention(Attention):
-    """The difference of two softmaxes a head (Ye et al. 2024, eq. 1 to 3).
+    """The difference of two softmaxes per head (Ye et al. 2024, eq. 1 to 3).
 
     Args:
         query_dim: width of the queries and the result.
@@ -139,6 +116,7 @@ class DifferentialAttention(Attention):
         num_heads: pairs of heads.
         depth: of the layer, from 0.
         bias: whether the projections have biases.
+        kernel: "auto", or the name of one.
     """
 
     def __init__(
@@ -149,6 +127,7 @@ class DifferentialAttention(Attention):
         num_heads: int = 4,
         depth: int = 0,
         bias: bool = False,
+        kernel: str = "auto",
     ) -> None:
         super().__init__(
             query_dim,
@@ -157,6 +136,7 @@ class DifferentialAttention(Attention):
             bias=bias,
             heads="differential",
             options={"differential": {"depth": depth}},
+            kernel=kernel,
         )
 
 
@@ -171,6 +151,7 @@ class StandAloneSelfAttention(Attention):
         size: k, odd.
         num_heads: heads, each of an even width.
         border: "mask", or "zero_pad": read zeros past the edge.
+        kernel: "auto", or the name of one.
     """
 
     def __init__(
@@ -181,6 +162,7 @@ class StandAloneSelfAttention(Attention):
         size: int = 7,
         num_heads: int = 8,
         border: str = "mask",
+        kernel: str = "auto",
     ) -> None:
         super().__init__(
             dim,
@@ -194,4 +176,5 @@ class StandAloneSelfAttention(Attention):
                 "relative_table2d": {"grid": grid, "size": size},
                 "local2d": {"grid": grid, "size": size, "border": border},
             },
+            kernel=kernel,
         )

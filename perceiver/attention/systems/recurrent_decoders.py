@@ -23,10 +23,11 @@ class DotAttention(Attention):
     Args:
         dim: width of queries and context.
         scale: factor of q·k; None = 1/√dim.
+        kernel: "auto", or the name of one.
     """
 
-    def __init__(self, dim: int, *, scale: float | None = 1.0) -> None:
-        super().__init__(dim, heads="identity", options={"dot": {"scale": scale}})
+    def __init__(self, dim: int, *, scale: float | None = 1.0, kernel: str = "auto") -> None:
+        super().__init__(dim, heads="identity", options={"dot": {"scale": scale}}, kernel=kernel)
 
 
 class SingleHeadAttention(Attention):
@@ -37,6 +38,7 @@ class SingleHeadAttention(Attention):
         key_dim: width of the context; None = `query_dim`.
         qk_dim: d; None = `key_dim`.
         v_dim: width of the values, and the result; None = `key_dim`.
+        kernel: "auto", or the name of one.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class SingleHeadAttention(Attention):
         *,
         qk_dim: int | None = None,
         v_dim: int | None = None,
+        kernel: str = "auto",
     ) -> None:
         v_dim = v_dim or key_dim or query_dim
         super().__init__(
@@ -56,6 +59,7 @@ class SingleHeadAttention(Attention):
             out_dim=v_dim,
             bias=False,
             options={"qkv": {"has_out_proj": False}},
+            kernel=kernel,
         )
 
 
@@ -68,6 +72,7 @@ class BahdanauAttention(Attention):
         hidden_dim: width of the hidden layer; None = `key_dim`.
         bias: whether the hidden layer has a bias; the paper's has none.
         normaliser: "softmax", or a hard one: see `HardAttention`.
+        kernel: "auto", or the name of one.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class BahdanauAttention(Attention):
         *,
         bias: bool = False,
         normaliser: str = "softmax",
+        kernel: str = "auto",
     ) -> None:
         super().__init__(
             query_dim,
@@ -87,6 +93,7 @@ class BahdanauAttention(Attention):
             normaliser=normaliser,
             heads="identity",
             options={"additive": {"hidden_dim": hidden_dim, "bias": bias}},
+            kernel=kernel,
         )
 
 
@@ -98,6 +105,7 @@ class HardAttention(BahdanauAttention):
         key_dim: width of an annotation.
         hidden_dim: width of the hidden layer; None = `key_dim`.
         mode: "reinforce" (add `reinforce_loss`), "gumbel_st" or "argmax".
+        kernel: "auto", or the name of one.
     """
 
     def __init__(
@@ -107,10 +115,11 @@ class HardAttention(BahdanauAttention):
         hidden_dim: int | None = None,
         *,
         mode: str = "reinforce",
+        kernel: str = "auto",
     ) -> None:
         if mode not in ("reinforce", "gumbel_st", "argmax"):
             raise ValueError(f"mode={mode!r} must be 'reinforce', 'gumbel_st' or 'argmax'")
-        super().__init__(query_dim, key_dim, hidden_dim, normaliser=mode)
+        super().__init__(query_dim, key_dim, hidden_dim, normaliser=mode, kernel=kernel)
 
 
 class LuongAttention(Attention):
@@ -124,6 +133,7 @@ class LuongAttention(Attention):
         max_len: the most keys, for "location".
         local: None = global; "monotonic" (local-m) or "predictive" (local-p).
         reach: D, half the local window.
+        kernel: "auto", or the name of one.
 
     Raises:
         ValueError: for another score or alignment, or "location" without `max_len`.
@@ -139,6 +149,7 @@ class LuongAttention(Attention):
         max_len: int | None = None,
         local: str | None = None,
         reach: int = 10,
+        kernel: str = "auto",
     ) -> None:
         if score not in ("dot", "general", "concat", "location"):
             raise ValueError(
@@ -166,6 +177,7 @@ class LuongAttention(Attention):
             pattern="full" if local is None else "luong_local",
             heads="identity",
             options=options,
+            kernel=kernel,
         )
 
 
@@ -178,9 +190,12 @@ class TutorialAttention(Attention):
         query_dim: width of [embedding; state].
         key_dim: width of an annotation.
         max_len: rows of W.
+        kernel: "auto", or the name of one.
     """
 
-    def __init__(self, query_dim: int, key_dim: int, *, max_len: int = 100) -> None:
+    def __init__(
+        self, query_dim: int, key_dim: int, *, max_len: int = 100, kernel: str = "auto"
+    ) -> None:
         super().__init__(
             query_dim,
             key_dim,
@@ -188,6 +203,7 @@ class TutorialAttention(Attention):
             score="location",
             heads="identity",
             options={"location": {"max_len": max_len, "bias": True}},
+            kernel=kernel,
         )
 
 
@@ -203,6 +219,7 @@ class LocationAwareAttention(Attention):
         is_cumulative: see the sum of all earlier weights too (Tacotron 2).
         sharpening: β, the inverse temperature.
         initial: the weights before the first step: "uniform" over the kept keys, or "first".
+        kernel: "auto", or the name of one.
     """
 
     def __init__(
@@ -216,6 +233,7 @@ class LocationAwareAttention(Attention):
         is_cumulative: bool = False,
         sharpening: float = 1.0,
         initial: str = "uniform",
+        kernel: str = "auto",
     ) -> None:
         own = {
             "hidden_dim": hidden_dim,
@@ -232,6 +250,7 @@ class LocationAwareAttention(Attention):
             score="location_aware",
             heads="identity",
             options={"location_aware": own},
+            kernel=kernel,
         )
 
     def step(
@@ -266,6 +285,5 @@ class LocationAwareAttention(Attention):
         scores = self.score.step(query[:, None, None], key, state)
         weights = self.normaliser(scores, keep).weights
         read = (weights @ key)[:, 0]
-        if keep is not None:
-            forbid_masked_nan(read, context, keep)
+        forbid_masked_nan(read, context, keep)
         return read[:, 0], weights[:, 0, 0], state.after(weights)

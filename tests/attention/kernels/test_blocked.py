@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import pytest
 import torch
 
 from perceiver.attention import Attention
 from perceiver.attention.kernels import blocked as module
+from perceiver.attention.kernels import sdpa
 from perceiver.attention.kernels.blocked import blocked, pays
 from perceiver.ops import matmul as matrices
 
@@ -121,7 +120,6 @@ def test_it_is_for_wide_heads_and_wider_values_in_full_precision(
 def test_sdpa_leaves_wide_values_to_it(is_compiled, monkeypatch):
     called = []
     monkeypatch.setattr(module, "LEAST_SCORES", 1)
-    sdpa = import_module("perceiver.attention.kernels.sdpa")
     monkeypatch.setattr(sdpa, "blocked", lambda *a, **k: called.append(1) or blocked(*a, **k))
     torch.manual_seed(0)
     attention = Attention(6, 5, num_heads=2, qk_dim=4, v_dim=34, kernel="sdpa").double()

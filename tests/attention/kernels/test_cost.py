@@ -1,28 +1,26 @@
-"""The cost model: what it chooses for models that people run, and whether that is the fastest."""
+"""Counting multiply-adds: what it chooses for models that people run, and how fast that is."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from functools import partial
 
 import pytest
 import torch
 
-from benchmarks.cost import CASES, FORMS, STEPS, chosen, image, sizes
+from benchmarks.cost import CASES, STEPS, chosen
 from benchmarks.machine import RESULTS
-from perceiver.attention import Attention
-from perceiver.attention.kernels import roofline
-from perceiver.attention.kernels.cost import ROOMY, cheapest, work
-from perceiver.models.blocks import AttentionBlock
+from perceiver.attention import Attention, Context
+from perceiver.attention.kernels import KERNELS, select_kernel
+from perceiver.attention.kernels.cost import ROOMY
 from perceiver.ops import matmul as products
-from perceiver.types import ByteArray
+from perceiver.types import Segment
 
 RECORDED = {
     path.parent.name: json.loads(path.read_text(encoding="utf-8"))["cases"]
     for path in RESULTS.glob("*/cost.json")
 }
-OFF = 1.15  # of the fastest; the model has one machine's rates for all
+OFF = 1.2  # times the fastest, of attentions that take a few milliseconds; of others 1.1
+SMALL = ("narrow heads, latents", "a few tokens")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +38,8 @@ def test_the_choice_is_nearly_the_fastest_that_was_measured(machine, name, step,
     monkeypatch.setattr(products, "NEVER_ROUNDS", "-amx-" not in machine)
     seconds = RECORDED[machine][name][step]["seconds"]
     assert seconds.keys() == set(CASES[name].forms)
-    assert seconds[chosen(name, step)] <= OFF * min(seconds.values())
+    taken = seconds[chosen(name, step)] / min(seconds.values())
+    assert taken <= (OFF if name in SMALL else 1.1)
 
 
 def test_all_cases_are_recorded_in_some_precision_on_each_machine_and_in_both_on_one():
@@ -52,75 +51,16 @@ def test_all_cases_are_recorded_in_some_precision_on_each_machine_and_in_both_on
     assert {(name, step) for name in CASES for step in STEPS} in steps
 
 
-# 1.04 × in a compiled ImageNet step, 0.99 × in a small image's, 0.90 × where its products are MKL's
-# and those of sdpa oneDNN's: `benchmarks.ablations`.
-@pytest.mark.parametrize(
-    ("name", "mkl_is_slow", "form"),
-    [
-        ("ImageNet, latents", False, "dense"),
-        ("ImageNet, latents", True, "sdpa"),
-        ("small image, latents", False, "sdpa"),
-    ],
-)
-def test_compiled_passes_over_the_scores_favour_the_dense_form_of_wide_heads(
-    name, mkl_is_slow, form, monkeypatch
-):
-    monkeypatch.setattr(products, "MKL_IS_SLOW", mkl_is_slow)
-    monkeypatch.setattr(products, "NEVER_ROUNDS", True)
-    found = sizes(*CASES[name].build())
-    assert cheapest(found, ["sdpa", "dense"]) == "sdpa"
-    assert cheapest(dataclasses.replace(found, is_compiled=True), ["sdpa", "dense"]) == form
-
-
-def test_a_form_that_would_fill_the_memory_is_passed_over():
-    segment = image((1000, 1000), bands=16)
-    block = AttentionBlock(
-        64, segment.channels, attention=partial(Attention, num_heads=8, qk_dim=64)
-    )
-    context = block.context(ByteArray({"x": segment}))
-    found = work(torch.randn(1, 2, 64), context, block.attention.heads)
-    assert found.keys * found.projected < ROOMY
-    assert found.keys * (found.projected + 3 * found.channels) > ROOMY
-    assert cheapest(found, list(FORMS)) == "separable"
-
-
-# On a GPU, whose rates are calculated: what saves most of the work, and what is a launch or two.
-@pytest.mark.parametrize("is_training", [False, True], ids=["inference", "training"])
-@pytest.mark.parametrize(
-    ("name", "form"),
-    [
-        ("ImageNet, wide keys", "separable"),
-        ("ImageNet, eight heads", "sdpa"),
-        ("small image", "sdpa"),
-        ("bytes", "sdpa"),
-        ("decoder", "sdpa"),
-        ("a few tokens", "sdpa"),
-    ],
-)
-def test_on_a_gpu_only_what_promises_much_replaces_sdpa(name, form, is_training):
-    with torch.set_grad_enabled(is_training):
-        found = sizes(*CASES[name].build())
-    assert cheapest(found, ["sdpa", "folded", "separable"], roofline.TIMES) == form
-
-
-@pytest.mark.parametrize("name", ["ImageNet", "bytes"])
-def test_a_gpu_reads_structured_tokens_in_float32_unless_rounding_is_allowed(name, monkeypatch):
-    """Whatever queries are in: in three products of TF32, or what is wider in chunks."""
-    found = sizes(*CASES[name].build())
-    seconds = {}
-    for rounds in (False, True):
-        monkeypatch.setattr(roofline, "rounds_float32", lambda rounds=rounds: rounds)
-        for half in (False, True):
-            work = dataclasses.replace(found, is_half=half)
-            seconds[rounds, half] = roofline.TIMES["separable"](work)
-    assert seconds[False, True] == seconds[False, False]
-    assert seconds[True, True] == seconds[True, False] < seconds[False, False]
-
-
-def test_on_a_gpu_as_well_a_form_that_would_fill_the_memory_is_passed_over():
-    found = sizes(*CASES["ImageNet, eight heads"].build())
-    found = dataclasses.replace(found, batch=64)
-    assert cheapest(found, ["sdpa", "folded", "separable"], roofline.TIMES) == "separable"
+@pytest.mark.parametrize(("tokens", "kernel"), [(1 << 17, "folded"), (1 << 20, "separable")])
+def test_a_kernel_that_would_fill_the_memory_is_passed_over(tokens, kernel):
+    """Of two that cost the same the first is taken, if it does not join 3 × 400 MiB of tokens."""
+    content = torch.zeros(1, 1, 1).expand(1, tokens, 100)  # takes no memory itself
+    attention = Attention(64, 100, qk_dim=64)
+    problem = attention.problem(torch.randn(1, 2, 64), Context([Segment(content)]))
+    folded, separable = KERNELS["folded"], KERNELS["separable"]
+    assert folded.cost(problem) == separable.cost(problem)
+    assert (folded.holds(problem) > ROOMY) is (kernel == "separable")
+    assert select_kernel("auto", problem).name == kernel
 
 
 def test_exported_programs_use_no_operator_of_our_own():

@@ -1,14 +1,11 @@
 """FlexAttention is compiled for few lengths, and gives what the dense kernel gives for each."""
 
-from importlib import import_module
-
 import pytest
 import torch
 
 from perceiver.attention import Attention
+from perceiver.attention.kernels import flex
 from perceiver.attention.patterns import Segments
-
-flex = import_module("perceiver.attention.kernels.flex")
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -12,10 +10,8 @@ import torch
 from torch import nn
 
 from perceiver.attention import Attention
-from perceiver.attention import context as context_module
 from perceiver.attention.context import Context, scale
 from perceiver.models import PerceiverEncoder
-from perceiver.positions import FourierPositions
 from perceiver.types import ByteArray, Segment
 
 WIDTH = 13
@@ -155,90 +151,6 @@ def test_scaling_a_segment_is_a_layer_norm_of_its_dense_tokens():
         torch.testing.assert_close(rho * dense + shift, normal, rtol=1e-12, atol=1e-12)
         width = segment.content.shape[-1]
         torch.testing.assert_close(scaled.content[..., :width], rho * segment.content)
-
-
-@pytest.fixture
-def summed(monkeypatch):
-    """The shapes of all tensors whose moments are computed."""
-    shapes, compute = [], context_module._var_mean
-    monkeypatch.setattr(
-        context_module, "_var_mean", lambda x: shapes.append(tuple(x.shape)) or compute(x)
-    )
-    return shapes
-
-
-def test_moments_of_constant_codes_are_computed_once_and_again_after_a_change(summed):
-    code = FourierPositions(shape=[11], num_bands=2, absolute=True)
-    content = torch.randn(3, 11, 4)
-
-    def check(axes, times):
-        summed.clear()
-        segment = Segment(content.clone().requires_grad_(), axes)
-        rho = scale(segment, 1e-5, None).rho
-        variance = segment.dense().var(-1, unbiased=False)
-        torch.testing.assert_close(rho, (variance + 1e-5).rsqrt())
-        rho.sum().backward()
-        assert summed.count((11, 5)) == times
-
-    with torch.inference_mode():
-        scale(Segment(content, code((11,))), 1e-5, None)
-    check(code((11,)), 0)
-    check(deepcopy(code)((11,)), 1)
-    code((11,))[0].mul_(3)
-    check(code((11,)), 1)
-    check(code((11,)), 0)
-    alive = len(context_module._CONSTANT_MOMENTS)
-    del code
-    gc.collect()
-    assert len(context_module._CONSTANT_MOMENTS) < alive
-
-
-def test_inputs_of_any_length_take_the_moments_of_the_whole_axis(summed):
-    code = FourierPositions(shape=[11], num_bands=2, absolute=True)
-    for length in (7, 11, 1):
-        axes = code((length,))
-        segment = Segment(torch.randn(3, length, 4), axes)
-        variance = segment.dense().var(-1, unbiased=False)
-        torch.testing.assert_close(scale(segment, 1e-5, None).rho, (variance + 1e-5).rsqrt())
-    assert summed.count((11, 5)) == 1
-    assert not {(7, 5), (1, 5)} & set(summed)
-
-
-@pytest.mark.parametrize(
-    "part",
-    [lambda x: x[2:], lambda x: x[::2], lambda x: x[:, 1:], lambda x: x.T, lambda x: x[:, 0:1]],
-    ids=["its end", "every second", "other channels", "turned", "one channel"],
-)
-def test_other_parts_of_a_code_have_moments_of_their_own(part):
-    whole = torch.randn(6, 6)
-    scale(Segment(torch.randn(1, 6, 3), (whole,)), 1e-5, None)
-    code = part(whole)
-    segment = Segment(torch.randn(1, len(code), 3), (code,))
-    variance = segment.dense().var(-1, unbiased=False)
-    torch.testing.assert_close(scale(segment, 1e-5, None).rho, (variance + 1e-5).rsqrt())
-
-
-def test_a_part_of_a_constant_code_that_learns_has_its_gradient():
-    whole, content = torch.randn(11, 5), torch.randn(3, 7, 4)
-    code = whole[:7].requires_grad_()
-    segment = Segment(content, (code,))
-    variance = segment.dense().var(-1, unbiased=False)
-    (expected,) = torch.autograd.grad((variance + 1e-5).rsqrt().sum(), code)
-    (found,) = torch.autograd.grad(scale(segment, 1e-5, None).rho.sum(), code)
-    torch.testing.assert_close(found, expected)
-
-
-def test_moments_of_codes_that_may_learn_are_computed_each_time(summed):
-    table = nn.Parameter(torch.randn(11, 5))
-    with torch.no_grad():
-        for axes in ((table,), (table * 2,), (table[:11],)):
-            summed.clear()
-            kept = [scale(Segment(torch.zeros(1, 11, 4), axes), 1e-5, None).rho]
-            table.data.mul_(2)
-            axes = axes if axes[0] is table else (table[:11],)
-            kept.append(scale(Segment(torch.zeros(1, 11, 4), axes), 1e-5, None).rho)
-            assert summed.count((11, 5)) == 2
-            assert not torch.allclose(*kept)
 
 
 def test_masked_numbers_are_never_looked_at():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import pytest
 import torch
 
-from perceiver.attention import Attention
-from perceiver.attention.kernels import chunked
+from perceiver.attention import AXES, Attention, TutorialAttention
+from perceiver.attention.kernels import chunked as chunked_module
+from perceiver.attention.kernels import linear as linear_module
+from perceiver.attention.kernels import select
+from perceiver.attention.kernels.chunked import Chunked, chunked
 from perceiver.attention.patterns import Causal, Lengths
 
 # What each setting changes; the kernels that serve it besides the dense one.
@@ -22,6 +23,10 @@ SETTINGS = {
     "neg_l2": ({"score": "neg_l2"}, FUSED),
     "feature_dot": ({"score": "feature_dot"}, FUSED),
     "additive": ({"score": "additive"}, ("chunked",)),
+    "location": (
+        {"score": "location", "options": {"location": {"max_len": 17, "bias": True}}},
+        ("chunked",),
+    ),
     "causal": ({"pattern": "causal"}, FUSED),
     "window": ({"pattern": "window", "options": {"window": {"left": 2, "right": 1}}}, FUSED),
     "alibi": ({"position": "alibi"}, FUSED),
@@ -53,6 +58,9 @@ SETTINGS = {
     "differential": ({"heads": "differential"}, FUSED),
     "linear": ({"score": "feature_dot", "normaliser": "sum"}, ("chunked",)),
 }
+LOCAL = {"grid": [2, 3], "size": 3}
+# In these the weights of a query depend on those of the query before, so there are no chunks.
+SEQUENTIAL = {"location_aware"}
 CASES = [(name, kernel) for name, (_, kernels) in SETTINGS.items() for kernel in kernels]
 
 
@@ -88,9 +96,7 @@ def inputs(request):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Chunks of three keys or queries, so that there are several."""
-    monkeypatch.setattr(
-        "perceiver.attention.attention.chunked", lambda problem: chunked(problem, size=3)
-    )
+    monkeypatch.setattr(Chunked, "run", lambda self, problem: chunked(problem, size=3))
 
 
 def close(ours, dense, what=""):
@@ -122,6 +128,23 @@ def test_kernels_equal_the_dense_one(name, kernel, inputs, masked, small_chunks)
             close(others[parameter], gradient, parameter)
 
 
+def test_every_score_is_computed_in_chunks():
+    scores = {options.get("score", "dot") for options, kernels in SETTINGS.values()}
+    assert scores == set(AXES["score"]) - SEQUENTIAL
+
+
+def test_a_location_score_in_chunks_gives_an_example_alone_what_it_has_in_a_batch(monkeypatch):
+    """More scores than fit are computed in chunks, by the same kernel that is asked for above."""
+    attention = TutorialAttention(8, 4, max_len=23)
+    query, context = torch.randn(3, 5, 8), torch.randn(3, 23, 4)
+    alone = attention(query[:1], context[:1]).out
+    monkeypatch.setattr(select, "ROOMY", 2 * 5 * 23)
+    monkeypatch.setattr(chunked_module, "CHUNK_NUMBERS", 5 * 7)
+    problem = attention.problem(query, context)
+    assert select.select_kernel("auto", problem).name == "chunked"
+    torch.testing.assert_close(attention(query, context).out[:1], alone)
+
+
 @pytest.mark.parametrize("masked", [False, True], ids=["full", "masked"])
 @pytest.mark.parametrize("pattern", ["full", "causal"])
 def test_the_linear_kernel_equals_the_dense_one(inputs, masked, pattern):
@@ -141,7 +164,7 @@ def test_the_linear_kernel_equals_the_dense_one(inputs, masked, pattern):
 
 
 def test_the_linear_kernel_takes_several_chunks(monkeypatch):
-    monkeypatch.setattr(import_module("perceiver.attention.kernels.linear"), "CHUNK", 3)
+    monkeypatch.setattr(linear_module, "CHUNK", 3)
     attention = Attention(6, score="feature_dot", normaliser="sum", pattern="causal").double()
     for queries, keys in ((7, 11), (11, 7), (1, 5), (7, 7)):
         x, context = torch.randn(2, queries, 6).double(), torch.randn(2, keys, 6).double()
@@ -214,6 +237,34 @@ def test_a_bias_of_minus_infinity_leaves_out_also_a_whole_chunk(kernel, inputs, 
     close(attention(x, context, bias=bias).out, attention(x, context[:, seen:]).out)
 
 
+EMPTIED = {
+    "registers": {"options": {"qkv": {"num_registers": 2}}},
+    "padding": {"pattern": "local2d", "options": {"local2d": LOCAL | {"border": "zero_pad"}}},
+    "padding with positions": {
+        "pattern": "local2d",
+        "position": "relative_table2d",
+        "options": {
+            "local2d": LOCAL | {"border": "zero_pad"},
+            "relative_table2d": LOCAL,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("kernel", ["dense", "sdpa", "chunked", "flex"])
+@pytest.mark.parametrize("name", EMPTIED)
+def test_a_row_that_a_bias_empties_is_zero_beside_keys_that_are_not_of_the_context(name, kernel):
+    attention = Attention(8, num_heads=2, kernel=kernel, **EMPTIED[name]).double()
+    torch.nn.init.ones_(attention.heads.to_out.bias)
+    x, keep = torch.randn(2, 6, 8).double(), torch.rand(2, 1, 6, 6) > 0.3
+    keep[1, :, 3], keep[0, :, :, 0] = False, True
+    bias = torch.zeros(2, 1, 6, 6).double().masked_fill(~keep, float("-inf"))
+    with torch.no_grad():
+        out = attention(x, bias=bias).out
+        assert (out[1, 3] == 0).all()
+        torch.testing.assert_close(out, attention(x, mask=keep).out, rtol=2e-5, atol=2e-5)
+
+
 def test_gradients_reach_a_bias(inputs):
     x, context, mask = inputs
     attention, bias = build("plain"), torch.randn(x.shape[1], context.shape[1]).double()
@@ -278,8 +329,7 @@ def test_chunked_attention_holds_one_chunk_of_scores_at_a_time(monkeypatch, quer
     attention = Attention(8, score="additive", kernel="chunked")
     attention.score.register_forward_hook(lambda module, args, out: sizes.append(out.numel()))
     # A pair's score takes 8 hidden units: chunks of 16 along the longer side.
-    module = import_module("perceiver.attention.kernels.chunked")
-    monkeypatch.setattr(module, "CHUNK_NUMBERS", 8 * 3 * 16)
+    monkeypatch.setattr(chunked_module, "CHUNK_NUMBERS", 8 * 3 * 16)
     x, context = torch.randn(1, queries, 8, requires_grad=True), torch.randn(1, keys, 8)
     out = attention(x, context).out
     assert len(sizes) == 7

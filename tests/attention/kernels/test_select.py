@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from perceiver.attention import Attention, LuongAttention
-from perceiver.attention.kernels import Request, select_kernel
+from perceiver.attention import Attention, Context, LuongAttention
+from perceiver.attention.kernels import KERNELS, Problem, select_kernel
+from perceiver.types import Segment
 
 LINEAR = {"score": "feature_dot", "normaliser": "sum"}
 
@@ -68,41 +69,40 @@ def test_flex_refuses_to_train_on_a_cpu():
         attention(torch.randn(2, 5, 16))
 
 
-def test_the_fastest_exact_kernel_is_chosen(monkeypatch):
-    chosen = []
-    for name in ("dense", "sdpa", "linear", "chunked"):
-        original = getattr(__import__("perceiver.attention.attention", fromlist=["x"]), name)
-
-        def spy(problem, *, _name=name, _original=original, **options):
-            chosen.append(_name)
-            return _original(problem, **options)
-
-        monkeypatch.setattr(f"perceiver.attention.attention.{name}", spy)
-    x = torch.randn(1, 3, 6)
-    Attention(6)(x)
-    Attention(6, normaliser="entmax")(x)
-    Attention(6, score="feature_dot", normaliser="sum")(x)
-    Attention(6)(x, need_weights=True)
-    Attention(6, dropout=0.1).train()(x)
-    LuongAttention(6, local="predictive")(x)
-    monkeypatch.setattr("perceiver.attention.kernels.select.LARGE", 1)
-    Attention(6, score="additive")(x)
-    assert chosen == ["sdpa", "dense", "linear", "dense", "dense", "dense", "chunked"]
+def chosen(attention, query, context=None, **call):
+    problem = attention.problem(query, query if context is None else context, **call)
+    return select_kernel("auto", problem).name
 
 
-def request(**changes):
-    attention = Attention(64, num_heads=2, **changes.pop("attention", {}))
-    given = {
-        "score": attention.score,
-        "position": attention.position,
-        "pattern": attention.pattern,
-        "normaliser": attention.normaliser,
-        "heads": attention.heads,
-        "numbers": 1 << 24,
-        "device": "cuda",
-        "pairs": 1 << 23,
-    }
-    return Request(**(given | changes))
+def test_the_cheapest_exact_kernel_is_chosen(monkeypatch):
+    x = torch.randn(1, 13, 6)
+    additive = Attention(6, score="additive")
+    assert chosen(Attention(6), x) == "sdpa"
+    assert chosen(Attention(6, normaliser="entmax"), x) == "dense"
+    assert chosen(Attention(6, score="feature_dot", normaliser="sum"), x) == "linear"
+    assert chosen(Attention(6), x, need_weights=True) == "dense"
+    assert chosen(Attention(6, dropout=0.1).train(), x) == "dense"
+    assert chosen(Attention(6, dropout=0.1).eval(), x) == "sdpa"
+    assert chosen(LuongAttention(6, local="predictive"), x) == "dense"
+    assert chosen(additive, x) == "dense"
+    # Beyond 1 GiB of scores it is chunks, of which the dense kernel holds all.
+    monkeypatch.setattr("perceiver.attention.kernels.select.ROOMY", 13 * 13 * 6)
+    assert chosen(additive, x) == "chunked"
+    assert chosen(Attention(6, dropout=0.1, score="additive").train(), x) == "chunked"
+
+
+def test_the_kernel_that_is_selected_runs(monkeypatch):
+    ran = []
+    for name, kernel in KERNELS.items():
+        run = type(kernel).run
+        monkeypatch.setattr(
+            type(kernel),
+            "run",
+            lambda self, problem, name=name, run=run: ran.append(name) or run(self, problem),
+        )
+    for name in ("auto", "dense", "chunked"):
+        Attention(6, kernel=name)(torch.randn(1, 3, 6))
+    assert ran == ["sdpa", "dense", "chunked"]
 
 
 WINDOW = {"pattern": "window", "options": {"window": {"left": 99}}}
@@ -113,22 +113,39 @@ LONGFORMER = {
 
 
 @pytest.mark.parametrize(
-    ("changes", "kernel"),
+    ("options", "call", "kernel"),
     [
-        ({"attention": WINDOW}, "flex"),
-        ({"attention": LONGFORMER}, "flex"),
-        ({"attention": {"pattern": "causal & block", "options": {"block": {"size": 9}}}}, "flex"),
-        ({"attention": WINDOW, "device": "cpu"}, "sdpa"),
-        ({"attention": WINDOW, "pairs": 1 << 16}, "sdpa"),
-        ({"attention": WINDOW, "dtype": torch.float64}, "sdpa"),
-        ({"attention": WINDOW, "dropout": 0.1}, "dense"),
-        ({"attention": WINDOW | {"position": "alibi"}}, "sdpa"),
-        ({"attention": WINDOW | {"qk_dim": 16}}, "sdpa"),
-        ({"attention": WINDOW | {"normaliser": "sparsemax"}}, "dense"),
-        ({"attention": {"pattern": "full"}}, "sdpa"),
-        ({"attention": {"pattern": "causal"}}, "sdpa"),
-        ({"attention": {"pattern": "causal | block", "options": {"block": {"size": 9}}}}, "sdpa"),
+        (WINDOW, {}, "flex"),
+        (LONGFORMER, {}, "flex"),
+        ({"pattern": "causal & block", "options": {"block": {"size": 9}}}, {}, "flex"),
+        (WINDOW, {"device": "cpu"}, "sdpa"),
+        (WINDOW, {"length": 256}, "sdpa"),
+        (WINDOW, {"dtype": torch.float64}, "sdpa"),
+        (WINDOW | {"dropout": 0.1}, {}, "dense"),
+        (WINDOW | {"position": "alibi"}, {}, "sdpa"),
+        (WINDOW | {"qk_dim": 16}, {}, "sdpa"),
+        (WINDOW | {"normaliser": "sparsemax"}, {}, "dense"),
+        ({"pattern": "full"}, {}, "sdpa"),
+        ({"pattern": "causal"}, {}, "sdpa"),
+        ({"pattern": "causal | block", "options": {"block": {"size": 9}}}, {}, "sdpa"),
     ],
 )
-def test_flex_is_chosen_where_skipped_blocks_pay(changes, kernel):
-    assert select_kernel("auto", request(**changes)) == kernel
+def test_flex_is_chosen_where_skipped_blocks_pay(options, call, kernel, monkeypatch):
+    device, length = call.get("device", "cuda"), call.get("length", 1 << 12)
+    monkeypatch.setattr(Problem, "device", torch.device(device))
+    x = torch.empty(1, length, 64, dtype=call.get("dtype", torch.float32))
+    assert chosen(Attention(64, num_heads=2, **options), x) == kernel
+
+
+# Nobody has measured ours there.
+@pytest.mark.parametrize("is_segmented", [False, True])
+def test_on_a_gpu_auto_takes_kernels_of_torch_alone(is_segmented, monkeypatch):
+    attention = Attention(64, 261)
+    context = torch.empty(1, 50_176, 261)
+    context = Context([Segment(context)]) if is_segmented else context
+    assert chosen(attention, torch.empty(1, 512, 64), context) in ("folded", "separable")
+    monkeypatch.setattr(Problem, "device", torch.device("cuda"))
+    assert chosen(attention, torch.empty(1, 512, 64), context) == "sdpa"
+    # Also where theirs would hold less.
+    monkeypatch.setattr("perceiver.attention.kernels.select.ROOMY", 1)
+    assert chosen(attention, torch.empty(1, 512, 64), context) == "sdpa"

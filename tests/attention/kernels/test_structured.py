@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from benchmarks.memory import allocated
-from perceiver.attention.kernels import structured, structured_tokens
-from perceiver.attention.kernels.structured import attend
+from perceiver.attention.kernels.structured import attend as structured
+from perceiver.attention.kernels.structured import chunks, tokens
+from perceiver.attention.kernels.structured.attend import attend
 
 B, R, K, LINES, COLUMNS, T = 3, 5, 4, 7, 11, 6
 M = LINES * COLUMNS
@@ -97,9 +98,9 @@ def test_nothing_to_attend_to_and_nobody_who_attends(kind, queries, tokens):
 @pytest.mark.parametrize("scale", [1.0, 50.0], ids=["small scores", "scores past e60"])
 @pytest.mark.parametrize("numbers", [1 << 20, 50], ids=["one chunk", "many chunks"])
 def test_attend_is_a_softmax_over_all_scores(kind, batch, scale, numbers, monkeypatch):
-    monkeypatch.setattr(structured_tokens, "CHUNK_NUMBERS", numbers)
+    monkeypatch.setattr(tokens, "CHUNK_NUMBERS", numbers)
     arguments, keep = problem(kind, scale=scale, batch=batch)
-    is_safe = structured._is_safe(*(arguments.get(name) for name in (
+    is_safe = chunks._is_safe(*(arguments.get(name) for name in (
         "query", "content", "rho", "code", "query_tail", "query_columns")))  # fmt: skip
     assert is_safe is (scale == 1.0)
     ours, expected = attend(**arguments), definition(**arguments)
@@ -113,9 +114,9 @@ def test_attend_is_a_softmax_over_all_scores(kind, batch, scale, numbers, monkey
 def test_only_a_cpu_is_asked_for_numbers():
     arguments = {name: x.detach().to("meta") for name, x in problem("grid")[0].items()}
     names = ("query", "content", "rho", "code", "query_tail", "query_columns")
-    assert not structured._is_safe(*(arguments.get(name) for name in names))
-    assert structured._some(torch.zeros(3, dtype=torch.bool, device="meta"))
-    assert not structured._some(torch.zeros(3, dtype=torch.bool))
+    assert not chunks._is_safe(*(arguments.get(name) for name in names))
+    assert chunks._some(torch.zeros(3, dtype=torch.bool, device="meta"))
+    assert not chunks._some(torch.zeros(3, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,8 +16,8 @@ import pytest
 import torch
 from test_structured import definition, gradients, results
 
-from perceiver.attention.kernels import structured
-from perceiver.attention.kernels.structured import attend
+from perceiver.attention.kernels.structured import attend as structured
+from perceiver.attention.kernels.structured.attend import attend
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="needs triton")
@@ -95,9 +95,9 @@ def device(monkeypatch):
     """Where the kernels run, made to serve there."""
     if not IS_INTERPRETED and not torch.cuda.is_available():
         pytest.skip("needs a GPU, or TRITON_INTERPRET=1")
-    from perceiver.attention.kernels import structured_triton
+    from perceiver.attention.kernels.triton import launch
 
-    monkeypatch.setattr(structured, "_kernels", lambda *tokens: structured_triton)
+    monkeypatch.setattr(structured, "_kernels", lambda *tokens: launch)
     monkeypatch.setattr(structured, "Tokens", None)  # chunks would raise
     return "cpu" if IS_INTERPRETED else "cuda"
 
@@ -169,7 +169,7 @@ def test_half_precision_tokens_are_read_as_they_are(name, device):
 
 @pytest.mark.gpu
 def test_what_is_too_wide_for_registers_goes_in_chunks(device):
-    from perceiver.attention.kernels import structured_triton as kernels
+    from perceiver.attention.kernels.triton import launch as kernels
 
     assert kernels.supports(torch.zeros(1, 3, 80), None, None)
     assert not kernels.supports(torch.zeros(1, 3, 81), None, None)
@@ -219,16 +219,16 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_here(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from perceiver.attention.kernels import structured_kernels as kernels
-    from perceiver.attention.kernels.structured_blocks import blocks
-    from perceiver.attention.kernels.structured_triton import constants
+    from perceiver.attention.kernels.triton.backward import (
+        backward_rows_kernel,
+        backward_tokens_kernel,
+    )
+    from perceiver.attention.kernels.triton.blocks import blocks
+    from perceiver.attention.kernels.triton.forward import forward_kernel
+    from perceiver.attention.kernels.triton.launch import constants
 
-    for kernel in (
-        kernels.forward_kernel,
-        kernels.backward_rows_kernel,
-        kernels.backward_tokens_kernel,
-    ):
-        is_of_tokens = kernel is kernels.backward_tokens_kernel
+    for kernel in (forward_kernel, backward_rows_kernel, backward_tokens_kernel):
+        is_of_tokens = kernel is backward_tokens_kernel
         cut = blocks(channels, code, width, for_tokens=is_of_tokens)
         fixed = constants(cut, channels, is_grid=width > 0, has_code=code > 0, precision="tf32x3")
         names = [name for name in kernel.arg_names if name not in fixed]

@@ -9,7 +9,7 @@ import torch
 
 from perceiver.attention import Attention
 from perceiver.attention.catalogue import AXES, build_pattern
-from perceiver.attention.kernels import block_mask
+from perceiver.attention.kernels.flex import block_mask
 from perceiver.attention.patterns import (
     Block,
     BlockSparse,

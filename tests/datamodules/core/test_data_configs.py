@@ -2,7 +2,6 @@
 
 import inspect
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 from hydra.utils import get_class
@@ -10,8 +9,7 @@ from omegaconf import OmegaConf
 
 from datamodules.core.dataset import SPLITS
 from datamodules.readers import KINDS
-
-CONFIGS = sorted((Path(__file__).parents[3] / "conf" / "data").glob("*.yaml"))
+from tests.configs import choices, data_config
 
 
 def options(data_module):
@@ -24,14 +22,14 @@ def options(data_module):
     return found
 
 
-@pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
+@pytest.fixture(params=choices("data"))
 def config(request):
-    return OmegaConf.to_container(OmegaConf.load(request.param), resolve=False)
+    return OmegaConf.to_container(data_config(request.param), resolve=False)
 
 
 def test_every_option_is_listed(config):
     data_module = get_class(config["_target_"])
-    listed = set(config) - {"_target_", "_convert_", "defaults"}
+    listed = set(config) - {"_target_", "_convert_"}
     assert listed == options(data_module) | set(data_module.offers)
 
 

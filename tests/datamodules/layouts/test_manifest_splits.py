@@ -153,8 +153,9 @@ import torchvision.transforms.v2
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-config = OmegaConf.create({"data": OmegaConf.load("conf/data/manifest.yaml"), "seed": 0})
-del config.data["defaults"]
+from tests.configs import data_config
+
+config = OmegaConf.create({"data": data_config("manifest"), "seed": 0})
 config.data.modalities = None
 config.data.update({"path": sys.argv[1], "kinds": ["image", "text", "array"]})
 taken = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

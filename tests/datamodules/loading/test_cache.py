@@ -1,7 +1,10 @@
 """CachedSource: what is kept decoded is what would be decoded each time."""
 
+import os
 import shutil
+import signal
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,7 +162,7 @@ def test_a_step_that_changes_what_it_is_given_leaves_what_is_kept(make_data, pho
     steps = {option: {"image": [lambda pixels: pixels.div_(2, rounding_mode="floor")]}}
     options = {"root": str(photographs), "image": {"size": [32, 32]}}
     data = make_data("image_folder", modalities=["image"], **options)
-    data.use(**steps)
+    data.set_transforms(**steps)
     first, second, third = (by_name(data.train_dataloader()) for _ in range(3))
     assert all(torch.equal(pixels, second[id]) for id, pixels in first.items())
     assert all(torch.equal(pixels, third[id]) for id, pixels in first.items())
@@ -260,6 +263,23 @@ def test_a_fill_that_fails_leaves_nothing_behind(pictures, tmp_path):
     with pytest.raises(ValueError, match=r"3\.png"):
         CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
     assert not [path for path in (tmp_path / "kept").iterdir() if path.is_dir()]
+
+
+def test_a_fill_that_was_killed_is_made_again_and_leaves_nothing(pictures, tmp_path, monkeypatch):
+    kinds, kept = {"image": ImageOptions(channels=3, size=(3, 5), resize=True)}, tmp_path / "kept"
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(Path, "rename", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        try:
+            CachedSource(pictures(), kinds=kinds, folder=kept)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    [left] = kept.glob("*/")
+    source = CachedSource(pictures(), kinds=kinds, folder=kept)
+    assert source.cells([0])["image"][0].shape == (3, 3, 5)
+    assert len(list(kept.glob("*/"))) == 1
+    assert not left.exists()
 
 
 def test_what_memory_does_not_hold_goes_to_the_folder(make_data, photographs, tmp_path):

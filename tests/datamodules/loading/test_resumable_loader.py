@@ -1,42 +1,11 @@
 """ResumableLoader: a run killed in the middle of an epoch goes on with exactly what is left."""
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from datamodules.core.datamodule import MultimodalDataModule
-from datamodules.core.dataset import Source
-
-
-class Clips(Source):
-    """Clips of seven lengths, of random numbers."""
-
-    def __init__(self, count):
-        super().__init__(targets=[i % 2 for i in range(count)], ids=[str(i) for i in range(count)])
-
-    def cells(self, index):
-        raise NotImplementedError
-
-    def read(self, index, rng):
-        return {"audio": torch.from_numpy(rng.random(1 + index % 7, dtype=np.float32))}
-
-    def lengths(self, modality, kind):
-        return 1 + np.arange(len(self)) % 7
-
-
-class ClipsDataModule(MultimodalDataModule):
-    offers = ("audio",)
-
-    def __init__(self, **common):
-        options = {"modalities": ["audio"], "batch_size": 3}
-        super().__init__(**options | common, audio={"sample_rate": 7, "max_seconds": 1.0})
-
-    def build(self):
-        return ["no", "yes"], {
-            name: Clips(n) for name, n in [("train", 31), ("val", 3), ("test", 2)]
-        }
+from tests.datamodules.random_clips import ClipsDataModule
 
 
 class Recorder(pl.LightningModule):

@@ -1,13 +1,23 @@
 """Batches that a worker sends arrive as they were, and stay so as long as they are kept."""
 
 import gc
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from select import select
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 
 from datamodules.core.collate import Batch
-from datamodules.loading import worker_transport as sending
+from datamodules.loading import worker_transport as transport
+from datamodules.loading.loader import ResumableLoader
+from datamodules.loading.samplers import EpochBatches
+from datamodules.sets.algorithmic import CopyDataModule
 
 
 def made(index):
@@ -48,25 +58,24 @@ class Batches(torch.utils.data.Dataset):
 
 
 @pytest.fixture
-def lending(monkeypatch):
+def buffers(monkeypatch):
     """What a loader and its one worker have, both in this process."""
-    lending = sending.Lending(count=2)
-    monkeypatch.setattr(sending, "_lender", None)
-    lending(worker=5)
-    return lending
+    buffers = transport.SharedBuffers(count=2)
+    monkeypatch.setattr(transport, "_sender", transport._Sender(buffers.name, 5, buffers.count))
+    return buffers
 
 
 def large(value, size=7 * 2**16):
     return Batch(inputs={"large": torch.full((size,), float(value))})
 
 
-def test_kept_batches_of_a_worker_that_lends_stay_as_they_were():
+def test_kept_batches_stay_as_they_were_while_buffers_are_used_again():
     loader = DataLoader(
         Batches(),
         batch_size=None,
         num_workers=1,
         persistent_workers=True,
-        worker_init_fn=sending.Lending(count=2),
+        worker_init_fn=transport.SharedBuffers(count=2),
         timeout=60,
     )
     kept = [batch for _ in range(2) for batch in loader]  # more than there are buffers
@@ -85,13 +94,57 @@ def test_kept_batches_of_a_worker_that_lends_stay_as_they_were():
     assert len(again | places) < 9, "buffers are used again"
 
 
+def train(ready):
+    """A process whose two loaders have two workers each, and more batches read than a pipe holds.
+
+    It has `ready`, the end of a pipe to write to, open, and so have its workers.
+    """
+    os.setsid()
+    torch.set_num_threads(1)
+    numbers = range(97)
+    large = ResumableLoader(
+        numbers,
+        batch_sampler=EpochBatches(SequentialSampler(numbers), 1),
+        collate_fn=lambda _: Batch(inputs={"x": torch.zeros(99_991)}),
+        num_workers=2,
+    )
+    sizes = dict.fromkeys(("train", "val", "test"), (50, 50))
+    counts = dict.fromkeys(sizes, 97)
+    copy = CopyDataModule(
+        input_dim=9, out_dim=8, sizes=sizes, batches=counts, batch_size=31, num_workers=2
+    )
+    held = [iter(loader) for loader in (large, copy.train_dataloader())]
+    for batches in held:
+        next(batches)
+    time.sleep(0.5)  # workers read ahead, until the pipe is full
+    os.write(ready, b"ready")
+    time.sleep(60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kills as Linux does")
+def test_workers_end_with_a_parent_that_is_killed():
+    heard, ready = os.pipe()
+    parent = multiprocessing.get_context("fork").Process(target=train, args=(ready,))
+    parent.start()
+    os.close(ready)
+    try:
+        assert os.read(heard, 99) == b"ready"
+        os.kill(parent.pid, signal.SIGKILL)
+        assert select([heard], [], [], 4)[0], "some process still has the pipe open"
+        assert os.read(heard, 99) == b""
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+        os.close(heard)
+
+
 @pytest.mark.slow
-def test_a_worker_that_is_not_forked_lends_too():
+def test_a_worker_that_is_not_forked_has_buffers_too():
     loader = DataLoader(
         Batches(),
         batch_size=None,
         num_workers=1,
-        worker_init_fn=sending.Lending(count=2),
+        worker_init_fn=transport.SharedBuffers(count=2),
         multiprocessing_context="spawn",
         timeout=120,
     )
@@ -99,7 +152,7 @@ def test_a_worker_that_is_not_forked_lends_too():
         assert_same(found, made(index))
 
 
-def test_a_buffer_is_lent_again_once_nothing_shares_its_memory(lending):
+def test_a_buffer_is_used_again_once_nothing_shares_its_memory(buffers):
     first = sent(large(1)).inputs["large"]
     view = first.view(7, -1)[3].detach()
     place, other = first.data_ptr(), sent(large(2)).inputs["large"]
@@ -115,38 +168,38 @@ def test_a_buffer_is_lent_again_once_nothing_shares_its_memory(lending):
     assert (third == 3).all()
 
 
-def test_where_all_buffers_are_lent_memory_is_sent_as_pytorch_does(lending):
+def test_where_all_buffers_are_in_use_memory_is_sent_as_pytorch_does(buffers):
     kept = [sent(large(n)).inputs["large"] for n in range(5)]
-    assert len(lending.buffers) == 2
+    assert len(buffers.buffers) == 2
     assert [tensor[0].item() for tensor in kept] == [0, 1, 2, 3, 4]
     assert [tensor.is_shared() for tensor in kept] == [False, False, True, True, True]
 
 
-def test_a_buffer_that_is_too_small_is_replaced(lending):
+def test_a_buffer_that_is_too_small_is_replaced(buffers):
     for size in (5 * 2**16, 11 * 2**16, 3 * 2**16):
         assert torch.equal(
             sent(large(size, size)).inputs["large"], large(size, size).inputs["large"]
         )
-    assert list(lending.buffers) == [(5, 0)]
-    assert len(lending.buffers[5, 0]) >= 11 * 2**18
+    assert list(buffers.buffers) == [(5, 0)]
+    assert len(buffers.buffers[5, 0]) >= 11 * 2**18
 
 
-def test_buffers_do_not_grow_without_bounds(lending, monkeypatch):
-    monkeypatch.setattr(sending, "_KEPT", 2**21)
+def test_buffers_do_not_grow_without_bounds(buffers, monkeypatch):
+    monkeypatch.setattr(transport, "_KEPT", 2**21)
     for value in (5 * 2**16, 11 * 2**16):  # 1.25 MiB and 2.75 MiB
         assert sent(large(value, value)).inputs["large"].numel() == value
-    assert sum(map(len, lending.buffers.values())) < 2**21
+    assert sum(map(len, buffers.buffers.values())) < 2**21
 
 
 def test_buffers_go_with_their_loader():
-    lending = sending.Lending(count=2)
-    name = lending.name
-    del lending
-    assert name not in sending._lendings
+    buffers = transport.SharedBuffers(count=2)
+    name = buffers.name
+    del buffers
+    assert name not in transport._receiving
 
 
 def test_a_worker_sends_what_it_made():
-    assert made(0).inputs["large"].nbytes > sending._SMALL
+    assert made(0).inputs["large"].nbytes > transport._SMALL
     loader = DataLoader(Batches(), batch_size=None, num_workers=1, timeout=60)
     for index, found in enumerate(loader):
         assert_same(found, made(index))
@@ -154,16 +207,16 @@ def test_a_worker_sends_what_it_made():
 
 
 def sent(batch):
-    return sending.ForkingPickler.loads(sending.ForkingPickler.dumps(batch))
+    return transport.ForkingPickler.loads(transport.ForkingPickler.dumps(batch))
 
 
 def test_small_tensors_travel_in_the_message_and_large_ones_in_shared_memory():
     batch = made(0)
-    message = sending.ForkingPickler.dumps(batch)
+    message = transport.ForkingPickler.dumps(batch)
     assert batch.targets["target"].numpy().tobytes() in bytes(message)
     assert not batch.targets["target"].is_shared()
     assert batch.inputs["large"].is_shared()
-    assert len(message) < sending._SMALL
+    assert len(message) < transport._SMALL
 
 
 @pytest.mark.parametrize("targets", [{}, {"target": torch.tensor(3)}])

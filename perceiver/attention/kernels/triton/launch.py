@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perceiver.attention.kernels.structured_blocks import Blocks, blocks
-from perceiver.attention.kernels.structured_kernels import (
+from perceiver.attention.kernels.triton.backward import (
     backward_rows_kernel,
     backward_tokens_kernel,
-    forward_kernel,
 )
+from perceiver.attention.kernels.triton.blocks import Blocks, blocks
+from perceiver.attention.kernels.triton.forward import forward_kernel
 from perceiver.ops.matmul import rounds_float32
 
 # Programs for each multiprocessor: fewer rows than that, and the tokens are split among more.

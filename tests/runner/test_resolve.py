@@ -1,16 +1,19 @@
-"""A run from a table alone: the config is completed, saved, and enough to rebuild from."""
+"""A run from a table alone: its facts resolve the config, which is enough to rebuild from."""
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from runner.checks import check_config
+from datamodules.core.facts import DataFacts
+from runner.build import build_data
+from runner.checks import check_config, check_final
 from runner.evaluation import run_evaluation
-from runner.infer_config import build_data
 from runner.prediction import run_prediction
+from runner.resolve import plain_config, resolve
 from runner.training import run_training
 
 SHORT = ["trainer.max_epochs=1", "logger=none", "data.batch_size=20"]
@@ -47,7 +50,7 @@ def rewrite(table_of_films):
     return rewrite
 
 
-def test_a_path_is_all_it_takes_and_the_checkpoint_all_that_is_needed_after(
+def test_a_path_is_all_it_takes_to_train_and_to_evaluate_and_predicting_needs_none(
     run, compose_run, table_of_films, tmp_path
 ):
     config, results = run(f"data.path={table_of_films}")
@@ -58,7 +61,8 @@ def test_a_path_is_all_it_takes_and_the_checkpoint_all_that_is_needed_after(
     assert list(config.data.image.size) == [12, 16]
     assert config.data.array.length == 2
     checkpoint = f"ckpt_path={tmp_path}/run/checkpoints/best.ckpt"
-    run_evaluation(compose_run(checkpoint, f"paths.run_dir={tmp_path}/again", name="evaluate"))
+    same = [checkpoint, f"data.path={table_of_films}", f"paths.run_dir={tmp_path}/again"]
+    run_evaluation(compose_run(*same, name="evaluate"))
     again = json.loads((tmp_path / "again" / "results.json").read_text())
     names = [name for name in results if name.startswith("test/")]
     assert {name: again[name] for name in names} == {name: results[name] for name in names}
@@ -133,8 +137,7 @@ def test_a_way_to_read_the_target_chooses_the_task(compose_run, rewrite):
     given = [f"data.path={path}", "data.columns.text=review", "data.targets=values"]
     config = compose_run("data=manifest", *given)
     check_config(config)
-    datamodule = build_data(config)
-    check_config(config)
+    datamodule, config = build_data(config)
     assert config.task.objective._target_ == "perceiver.tasks.Regression"
     assert any(line.endswith(" examples · label 0 to 2") for line in datamodule.summary())
     with pytest.raises(ValueError, match=r"trains on labels of an example.*choose task=regression"):
@@ -146,14 +149,14 @@ def test_transforms_may_refer_to_what_is_inferred(compose_run, table_of_films):
     crop = "{_target_:datamodules.transforms.image.CentreCrop,size:'${data.image.size}'}"
     changes = ["augment/image=flip_crop", "augment/mix=mixup", f"data.transform.image=[{crop}]"]
     config = compose_run(*given, "data.target=label", *changes)
-    data = build_data(config)
-    assert list(config.data.augment.image[1].size) == [12, 16]
+    data, final = build_data(config)
+    assert list(final.data.augment.image[1].size) == [12, 16]
     batch = next(iter(data.train_dataloader()))
     assert batch.targets["target"].shape == (4, 3), "mixed"
     assert list(data.splits["train"].augment["image"][1].size) == [12, 16]
     assert list(data.splits["test"].transform["image"][0].size) == [12, 16]
     config.data.augment.image = []
-    plain = build_data(config).splits["train"]
+    plain = build_data(config)[0].splits["train"]
     pairs = [(plain[0, n], data.splits["train"][0, n]) for n in range(9)]
     assert any(not torch.equal(a.inputs["image"], b.inputs["image"]) for a, b in pairs)
 
@@ -168,3 +171,57 @@ def test_broken_files_are_listed_in_the_run_folder_and_counted(run, table_of_fil
     assert rows["films.csv:4"]["file"].endswith("stills/3.png")
     assert rows["films.csv:6"]["modality"] == "audio"
     assert results["broken_examples"] == 2
+
+
+FACTS = DataFacts(
+    targets="values",
+    class_names=["weight", "${oc.env:HOME}"],
+    num_examples={"train": 70_000, "val": 11, "test": 13},
+    options={
+        "modalities": ["image_left", "text"],
+        "num_classes": 2,
+        "batch_size": 7,
+        "image": {"channels": 3, "size": [5, 11], "resize": True},
+        "target": ["weight", "${oc.env:HOME}"],
+    },
+    target_mean=[2.0, 3.0],
+    target_std=[5.0, 7.0],
+)
+
+
+def test_resolving_gives_a_new_config_in_which_names_are_text(compose_run):
+    config = compose_run("data=manifest", "data.path=my.csv")
+    before = OmegaConf.to_yaml(config)
+    final = resolve(config, FACTS, overrides=["data=manifest"])
+    assert OmegaConf.to_yaml(config) == before
+    assert OmegaConf.to_yaml(resolve(final, FACTS, overrides=None)) == OmegaConf.to_yaml(final)
+    plain = plain_config(final, FACTS)
+    assert plain["class_names"] == plain["data"]["target"] == ["weight", "${oc.env:HOME}"]
+    assert plain["model"]["adapters"]["image_left"]["size"] == [5, 11]
+    assert set(plain["task"]["model"]["adapters"]) == {"image_left", "text"}
+    objective = plain["task"]["objective"]
+    assert (objective["out_dim"], objective["mean"], objective["std"]) == (2, [2, 3], [5, 7])
+    assert plain["trainer"]["max_epochs"] == 1, "of 10,000 steps"
+
+
+@pytest.mark.parametrize(
+    "said", [None, ["trainer.max_epochs=40"], ["+experiment=x"], ["debug=fast"]]
+)
+def test_epochs_stay_as_they_were_asked_for(compose_run, said):
+    config = compose_run("data=manifest", "data.path=my.csv", "trainer.max_epochs=40")
+    assert resolve(config, FACTS, overrides=said).trainer.max_epochs == 40
+
+
+def test_a_final_config_that_the_facts_do_not_fit_is_refused(compose_run):
+    fixed = ["modality@model.adapters=[text]", "data.modalities=[text]", "data.path=my.csv"]
+    config = compose_run("data=manifest", *fixed)
+    check_config(config)
+    facts = replace(FACTS, options={"modalities": ["text"], "targets": "values"})
+    with pytest.raises(ValueError, match=r"trains on a class .*values: choose task=regression"):
+        check_final(resolve(config, facts, overrides=None), facts)
+
+
+def test_transforms_cannot_change_once_the_splits_are_made(compose_run):
+    data, _ = build_data(compose_run())
+    with pytest.raises(RuntimeError, match="before setup"):
+        data.set_transforms(augment={"image": [torch.neg]})

@@ -1,0 +1,1 @@
+"""Structured attention: keys and values never exist, and positions stay apart from content."""

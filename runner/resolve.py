@@ -1,0 +1,112 @@
+"""The final config of a run: the composed one with what its data set turned out to be."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from datamodules.core.facts import DataFacts
+from datamodules.readers import kind_of
+from runner.literal import can_be_literal, literal
+
+MAX_STEPS = 10_000  # some ten minutes of a laptop
+_TASKS = Path(__file__).parents[1] / "conf" / "task"
+_FITTING = {"a class": "single_label", "labels": "multi_label", "values": "regression"}
+
+
+def resolve(config: DictConfig, facts: DataFacts, *, overrides: Sequence[str] | None) -> DictConfig:
+    """The config that model, task and transforms are built from; the one given stays as it is.
+
+    The options of the data set become what was found. Where `data.modalities` was left open, so is
+    what hangs on it: the model gets an adapter for each modality of the data, several of a kind
+    (two cameras) each one like the kind's, and none that nothing would be read by; the task becomes
+    one that trains on what the data set's target is; a long table gets fewer epochs.
+
+    Args:
+        config: as Hydra composed it.
+        facts: of its data set.
+        overrides: of the command line, which may say how long to train; None = do not shorten.
+
+    Raises:
+        ValueError: the model has no adapter for a modality of the data.
+    """
+    final = copy.deepcopy(config)
+    is_open = config.data.get("modalities", ()) is None
+    with open_dict(final):
+        for name, value in facts.options.items():
+            if can_be_literal(value):  # what cannot is in the checkpoint alone
+                final.data[name] = literal(value)
+        if is_open:
+            if final.model.get("adapters") is not None:
+                final.model.adapters = _adapters(final)
+            _fit_task(final, facts)
+            if overrides is not None:
+                _limit_epochs(final, facts, overrides)
+    return final
+
+
+def plain_config(final: DictConfig, facts: DataFacts) -> dict[str, Any]:
+    """The run's config as plain data, which goes into its checkpoints: nothing refers to anything.
+
+    Names from data are as they were found, also those that a config cannot hold.
+    """
+    plain = OmegaConf.to_container(final, resolve=True)
+    plain["data"] |= facts.options
+    return plain | {"class_names": list(facts.class_names)}
+
+
+def wanted_targets(config: DictConfig) -> str | None:
+    """What the task needs the data set's target to be; None = it asks for nothing known of it."""
+    task = config.task
+    for objective in task.objectives.values() if task.get("objectives") else [task.objective]:
+        kind = getattr(get_class(objective._target_), "targets", None)
+        if kind is not None and objective.get("target", "target") == "target":
+            return kind
+    return None
+
+
+def _adapters(config: DictConfig) -> dict[str, Any]:
+    """One adapter for each modality of the data, made like the adapter of its kind."""
+    given, adapters = config.model.adapters, {}
+    for name in config.data.modalities:
+        choice = given._get_node(name if name in given else kind_of(name))
+        if choice is None:
+            raise ValueError(
+                f"the data has the modality {name}, for which model.adapters has no "
+                f"{kind_of(name)}: choose 'modality@model.adapters=[…]' with one, or name the "
+                "columns to read in data.columns"
+            )
+        # Unresolved: references to the data's options stay references.
+        adapters[name] = OmegaConf.to_container(copy.deepcopy(choice), resolve=False)
+    return adapters
+
+
+def _fit_task(config: DictConfig, facts: DataFacts) -> None:
+    """The task that trains on the data set's targets, with the options that it shares."""
+    chosen = wanted_targets(config)
+    if chosen not in (None, facts.targets):
+        fitting = OmegaConf.load(_TASKS / f"{_FITTING[facts.targets]}.yaml")
+        shared = set(fitting) & set(config.task) - {"objective", "_target_"}
+        config.task = OmegaConf.merge(fitting, {name: config.task[name] for name in shared})
+    if chosen is not None and facts.targets == "values" and config.task.get("objective"):
+        objective = config.task.objective
+        objective.out_dim = len(facts.class_names)
+        if objective.mean is None and objective.std is None:
+            objective.mean, objective.std = list(facts.target_mean), list(facts.target_std)
+    if len(config.data.modalities) > 6 and config.task.test_subsets == "all":
+        config.task.test_subsets = "single"  # 2^7 subsets would take longer than the training
+
+
+def _limit_epochs(config: DictConfig, facts: DataFacts, overrides: Sequence[str]) -> None:
+    """A long table gets fewer epochs, unless the command line says how long to train."""
+    said = [override.lstrip("+~") for override in overrides]
+    if any(override.startswith(("trainer", "experiment", "debug")) for override in said):
+        return
+    steps = math.ceil(facts.num_examples["train"] / config.data.batch_size)
+    config.trainer.max_epochs = min(config.trainer.max_epochs, max(1, round(MAX_STEPS / steps)))
