@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -27,7 +29,7 @@ class MultiLabel(Objective):
         ValueError: in `losses`, for other targets.
     """
 
-    targets = "labels"
+    targets: ClassVar[str | None] = "labels"
 
     def __init__(
         self, *, out_dim: int, monitor: str = "map", mode: str = "max", target: str = "target"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ class Regression(Objective):
             `losses`, for targets of another shape.
     """
 
-    targets = "values"
+    targets: ClassVar[str | None] = "values"
     mean: Tensor
     std: Tensor
 

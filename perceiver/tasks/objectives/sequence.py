@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,7 +34,7 @@ class SequenceObjective(Objective):
         ValueError: for another metric or mode; for outputs that do not fit the targets.
     """
 
-    targets = "a sequence"
+    targets: ClassVar[str | None] = "a sequence"
 
     def __init__(
         self,

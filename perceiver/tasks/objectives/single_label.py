@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,7 +33,7 @@ class SingleLabel(Objective):
             class indices below `out_dim` nor shares of classes.
     """
 
-    targets = "a class"
+    targets: ClassVar[str | None] = "a class"
 
     def __init__(
         self,
