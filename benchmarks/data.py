@@ -37,7 +37,7 @@ from benchmarks.run import command, write
 from benchmarks.tables import loading
 from datamodules.core.collate import Collator
 from datamodules.core.datamodule import MultimodalDataModule
-from datamodules.core.dataset import decode
+from datamodules.core.decoding import decode
 from datamodules.layouts.image_folder import ImageFolderDataModule
 from datamodules.layouts.shards.data import ShardsDataModule
 from datamodules.layouts.shards.writer import pack
@@ -211,11 +211,11 @@ def stages(case: Case, rounds: int) -> dict[str, float]:
     data.setup()
     split = data.splits["train"]
     (name,) = split.modalities
-    kind, count = split.kinds[name], min(len(split), 512)
-    cells = split.source.cells(range(count))[name]
+    reader, count = split.readers[name], min(len(split), 512)
+    cells = split.source.columns[name].cells(range(count))
 
     def decoded(some: Sequence[Any]) -> list[Tensor | None]:
-        return decode(some, name=name, kind=kind, ids=[""] * len(some), broken=None)
+        return decode(some, name=name, reader=reader, ids=[""] * len(some), bad_examples=None)
 
     tensors = decoded(cells)
     steps = split.augment.get(name, [])

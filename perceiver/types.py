@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import torch
@@ -195,3 +196,30 @@ class ByteArray:
             spans[name] = slice(start, stop)
             start = stop
         return spans
+
+
+class TargetKind(StrEnum):
+    """What the target of an example is; the value is what a sentence calls it.
+
+    Attributes:
+        option: its name in `data.targets`; "" where no row of a table can have such a target.
+        task: the choice of `task` that trains on it.
+    """
+
+    option: str
+    task: str
+
+    CLASS = "a class", "class", "single_label"
+    LABELS = "labels", "labels", "multi_label"
+    VALUES = "values", "values", "regression"
+    SEQUENCE = "a sequence", "", "sequence"
+
+    def __new__(cls, value: str, option: str, task: str) -> TargetKind:
+        kind = str.__new__(cls, value)
+        kind._value_, kind.option, kind.task = value, option, task
+        return kind
+
+    @classmethod
+    def options(cls) -> dict[str, TargetKind]:
+        """The kinds that a row can have, by their names in `data.targets`."""
+        return {kind.option: kind for kind in cls if kind.option}

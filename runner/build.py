@@ -13,6 +13,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from datamodules.core.datamodule import MultimodalDataModule
 from datamodules.core.facts import DataFacts
 from perceiver.tasks import Task
+from perceiver.types import TargetKind
 from runner.checks import check_final
 from runner.processes import prepare_once_a_node
 from runner.resolve import MAX_STEPS, plain_config, resolve, wanted_targets
@@ -52,8 +53,8 @@ def open_data(config: DictConfig) -> pl.LightningDataModule:
         options = {name: None for name in _TRANSFORMS if name in config.data}
     # A task that was chosen says how to read the target; the default one leaves it open.
     chosen = wanted_targets(config)
-    if config.data.get("targets", "") is None and chosen in ("labels", "values"):
-        options["targets"] = chosen
+    if config.data.get("targets", "") is None and chosen in (TargetKind.LABELS, TargetKind.VALUES):
+        options["targets"] = TargetKind(chosen).option
     datamodule = instantiate(config.data, **options)
     prepare_once_a_node(datamodule)
     return datamodule

@@ -15,8 +15,8 @@ from omegaconf.errors import InterpolationKeyError
 from torch import nn
 
 from datamodules.core.facts import DataFacts
-from datamodules.layouts.manifest import TARGETS
 from datamodules.readers import kind_of
+from perceiver.types import TargetKind
 from runner.options import check_options
 from runner.resolve import wanted_targets
 from runner.speed import check_speed
@@ -140,7 +140,7 @@ def _check_without_data(config: DictConfig) -> None:
 
 
 def _check_modalities(config: DictConfig) -> None:
-    shows_sequences = getattr(get_class(config.data._target_), "offers", None) == ()
+    shows_sequences = getattr(get_class(config.data._target_), "available_modalities", None) == ()
     if shows_sequences != ("adapters" not in config.model):
         wants, gives = "modalities", "sequences without modalities"
         fitting = "one for sequences (model=lstm or ntm)"
@@ -153,7 +153,7 @@ def _check_modalities(config: DictConfig) -> None:
     if shows_sequences or config.data.get("modalities", ()) is None:  # not known before it is read
         return
     reads = sorted(config.model.adapters or {})
-    offers = list(getattr(get_class(config.data._target_), "offers", reads))
+    offers = list(getattr(get_class(config.data._target_), "available_modalities", reads))
     extra = [name for name in reads if kind_of(name) not in offers]
     fitting = ",".join(name for name in reads if kind_of(name) in offers) or ",".join(offers)
     if extra or not reads:
@@ -173,8 +173,9 @@ def _check_targets(config: DictConfig) -> None:
     """Of what is known of the targets before the data are read."""
     given = getattr(get_class(config.data._target_), "targets", None)
     if "targets" in config.data:
-        given = TARGETS.get(config.data.targets)
-        if config.data.get("modalities", ()) is None and wanted_targets(config) == "a class":
+        given = TargetKind.options().get(config.data.targets)
+        is_open = config.data.get("modalities", ()) is None
+        if is_open and wanted_targets(config) == TargetKind.CLASS:
             return  # the default task, in whose place `resolve` puts one that fits
     if given is not None:
         _check_same_targets(config, given)
@@ -183,11 +184,9 @@ def _check_targets(config: DictConfig) -> None:
 def _check_same_targets(config: DictConfig, given: str) -> None:
     wanted = wanted_targets(config)
     if wanted is not None and given != wanted:
-        fitting = {"a class": "single_label", "labels": "multi_label", "values": "regression"}
-        fitting["a sequence"] = "sequence"
         raise ValueError(
             f"the task trains on {wanted} of an example, but the data set gives {given}: "
-            f"choose task={fitting[given]}"
+            f"choose task={TargetKind(given).task}"
         )
 
 

@@ -16,9 +16,9 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules.core.collate import Collator, Example
-from datamodules.core.dataset import decode_all
+from datamodules.core.decoding import decode_all
 from datamodules.readers import Cell, kind_of
-from datamodules.readers.image import ImageOptions
+from datamodules.readers.image import ImageReader
 from datamodules.transforms.apply import finish
 from perceiver.tasks import Objective, Regression
 from runner.rebuild import rebuild
@@ -28,7 +28,7 @@ def run_prediction(config: DictConfig) -> Tensor | Mapping[str, Tensor]:
     """Predict from whatever modalities are given; prints, and returns (1, k), of heads by name."""
     tokenizer = {"text.tokenizer": config.data.text.tokenizer}
     task, datamodule, trained = rebuild(config.ckpt_path, data_options=tokenizer, reads_data=False)
-    if not datamodule.offers:
+    if not datamodule.available_modalities:
         raise ValueError(
             f"the model of {config.ckpt_path} answers problems that {type(datamodule).__name__} "
             "draws, which no file holds: test it with evaluate.py"
@@ -88,24 +88,24 @@ def read(given: Mapping[str, Any], datamodule: pl.LightningDataModule) -> dict[s
         datamodule: of the model; it need not be set up.
     """
     cells: dict[str, Cell] = dict.fromkeys(datamodule.modalities)
-    kinds = {name: datamodule.kinds[kind_of(name)] for name in given}
+    readers = {name: datamodule.readers[kind_of(name)] for name in given}
     for name, value in given.items():
-        options = kinds[name]
+        reader = readers[name]
         cells[name] = value if isinstance(value, list) else str(value)
-        if isinstance(options, ImageOptions) and not options.resize:
-            kinds[name] = replace(options, resize=True)
-        if options.suffixes and kind_of(name) != "text":
+        if isinstance(reader, ImageReader) and not reader.resize:
+            readers[name] = replace(reader, resize=True)
+        if reader.suffixes and kind_of(name) != "text":
             cells[name] = Path(to_absolute_path(str(value)))
             if not cells[name].is_file():
                 raise FileNotFoundError(f"there is no {name} file {cells[name]}")
     ids = ["to predict"]
-    inputs = decode_all({name: [cell] for name, cell in cells.items()}, kinds=kinds, ids=ids)
+    inputs = decode_all({name: [cell] for name, cell in cells.items()}, readers=readers, ids=ids)
     transform = datamodule.steps(datamodule.transform)
     return {
         name: finish(
             column,
             transform[name],
-            kind=kinds.get(name),
+            reader=readers.get(name),
             option=f"data.transform.{name}",
             ids=ids,
         )[0]

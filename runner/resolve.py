@@ -13,11 +13,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.core.facts import DataFacts
 from datamodules.readers import kind_of
+from perceiver.types import TargetKind
 from runner.literal import can_be_literal, literal
 
 MAX_STEPS = 10_000  # some ten minutes of a laptop
 _TASKS = Path(__file__).parents[1] / "conf" / "task"
-_FITTING = {"a class": "single_label", "labels": "multi_label", "values": "regression"}
 
 
 def resolve(config: DictConfig, facts: DataFacts, *, overrides: Sequence[str] | None) -> DictConfig:
@@ -61,7 +61,7 @@ def plain_config(final: DictConfig, facts: DataFacts) -> dict[str, Any]:
     return plain | {"class_names": list(facts.class_names)}
 
 
-def wanted_targets(config: DictConfig) -> str | None:
+def wanted_targets(config: DictConfig) -> TargetKind | None:
     """What the task needs the data set's target to be; None = it asks for nothing known of it."""
     task = config.task
     for objective in task.objectives.values() if task.get("objectives") else [task.objective]:
@@ -91,10 +91,11 @@ def _fit_task(config: DictConfig, facts: DataFacts) -> None:
     """The task that trains on the data set's targets, with the options that it shares."""
     chosen = wanted_targets(config)
     if chosen not in (None, facts.targets):
-        fitting = OmegaConf.load(_TASKS / f"{_FITTING[facts.targets]}.yaml")
+        fitting = OmegaConf.load(_TASKS / f"{TargetKind(facts.targets).task}.yaml")
         shared = set(fitting) & set(config.task) - {"objective", "_target_"}
         config.task = OmegaConf.merge(fitting, {name: config.task[name] for name in shared})
-    if chosen is not None and facts.targets == "values" and config.task.get("objective"):
+    is_regression = chosen is not None and facts.targets == TargetKind.VALUES
+    if is_regression and config.task.get("objective"):
         objective = config.task.objective
         objective.out_dim = len(facts.class_names)
         if objective.mean is None and objective.std is None:

@@ -165,7 +165,7 @@ def finish(
     split: str,
 ) -> None:
     """Write results.json and print the summary."""
-    broken = getattr(datamodule, "broken", None)
+    broken = getattr(datamodule, "bad_examples", None)
     files = {}
     if broken is not None:
         names = {row["id"] for row in broken.rows()}

@@ -1,14 +1,17 @@
 """Segments mean what `dense` spells out; batches move and count as one."""
 
+import re
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 from pytorch_lightning.plugins.precision import HalfPrecision
 from torch.testing import assert_close
 
-from perceiver.types import Batch, ByteArray, Segment
+from perceiver import tasks
+from perceiver.types import Batch, ByteArray, Segment, TargetKind
 
 
 def joined_by_loops(segment: Segment, lengths: tuple[int, ...]) -> torch.Tensor:
@@ -165,3 +168,21 @@ def test_only_copies_to_cuda_are_not_waited_for(monkeypatch, device, asked, expe
     Batch({"text": ones}, targets={"target": ones}, known=flags).to(device, non_blocking=asked)
     assert len(seen) == 3
     assert set(seen) == {expected}
+
+
+def test_a_kind_of_target_is_what_sentences_call_it_and_found_by_its_option():
+    assert f"the data gives {TargetKind.CLASS}" == "the data gives a class"
+    assert TargetKind("a sequence") is TargetKind.SEQUENCE
+    assert {option: kind.task for option, kind in TargetKind.options().items()} == {
+        "class": "single_label",
+        "labels": "multi_label",
+        "values": "regression",
+    }
+
+
+@pytest.mark.parametrize("kind", TargetKind)
+def test_each_kind_of_target_has_a_task_in_conf_that_trains_on_it(kind):
+    path = Path(__file__).parents[1] / "conf" / "task" / f"{kind.task}.yaml"
+    names = re.findall(r"_target_: perceiver\.tasks\.(\w+)", path.read_text(encoding="utf-8"))
+    assert {getattr(getattr(tasks, name), "targets", kind) for name in names} == {kind}
+    assert any(hasattr(getattr(tasks, name), "targets") for name in names)

@@ -13,7 +13,7 @@ _COLUMNS = ("id", "modality", "file", "reason")
 _log = logging.getLogger(__name__)
 
 
-class BrokenExamples:
+class BadExamples:
     """A file that loader processes append to, a line each broken cell.
 
     One file serves the loader processes of all ranks of a machine: lines are short enough to be

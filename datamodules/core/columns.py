@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from datamodules.readers import Cell, Kind
+from datamodules.readers import Cell, Reader
 
 _AT_ONCE = 2**12  # cells that are Python objects while all are gone through
 
@@ -41,13 +41,13 @@ class Column(Sequence[Cell]):
         """(n,) numbers; cells that share one lie together."""
         return None
 
-    def lengths(self, kind: Kind | None) -> np.ndarray | None:
+    def lengths(self, reader: Reader | None) -> np.ndarray | None:
         """(n,) how long about the cells' tensors are; None = one is as long as another."""
         first = next((cell for cell in self if cell is not None), None)
-        if kind is None or first is None or kind.length_of(first) is None:
+        if reader is None or first is None or reader.length_of(first) is None:
             return None
         with ThreadPoolExecutor() as pool:  # headers are read outside Python's lock
-            return np.fromiter(pool.map(kind.length_of, self), float, len(self))
+            return np.fromiter(pool.map(reader.length_of, self), float, len(self))
 
 
 class Values(Column):
@@ -276,6 +276,12 @@ class Tensors(Column):
         if isinstance(self.values, Tensor):
             return super().absent()
         return np.array([value is None for value in self.values], dtype=bool)
+
+    def lengths(self, reader: Reader | None) -> np.ndarray | None:
+        if isinstance(self.values, Tensor):
+            return None
+        sizes = [0 if value is None else value.numel() for value in self.values]
+        return np.array(sizes) if len({0, *sizes}) > 2 else None
 
     def take(self, indices: np.ndarray) -> Tensors:
         if isinstance(self.values, Tensor):

@@ -19,7 +19,7 @@ _LARGE = 2**30  # bytes; more are not compared: they may not fit into memory
 _FEW = 20  # examples; fewer measure nothing
 
 
-def suspicions(
+def audit(
     *,
     columns: Mapping[str, Column],
     ids: Sequence[str],

@@ -11,33 +11,33 @@ from typing import Any, ClassVar
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
-from torch.utils.data import Sampler, SequentialSampler
 
-from datamodules.core.bad_examples import BrokenExamples
-from datamodules.core.collate import Collator, Example, Field
-from datamodules.core.dataset import SPLITS, Source, Split, draw_missing
+from datamodules.core.bad_examples import BadExamples
+from datamodules.core.collate import Collator, Example
+from datamodules.core.dataset import SPLITS, Source, Split
 from datamodules.core.facts import DataFacts
-from datamodules.core.seeding import generator
-from datamodules.loading.loader import ResumableLoader, pins
-from datamodules.loading.samplers import EpochBatches, EpochSampler
-from datamodules.readers import KINDS, Kind, kind_of
-from datamodules.readers.reader import span
+from datamodules.core.loaders import make_loader
+from datamodules.core.splitting import draw_missing
+from datamodules.core.summary import describe_targets
+from datamodules.core.validation import check_labels, check_missing
+from datamodules.loading.loader import ResumableLoader
+from datamodules.loading.seeding import generator
+from datamodules.readers import READERS, Field, Reader, kind_of
 from datamodules.transforms.apply import Transforms
-from perceiver.types import Batch
+from perceiver.types import Batch, TargetKind
 
 __all__ = ["Example", "MultimodalDataModule"]
 
 
 class MultimodalDataModule(pl.LightningDataModule):
-    """Base of all data sets: a subclass says what it `offers` and implements `build`.
+    """Base of all data sets: a subclass says which modalities it has and implements `build`.
 
     The Trainer must run with `use_distributed_sampler=False`: the samplers made here share the
     splits out over processes themselves, evaluation without counting an example twice.
 
     Args:
-        modalities: what the model takes, some of `offers`; None = all that the data turn out to
-            have (for a subclass whose `build` finds out).
+        modalities: what the model takes, some of `available_modalities`; None = all that the
+            data turn out to have (for a subclass whose `build` finds out).
         batch_size: examples a batch, in each process; None = 64, fewer of a small training split.
         num_classes: expected number of classes; None = as many as the data has.
         num_workers: loader processes, in each process.
@@ -50,7 +50,8 @@ class MultimodalDataModule(pl.LightningDataModule):
         split_seed: of what is held out, and of everything random in held-out examples. Apart from
             `seed`, so that runs over several seeds are tested on one and the same test set.
         on_error: what to do with a modality of an example that cannot be decoded: "raise", or
-            "skip": the example goes on without it (see `Split`) and is listed (see `broken`).
+            "skip": the example goes on without it (see `Split`) and is listed (see
+            `bad_examples`).
         error_budget: share of the examples that may be broken until a run that skips stops.
         missing: split → modality → share of examples to take the modality from, at random but the
             same ones every time; each example keeps at least one modality.
@@ -58,13 +59,14 @@ class MultimodalDataModule(pl.LightningDataModule):
             only. They may draw from torch's global generator, which is seeded for every example.
         transform: the same, always, after them: what evaluation and prediction need as well.
         mix: changes whole training batches, `MixUp` for one; see `Collator`.
-        **kinds: kind of modality → its options, as `readers.KINDS` lists them (`image=`, …). Those
-            that a kind can `fit` may be None: they are inferred from the training split.
+        **readers: kind of modality → options of its reader, as `readers.READERS` lists them
+            (`image=`, …). Those that it can `fit` may be None: they are inferred from the training
+            split.
 
     Attributes:
-        modalities: in the order of `offers`.
-        kinds: kind of modality → its options, complete after `facts`.
-        broken: the examples that were skipped; None where errors are raised.
+        modalities: in the order of `available_modalities`.
+        readers: kind of modality → its reader, complete after `facts`.
+        bad_examples: the examples that were skipped; None where errors are raised.
         notes: what people should know of the data, a line each, after `facts`.
         class_names: after `facts`.
         num_classes: after `facts`.
@@ -74,10 +76,10 @@ class MultimodalDataModule(pl.LightningDataModule):
         ValueError: an option names a modality or a split that is not there.
     """
 
-    offers: ClassVar[tuple[str, ...]]
+    available_modalities: ClassVar[tuple[str, ...]]  # kinds of them
     shuffle_window = 0  # examples; of data sets whose examples lie together in blocks
     required: Sequence[str] = SPLITS  # that must have examples
-    targets: str = "a class"  # or "labels", "values": what an example's target is
+    targets: TargetKind = TargetKind.CLASS  # what an example's target is
 
     def __init__(
         self,
@@ -97,10 +99,10 @@ class MultimodalDataModule(pl.LightningDataModule):
         augment: Mapping[str, Transforms | None] | None = None,
         transform: Mapping[str, Transforms | None] | None = None,
         mix: Callable[[Batch], Batch] | None = None,
-        **kinds: Mapping[str, Any] | None,
+        **readers: Mapping[str, Any] | None,
     ) -> None:
         super().__init__()
-        if unknown := set(kinds) - set(KINDS):
+        if unknown := set(readers) - set(READERS):
             raise TypeError(f"{type(self).__name__} has no option {', '.join(sorted(unknown))}")
         self.modalities = [] if modalities is None else self._choose(modalities)
         least = {"num_workers": (num_workers, 0), "bucket_batches": (bucket_batches, 0)}
@@ -122,14 +124,14 @@ class MultimodalDataModule(pl.LightningDataModule):
         self.bucket_batches = bucket_batches
         self.seed = seed
         self.split_seed = split_seed
-        self.broken = BrokenExamples(budget=error_budget) if on_error == "skip" else None
-        self.given = {kind: dict(options) for kind, options in kinds.items() if options}
-        self.kinds: dict[str, Kind] = {
-            kind: KINDS[kind](**options)
+        self.bad_examples = BadExamples(budget=error_budget) if on_error == "skip" else None
+        self.given = {kind: dict(options) for kind, options in readers.items() if options}
+        self.readers: dict[str, Reader] = {
+            kind: READERS[kind](**options)
             for kind, options in self.given.items()
             if not self._open(kind)
         }
-        self.missing = _check_missing(missing or {}, self.offers)
+        self.missing = check_missing(missing or {}, self.available_modalities)
         self.notes: list[str] = []
         self.splits: dict[str, Split] = {}
         self._sources: dict[str, Source] = {}
@@ -141,9 +143,10 @@ class MultimodalDataModule(pl.LightningDataModule):
     ) -> dict[str, Transforms]:
         """The transforms of modalities that have any."""
         steps = {name: list(found) for name, found in (given or {}).items() if found}
-        if unknown := {name for name in steps if kind_of(name) not in self.offers}:
+        if unknown := {name for name in steps if kind_of(name) not in self.available_modalities}:
             raise ValueError(
-                f"data.{option} names {sorted(unknown)}, this data set offers {list(self.offers)}."
+                f"data.{option} names {sorted(unknown)}, this data set offers "
+                f"{list(self.available_modalities)}."
             )
         return steps
 
@@ -176,7 +179,7 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     def _open(self, kind: str) -> list[str]:
         """The options of a kind that are left to be inferred."""
-        return [n for n in KINDS[kind].fitted if self.given.get(kind, {}).get(n) is None]
+        return [n for n in READERS[kind].fitted if self.given.get(kind, {}).get(n) is None]
 
     @abstractmethod
     def build(self) -> tuple[list[str], dict[str, Source]]:
@@ -184,12 +187,14 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     def fields(self) -> dict[str, Field]:
         """What the tensors of each chosen modality look like, for the collator."""
-        return {name: self.kinds[kind_of(name)].field() for name in self.modalities}
+        return {name: self.readers[kind_of(name)].field() for name in self.modalities}
 
     def inferred(self) -> dict[str, Any]:
         """The options that were left open, with what was found: plain data for the config."""
         self._open_once()
-        fitted = {kind: plain(asdict(self.kinds[kind])) for kind in self.kinds if self._open(kind)}
+        fitted = {
+            kind: plain(asdict(self.readers[kind])) for kind in self.readers if self._open(kind)
+        }
         names = ("modalities", "num_classes", "batch_size")
         return {name: getattr(self, name) for name in names} | fitted
 
@@ -223,14 +228,14 @@ class MultimodalDataModule(pl.LightningDataModule):
         for split in self.required:
             if not len(sources[split]):
                 raise ValueError(f"The {split} split has no examples: check data's folder or file.")
-        self._check_labels(names, sources)
+        check_labels(names, sources, num_classes=self.num_classes)
         self.class_names, self.num_classes = names, len(names)
         if self.batch_size is None:  # at least ten steps an epoch where that leaves four a step
             self.batch_size = min(64, max(4, 2 ** int(np.log2(max(len(sources["train"]) / 10, 1)))))
-        if self.broken:
-            self.broken.total = sum(map(len, sources.values()))
-        kinds = {name: self.kinds[kind_of(name)] for name in self.modalities}
-        sources = self.prepare({n: source for n, source in sources.items() if len(source)}, kinds)
+        if self.bad_examples:
+            self.bad_examples.total = sum(map(len, sources.values()))
+        readers = {name: self.readers[kind_of(name)] for name in self.modalities}
+        sources = self.prepare({n: source for n, source in sources.items() if len(source)}, readers)
         self._lacking = {n: self._draw_lacking(n, sources[n]) for n in SPLITS if n in sources}
         self._sources = {name: sources[name] for name in self._lacking}
 
@@ -243,7 +248,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         if self.splits:
             return
         self._open_once()
-        kinds = {name: self.kinds[kind_of(name)] for name in self.modalities}
+        readers = {name: self.readers[kind_of(name)] for name in self.modalities}
         for split, source in self._sources.items():
             training, number = split == "train", SPLITS.index(split)
             self.splits[split] = Split(
@@ -252,13 +257,15 @@ class MultimodalDataModule(pl.LightningDataModule):
                 lacking=self._lacking[split],
                 training=training,
                 seed=(self.seed if training else self.split_seed) * len(SPLITS) + number,
-                kinds=kinds,
+                readers=readers,
                 augment=self.steps(self.augment),
                 transform=self.steps(self.transform),
-                broken=self.broken,
+                bad_examples=self.bad_examples,
             )
 
-    def prepare(self, sources: dict[str, Source], kinds: Mapping[str, Kind]) -> dict[str, Source]:
+    def prepare(
+        self, sources: dict[str, Source], readers: Mapping[str, Reader]
+    ) -> dict[str, Source]:
         """The sources to read from, once it is known how their cells decode; a hook for caches."""
         return sources
 
@@ -269,8 +276,8 @@ class MultimodalDataModule(pl.LightningDataModule):
             folder: of the run.
             is_first: this process begins the list; others add to it.
         """
-        if self.broken:
-            self.broken.move(folder / "bad_examples.csv", anew=is_first)
+        if self.bad_examples:
+            self.bad_examples.move(folder / "bad_examples.csv", anew=is_first)
 
     def train_dataloader(self) -> ResumableLoader:
         return self._loader("train")
@@ -286,7 +293,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         self._open_once()
         lines = []
         for split, source in self._sources.items():
-            told = _describe_targets(source.targets, self.class_names)
+            told = describe_targets(source.targets, self.class_names)
             lines.append(f"{split:5} {len(source):,} examples · {told}")
             lacking = self._lacking[split].sum(axis=0)
             if lacking.any():
@@ -296,18 +303,21 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     def _choose(self, modalities: Sequence[str]) -> list[str]:
         wanted = list(modalities)
-        unknown = [name for name in wanted if kind_of(name) not in self.offers]
+        unknown = [name for name in wanted if kind_of(name) not in self.available_modalities]
         if unknown or not wanted:
             problem = f"not {unknown}" if unknown else "and the model takes none of them"
             raise ValueError(
-                f"{type(self).__name__} offers {list(self.offers)}, {problem}: "
-                f"choose with modality@model.adapters=[{','.join(self.offers)}]."
+                f"{type(self).__name__} offers {list(self.available_modalities)}, {problem}: "
+                f"choose with modality@model.adapters=[{','.join(self.available_modalities)}]."
             )
-        return sorted(wanted, key=lambda name: self.offers.index(kind_of(name)))
+        return sorted(wanted, key=lambda name: self.available_modalities.index(kind_of(name)))
 
     def _draw_lacking(self, split: str, source: Source) -> np.ndarray:
-        absent = np.stack([source.absent(name) for name in self.modalities], axis=1)
-        if absent.all(axis=1).any() and not self.broken:
+        absent = np.zeros((len(source), len(self.modalities)), dtype=bool)
+        for number, name in enumerate(self.modalities):
+            if name in source.columns:
+                absent[:, number] = source.columns[name].absent()
+        if absent.all(axis=1).any() and not self.bad_examples:
             name = source.ids[int(absent.all(axis=1).argmax())]
             raise ValueError(
                 f"Example {name} has none of the modalities {self.modalities}: "
@@ -318,87 +328,29 @@ class MultimodalDataModule(pl.LightningDataModule):
         rng = generator(self.split_seed, SPLITS.index(split))
         return draw_missing(chances, absent=absent, rng=rng)
 
-    def _check_labels(self, names: list[str], sources: dict[str, Source]) -> None:
-        """Labels against the classes found, and those against `num_classes` where it is given."""
-        wanted = len(names) if self.num_classes is None else self.num_classes
-        for source in sources.values():
-            if source.targets.ndim != 1:
-                continue
-            outside = ((source.targets < 0) | (source.targets >= wanted)).nonzero()
-            if len(outside):
-                index = int(outside[0])
-                raise ValueError(
-                    f"Example {source.ids[index]} has label {int(source.targets[index])}, outside "
-                    f"[0, {wanted}): data.num_classes={wanted}, the data has {len(names)} classes; "
-                    "repair the label or set data.num_classes=null."
-                )
-        if wanted != len(names):
-            raise ValueError(
-                f"data.num_classes={wanted}, but the data has {len(names)} classes: "
-                f"set data.num_classes={len(names)} or null."
-            )
-
-    def _loader(self, split: str) -> ResumableLoader:
+    def _loader(self, name: str) -> ResumableLoader:
         self.setup()
-        if split not in self.splits:
-            raise ValueError(f"The data have no {split} split, only {', '.join(self.splits)}.")
-        dataset, trainer = self.splits[split], self.trainer
-        sampler: Sampler = EpochSampler(
-            len(dataset),
-            training=dataset.training,
-            seed=self.seed,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
+        if name not in self.splits:
+            raise ValueError(f"The data have no {name} split, only {', '.join(self.splits)}.")
+        split = self.splits[name]
+        collator = Collator(
+            self.fields(),
+            allow_empty=self.bad_examples is not None,
+            mix=self.mix if split.training else None,
+            num_classes=self.num_classes,
+        )
+        return make_loader(
+            split,
+            collator=collator,
+            trainer=self.trainer,
             batch_size=self.batch_size,
-            lengths=self._lengths(dataset),
+            seed=self.seed,
             bucket_batches=self.bucket_batches,
-            blocks=dataset.source.blocks() if self.shuffle_window else None,
             shuffle_window=self.shuffle_window,
-        )
-        if trainer and trainer.overfit_batches:
-            sampler = SequentialSampler(dataset)  # the same few batches, epoch for epoch
-        return ResumableLoader(
-            dataset,
-            batch_sampler=EpochBatches(sampler, self.batch_size),
-            collate_fn=Collator(
-                self.fields(),
-                allow_empty=self.broken is not None,
-                mix=self.mix if dataset.training else None,
-                num_classes=self.num_classes,
-            ),
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            prefetch_factor=self.prefetch if self.num_workers > 0 else None,
-            pin_memory=pins(self.pin_memory, trainer),
+            prefetch=self.prefetch,
+            pin_memory=self.pin_memory,
         )
-
-    def _lengths(self, dataset: Split) -> np.ndarray | None:
-        """Of every example, where batches are made by length."""
-        if self.bucket_batches < 2:
-            return None
-        lengths = dataset.lengths()
-        if lengths is None:
-            raise ValueError(
-                f"data.bucket_batches={self.bucket_batches} sorts examples by length, but none of "
-                f"{self.modalities} has lengths that are known before they are read: set it to 0."
-            )
-        return lengths
-
-
-def _check_missing(
-    missing: Mapping[str, Mapping[str, float] | None], offers: tuple[str, ...]
-) -> dict[str, dict[str, float]]:
-    checked: dict[str, dict[str, float]] = {}
-    for split, chances in missing.items():
-        checked[split] = dict(chances or {})
-        for modality, chance in checked[split].items():
-            known = split in SPLITS and kind_of(modality) in offers
-            if not known or not 0 <= chance <= 1:
-                raise ValueError(
-                    f"data.missing.{split}.{modality}={chance}: expected a split of "
-                    f"{list(SPLITS)}, a modality of {list(offers)} and a share in [0, 1]."
-                )
-    return checked
 
 
 def plain(value: Any) -> Any:
@@ -406,17 +358,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: plain(item) for name, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _describe_targets(targets: Tensor, names: list[str]) -> str:
-    """How many examples each class or label has, or the range of each value."""
-    if targets.is_floating_point():
-        told = [f"{name} {span(targets[:, n].tolist())}" for n, name in enumerate(names[:12])]
-        return ", ".join(told) + (" …" if len(names) > 12 else "")
-    if targets.ndim == 1:
-        counts, what = targets.bincount(minlength=len(names)).tolist(), "classes"
-    else:
-        counts, what = targets.sum(0).tolist(), "labels"
-    if len(names) <= 12:
-        return ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
-    return f"{len(names)} {what} of {min(counts)} to {max(counts)}"

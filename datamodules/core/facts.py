@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from perceiver.types import TargetKind
+
 
 @dataclass(frozen=True)
 class DataFacts:
     """What is known of a data set once it has been opened.
 
     Args:
-        targets: what an example's target is: "a class", "labels", "values" or "a sequence".
+        targets: what an example's target is.
         class_names: of the classes, labels or values, in the order of their indices.
         num_examples: split → how many.
         options: the data set's options that say what it is: modalities, num_classes, batch_size,
@@ -21,7 +23,7 @@ class DataFacts:
         target_std: likewise, 1 of a value that is always the same.
     """
 
-    targets: str
+    targets: TargetKind
     class_names: Sequence[str] = ()
     num_examples: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -8,4 +8,4 @@ from datamodules.layouts.folder import ClassFolderDataModule
 class AudioFolderDataModule(ClassFolderDataModule):
     """Classification of recordings; see `ClassFolderDataModule`."""
 
-    offers = ("audio",)
+    available_modalities = ("audio",)

@@ -9,10 +9,12 @@ from typing import Any
 
 from datamodules.core.columns import Files
 from datamodules.core.dataset import SPLITS
-from datamodules.core.rows import Rows, RowsDataModule
+from datamodules.core.rows import Rows
+from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.folder import walk
-from datamodules.readers.audio import AudioOptions
+from datamodules.readers.audio import AudioReader
 from datamodules.readers.text import decode_utf8
+from perceiver.types import TargetKind
 
 _NAMES = "class_labels_indices.csv"  # index, label, name
 
@@ -34,8 +36,8 @@ class AudioSetDataModule(RowsDataModule):
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
-    offers = ("audio",)
-    targets = "labels"
+    available_modalities = ("audio",)
+    targets = TargetKind.LABELS
 
     def __init__(
         self,
@@ -60,7 +62,7 @@ class AudioSetDataModule(RowsDataModule):
     def rows(self) -> Rows:
         """Raises FileNotFoundError without a list or any clip, ValueError naming a bad line."""
         folder = self.root / self.clips
-        files = {Path(name).stem: name for name in walk(folder, AudioOptions.suffixes)}
+        files = {Path(name).stem: name for name in walk(folder, AudioReader.suffixes)}
         rows, lost = [], 0
         for split, name in self.segments.items():
             for clip, start, end, labels in read_segments(self.root / name):

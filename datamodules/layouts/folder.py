@@ -9,14 +9,15 @@ from typing import Any
 
 from datamodules.core.columns import Files
 from datamodules.core.dataset import SPLITS
-from datamodules.core.rows import Rows, RowsDataModule
-from datamodules.readers import KINDS
+from datamodules.core.rows import Rows
+from datamodules.core.rows_datamodule import RowsDataModule
+from datamodules.readers import READERS
 
 
 class ClassFolderDataModule(RowsDataModule):
     """Base of these layouts; the classes are the folders of root/train or of root, sorted.
 
-    The files are those of the first kind that a subclass `offers`; further kinds (the sound of a
+    The files are those of the first of `available_modalities`; further kinds (the sound of a
     film) are read from the same files.
 
     Args:
@@ -43,7 +44,10 @@ class ClassFolderDataModule(RowsDataModule):
     def rows(self) -> Rows:
         """Raises FileNotFoundError without such folders, ValueError on a new class."""
         return class_folder_rows(
-            self.root, kind=self.offers[0], modalities=self.modalities, outside=self.outside
+            self.root,
+            kind=self.available_modalities[0],
+            modalities=self.modalities,
+            outside=self.outside,
         )
 
 
@@ -118,7 +122,7 @@ def list_class_folders(
                     f"{root / part / label} is a class that {root / parts['train']} does not "
                     f"have: add {kind} files to train or remove the folder."
                 )
-            found = walk(root / part / label, KINDS[kind].suffixes)
+            found = walk(root / part / label, READERS[kind].suffixes)
             files += [(f"{above}{label}/{name}", label, split) for name in found]
     return files, known
 

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.layouts.column_kind import SPLIT_NAMES
 from datamodules.layouts.manifest import ManifestDataModule
-from datamodules.layouts.schema import SPLIT_NAMES
 from datamodules.layouts.table import is_content, is_list
 
 
@@ -53,7 +53,7 @@ class HFDatasetDataModule(ManifestDataModule):
 
     def _labels(self, table: pa.Table) -> tuple[Any, list[str] | None]:
         labels, classes = super()._labels(table)
-        return labels, self.classes or self._names.get(self.roles.target[0], classes)
+        return labels, self.classes or self._names.get(self.schema.target[0], classes)
 
 
 def _load(folder: Path) -> dict[str, Any]:

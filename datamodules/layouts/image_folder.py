@@ -8,4 +8,4 @@ from datamodules.layouts.folder import ClassFolderDataModule
 class ImageFolderDataModule(ClassFolderDataModule):
     """Classification of pictures; see `ClassFolderDataModule`."""
 
-    offers = ("image",)
+    available_modalities = ("image",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,18 +14,16 @@ import pyarrow.compute as pc
 from datamodules.core.columns import Column, Files, Numbers, Values
 from datamodules.core.datamodule import plain
 from datamodules.core.dataset import SPLITS
-from datamodules.core.rows import RowNumbers, Rows, RowsDataModule, sorted_labels
-from datamodules.layouts.schema import (
-    SPLIT_NAMES,
-    guess_roles,
-    names_files,
-    target_kind,
-)
-from datamodules.layouts.table import is_content, numbers, read_table, strings
-from datamodules.readers import KINDS, kind_of
-
-_MAX_CLASSES = 20  # that any number of rows may have; more must come twice on average
-TARGETS = {"class": "a class", "labels": "labels", "values": "values"}
+from datamodules.core.labels import read_targets_option
+from datamodules.core.rows import RowNumbers, Rows
+from datamodules.core.rows_datamodule import RowsDataModule
+from datamodules.layouts.column_kind import SPLIT_NAMES, names_files, target_kind
+from datamodules.layouts.manifest_report import describe_rows
+from datamodules.layouts.schema import infer_schema
+from datamodules.layouts.table import is_content, read_table, strings
+from datamodules.layouts.target_columns import number_columns, read_labels
+from datamodules.readers import READERS, kind_of
+from perceiver.types import TargetKind
 
 
 @dataclass
@@ -65,14 +62,14 @@ class ManifestDataModule(RowsDataModule):
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
-    offers = tuple(KINDS)
+    available_modalities = tuple(READERS)
 
     def __init__(
         self,
         *,
         path: str | Mapping[str, str],
         root: str | None = None,
-        kinds: Sequence[str] = tuple(KINDS),
+        kinds: Sequence[str] = tuple(READERS),
         columns: Mapping[str, str | Sequence[str] | None] | None = None,
         target: str | Sequence[str] | None = None,
         targets: str | None = None,
@@ -102,13 +99,11 @@ class ManifestDataModule(RowsDataModule):
         if unknown := set(self.paths) - {"", *SPLITS}:
             raise ValueError(f"data.path names {sorted(unknown)}, expected some of {list(SPLITS)}.")
         self.root = Path(root) if root else next(iter(self.paths.values())).parent
-        if targets not in (None, *TARGETS):
-            raise ValueError(f"data.targets={targets}, expected one of {', '.join(TARGETS)}.")
+        self.targets_option = read_targets_option(targets)
         self.looked_for = list(kinds)
         self.columns, self.target, self.separator = dict(columns or {}), target, separator
-        if unknown := {name for name in self.columns if kind_of(name) not in KINDS}:
-            raise ValueError(f"data.columns names {sorted(unknown)}, expected {list(KINDS)}.")
-        self.targets_option = targets
+        if unknown := {name for name in self.columns if kind_of(name) not in READERS}:
+            raise ValueError(f"data.columns names {sorted(unknown)}, expected {list(READERS)}.")
         self.classes = None if classes is None else [str(name) for name in classes]
         self.split, self.group, self.id = split, group, id
         self.val_share, self.test_share = val_share, test_share
@@ -121,13 +116,13 @@ class ManifestDataModule(RowsDataModule):
         return found | plain(
             {
                 "path": paths.get("", paths),
-                "columns": dict.fromkeys(KINDS) | self.roles.columns,
-                "target": self.roles.target,
-                "targets": self.targets_option,
+                "columns": dict.fromkeys(READERS) | self.schema.columns,
+                "target": self.schema.target,
+                "targets": self.targets.option,
                 "separator": self.separator,
-                "split": self.roles.split,
-                "id": self.roles.id,
-                "classes": self.class_names if self.targets != "values" else None,
+                "split": self.schema.split,
+                "id": self.schema.id,
+                "classes": self.class_names if self.targets != TargetKind.VALUES else None,
             }
         )
 
@@ -135,7 +130,7 @@ class ManifestDataModule(RowsDataModule):
         """Raises FileNotFoundError without a table, ValueError for one that makes no sense."""
         table, splits = self._read()
         kinds = [kind_of(name) for name in self.modalities or self.looked_for]
-        self.roles = guess_roles(
+        self.schema = infer_schema(
             table,
             kinds=kinds,
             columns=self.columns,
@@ -145,8 +140,8 @@ class ManifestDataModule(RowsDataModule):
             group=self.group,
         )
         if splits is not None:  # files say it
-            self.roles.split = None
-        found = {name: self._column(name, table) for name in self.roles.columns}
+            self.schema.split = None
+        found = {name: self._column(name, table) for name in self.schema.columns}
         if not found:
             raise ValueError(
                 "no column looks like an image, sound, text or number: name one with "
@@ -172,7 +167,7 @@ class ManifestDataModule(RowsDataModule):
             groups=groups,
             classes=classes,
         )
-        self.notes += self._describe(rows)
+        self.notes += describe_rows(rows, self.schema, targets=self.targets, group=self.group)
         return rows
 
     def _read(self) -> tuple[pa.Table, np.ndarray | None]:
@@ -193,20 +188,20 @@ class ManifestDataModule(RowsDataModule):
 
     def _slim(self, table: pa.Table) -> pa.Table:
         """The table without what modalities alone are read from, which may be large."""
-        roles = self.roles
-        used = {*roles.target, roles.split, roles.id, self.group}
+        schema = self.schema
+        used = {*schema.target, schema.split, schema.id, self.group}
         return table.select([name for name in table.column_names if name in used])
 
     def _with_split(self, part: _Part) -> _Part:
         """Splits as the column gives them, where no files do."""
-        if part.splits is not None or not self.roles.split:
+        if part.splits is not None or not self.schema.split:
             return part
-        names = strings(part.table[self.roles.split]).to_pylist()
+        names = strings(part.table[self.schema.split]).to_pylist()
         known = [SPLIT_NAMES.get(str(name).strip().lower()) for name in names]
         if None in known:
             row = known.index(None)
             raise ValueError(
-                f"{self._ids(part.table)[row]}: data.split={self.roles.split} says "
+                f"{self._ids(part.table)[row]}: data.split={self.schema.split} says "
                 f"{names[row]!r}, expected one of {', '.join(SPLIT_NAMES)}."
             )
         return replace(part, splits=np.array(known))
@@ -214,10 +209,10 @@ class ManifestDataModule(RowsDataModule):
     def _with_target(self, part: _Part) -> _Part:
         """The rows that have a target."""
         lacking = np.zeros(len(self._rows), dtype=bool)
-        for name in self.roles.target:
+        for name in self.schema.target:
             lacking |= pc.is_null(part.table[name], nan_is_null=True).to_numpy()
         if lacking.all():
-            raise ValueError(f"no row has a target in {', '.join(self.roles.target)}")
+            raise ValueError(f"no row has a target in {', '.join(self.schema.target)}")
         return self._without(lacking, "have no target", part)
 
     def _with_input(self, part: _Part) -> _Part:
@@ -241,9 +236,9 @@ class ManifestDataModule(RowsDataModule):
         )
 
     def _column(self, name: str, table: pa.Table) -> Column:
-        source, kind = self.roles.columns[name], kind_of(name)
+        source, kind = self.schema.columns[name], kind_of(name)
         if kind == "array":
-            return Numbers(self._numbers(table, source))
+            return Numbers(number_columns(table, source))
         column = table[source]
         if is_content(column.type):
             return Values(column)
@@ -256,97 +251,18 @@ class ManifestDataModule(RowsDataModule):
 
     def _labels(self, table: pa.Table) -> tuple[Any, list[str] | None]:
         """The labels of all rows, and the classes where they are known beforehand."""
-        columns = [table[name] for name in self.roles.target]
+        names, self.targets = self.schema.target, self.targets_option or self.targets
         if self.targets_option is None:
-            self.targets_option, self.separator = target_kind(columns, self.separator)
-        self.targets = TARGETS[self.targets_option]
-        if self.targets == "values":
-            return self._numbers(table, self.roles.target), self.roles.target
-        if self.targets == "labels" and len(columns) > 1:
-            names = np.array(self.roles.target)
-            bits = self._numbers(table, self.roles.target) > 0
-            return [names[row].tolist() for row in bits], self.roles.target
-        if self.targets == "labels":
-            labels = [_several(value, self.separator) for value in columns[0].to_pylist()]
-            return labels, self.classes or sorted_labels(set().union(*labels))
-        if len(columns) > 1:
-            raise ValueError(
-                f"data.target names {', '.join(self.roles.target)}, which make no single class: "
-                "name one column, or set data.targets=labels or values"
-            )
-        names = _names(columns[0])
-        distinct = len(set(names))
-        if self.classes is None and distinct > max(_MAX_CLASSES, 0.5 * len(names)):
-            raise ValueError(
-                f"data.target={self.roles.target[0]} has {distinct:,} different values in "
-                f"{len(names):,} rows, too many for classes: name another column, or set "
-                "data.targets=labels with data.separator, or data.targets=values"
-            )
-        return names, self.classes or sorted_labels(set(names))
-
-    def _numbers(self, table: pa.Table, columns: Sequence[str]) -> np.ndarray:
-        """(rows, columns) float64, NaN where a cell is empty."""
-        found = {name: numbers(table[name]) for name in columns}
-        wrong = [name for name, values in found.items() if values is None]
-        if wrong:
-            raise ValueError(f"the column {', '.join(wrong)} is not of numbers")
-        return np.stack([values.to_numpy() for values in found.values()], axis=1)
+            columns = [table[name] for name in names]
+            self.targets, self.separator = target_kind(columns, self.separator)
+        options = {"separator": self.separator, "classes": self.classes}
+        return read_labels(table, names, targets=self.targets, **options)
 
     def _ids(self, table: pa.Table) -> Sequence[str]:
-        if self.roles.id:
-            return _Ids(strings(table[self.roles.id]))
+        if self.schema.id:
+            return _Ids(strings(table[self.schema.id]))
         files = [path.name for path in self.paths.values()]
         return RowNumbers(self._rows, starts=self._starts, files=files)
-
-    def _describe(self, rows: Rows) -> list[str]:
-        """What was made of the table, a line each."""
-        roles, lines = self.roles, []
-        count = len(rows.ids)
-        for name, column in rows.columns.items():
-            sources = roles.columns[name]
-            sources = [sources] if isinstance(sources, str) else sources
-            if isinstance(column, Numbers) and len(sources) > 1:  # cells of a row that is not empty
-                empty = np.isnan(column.values).sum(axis=0).tolist()
-                told = zip(sources, empty, strict=True)
-                sources = [f"{source} ({n:,} empty)" if n else source for source, n in told]
-            lacking = int(column.absent().sum())
-            lines.append(
-                f"{name} from {', '.join(sources)}"
-                + (f", {lacking:,} rows lack it" if lacking else "")
-            )
-        lines.append(f"target {', '.join(roles.target)} ({self.targets}) of {count:,} rows")
-        if roles.split:
-            lines.append(f"splits from {roles.split}")
-        elif rows.held_out:
-            by = f" by {self.group}" if self.group else ""
-            lines.append(f"held out{by}, at random (data.split_seed): {', '.join(rows.held_out)}")
-        for name, why in roles.ignored.items():
-            lines.append(f"ignored {name}: {why}")
-        return lines + roles.hints
-
-
-def _names(column: pa.ChunkedArray) -> list[str]:
-    """Classes by name; 3.0, as spreadsheets may write whole numbers, is 3."""
-    found, names = numbers(column), strings(column)
-    if found is not None and pc.any(pc.match_substring(names, ".")).as_py():
-        whole = pc.all(pc.equal(found, pc.round(found))).as_py()
-        names = strings(found.cast(pa.int64())) if whole else names
-    coded = names.combine_chunks().dictionary_encode()
-    known = coded.dictionary.to_pylist()  # one string a class, not one a row
-    return [known[index] for index in coded.indices.to_pylist()]
-
-
-def _several(cell: Any, separator: str | None) -> list[str]:
-    if isinstance(cell, list):
-        return [str(label) for label in cell]
-    text = str(cell).strip()
-    if text.startswith("["):
-        try:
-            return [str(label) for label in json.loads(text)]
-        except json.JSONDecodeError:
-            text = text.strip("[]")
-    parts = text.split(separator) if separator else [text]
-    return [part.strip() for part in parts if part.strip()]
 
 
 class _Ids(Sequence[str]):

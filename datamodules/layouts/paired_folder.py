@@ -7,9 +7,10 @@ from typing import Any
 
 from datamodules.core.columns import Files
 from datamodules.core.dataset import SPLITS
-from datamodules.core.rows import Rows, RowsDataModule
+from datamodules.core.rows import Rows
+from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.folder import class_folders, walk
-from datamodules.readers import KINDS
+from datamodules.readers import READERS
 
 
 class PairedFolderDataModule(RowsDataModule):
@@ -27,7 +28,7 @@ class PairedFolderDataModule(RowsDataModule):
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
-    offers = ("image", "audio", "text")
+    available_modalities = ("image", "audio", "text")
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class PairedFolderDataModule(RowsDataModule):
         examples: dict[str, dict[str, str]] = {}
         for modality in self.modalities:
             below = f"{modality}/" if apart else ""
-            for name in walk(self.root / below, KINDS[modality].suffixes):
+            for name in walk(self.root / below, READERS[modality].suffixes):
                 files = examples.setdefault(name.rpartition(".")[0], {})
                 if modality in files:
                     raise ValueError(

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.core.columns import Values
-from datamodules.core.rows import RowNumbers, Rows, RowsDataModule
+from datamodules.core.rows import RowNumbers, Rows
+from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.readers.text import BOM, decode_utf8
 
 _FILES = {"train": ("train.tsv",), "val": ("dev.tsv", "val.tsv"), "test": ("test.tsv",)}
@@ -26,7 +27,7 @@ class TextTSVDataModule(RowsDataModule):
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
-    offers = ("text",)
+    available_modalities = ("text",)
 
     def __init__(
         self,

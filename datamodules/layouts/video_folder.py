@@ -11,4 +11,4 @@ class VideoFolderDataModule(ClassFolderDataModule):
     A film without sound lacks the audio modality.
     """
 
-    offers = ("video", "audio")
+    available_modalities = ("video", "audio")

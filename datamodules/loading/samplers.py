@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 from torch.utils.data import BatchSampler, Sampler
 
-from datamodules.core.seeding import generator
+from datamodules.loading.seeding import generator
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.core.collate import Field
-from datamodules.readers.reader import Cell, Kind
+from datamodules.readers.field import Field
+from datamodules.readers.reader import Cell, Reader
 
 _SAMPLE = 100_000  # rows whose mean and deviation stand for all
 
 
 @dataclass(frozen=True)
-class ArrayOptions(Kind):
+class ArrayReader(Reader):
     """What the numbers of a row are to the model (`data.array` in the config).
 
     Each number is an element of two channels: its value, standardised, and 1 where it is missing

@@ -9,7 +9,7 @@ from io import BytesIO
 from math import ceil, gcd
 from pathlib import Path
 from struct import unpack
-from typing import Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 import numpy as np
 import soundfile
@@ -17,8 +17,12 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample
 
-from datamodules.core.collate import Field
-from datamodules.readers.reader import Cell, Kind, sample, span
+from datamodules.readers.field import Field
+from datamodules.readers.pyav import is_film, opened, read_samples
+from datamodules.readers.reader import Cell, Reader, sample, span
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 _SAMPLE = 256  # files whose headers are looked at
 _RATE = 16_000  # Hz; `fit` chooses no higher one: speech needs no more
@@ -28,7 +32,7 @@ _UNKNOWN_SIZE = 0xFFFFFFFF  # what a program writes that streams a WAV and canno
 
 
 @dataclass(frozen=True)
-class AudioOptions(Kind):
+class AudioReader(Reader):
     """What a sound is to the model (`data.audio` in the config).
 
     Args:
@@ -75,8 +79,6 @@ class AudioOptions(Kind):
         self, cell: Cell, *, where: str, rng: np.random.Generator | None = None
     ) -> Tensor | None:
         """(samples,) of a sound, or of the sound track of a film; None for a silent film."""
-        from datamodules.readers.video import is_film, read_sound
-
         if is_film(cell):
             return read_sound(cell, self, where=where, rng=rng)
         return read_audio(cell, self, where=where, rng=rng)
@@ -110,7 +112,7 @@ class AudioOptions(Kind):
 
 def read_audio(
     source: Path | bytes,
-    options: AudioOptions,
+    options: AudioReader,
     *,
     where: str = "",
     rng: np.random.Generator | None = None,
@@ -154,7 +156,49 @@ def read_audio(
     return to_rate(waveform, rate, options, name=name)
 
 
-def to_rate(waveform: Tensor, rate: int, options: AudioOptions, *, name: Path | str = "") -> Tensor:
+def read_sound(
+    file: Path | bytes,
+    options: AudioReader,
+    *,
+    where: str = "",
+    rng: np.random.Generator | None = None,
+) -> Tensor | None:
+    """The sound track of a video from its first picture on, (samples,); None where it has none.
+
+    Args:
+        file: a path, or the contents of a file.
+        options: of the sound.
+        where: a name for contents, for messages.
+        rng: draws the part that is read; None = the beginning.
+
+    Raises:
+        ValueError: the file is no video, or is cut short.
+    """
+    with opened(file, where) as container:
+        if not container.streams.audio:
+            return None
+        stream = (*container.streams.video, *container.streams.audio)[0]
+        start = float((stream.start_time or 0) * stream.time_base)
+        if rng is not None and container.duration:
+            spare = container.duration / 1e6 - options.max_seconds
+            start += max(spare, 0) * float(rng.random())
+        return read_track(container, options, start=start, seconds=options.max_seconds)
+
+
+def read_track(
+    container: InputContainer, options: AudioReader, *, start: float, seconds: float
+) -> Tensor | None:
+    """The first sound track from `start` on, at most as long as `seconds` and the options say."""
+    rate = container.streams.audio[0].rate
+    length = round(min(seconds, options.max_seconds) * rate)
+    wanted = length + 64 * -(-rate // options.sample_rate)  # what the resampling filter looks at
+    samples = read_samples(container, start=start, count=wanted)
+    if samples is None:
+        return None
+    return to_rate(samples, rate, options)[: -(-length * options.sample_rate // rate)]
+
+
+def to_rate(waveform: Tensor, rate: int, options: AudioReader, *, name: Path | str = "") -> Tensor:
     """(samples,) at `rate` Hz → at most `options.max_samples` at the options' rate, in [-1, 1]."""
     if rate != options.sample_rate:
         shared = gcd(rate, options.sample_rate)
@@ -176,12 +220,14 @@ def _headers(columns: Sequence[Sequence[Cell]]) -> list[tuple[int, float]]:
 
 def _header(cell: Cell) -> tuple[int, float] | None:
     """(rate in Hz, seconds), None where there is no sound."""
-    from datamodules.readers.video import is_film, sound_header
-
     if cell is None:
         return None
     if is_film(cell):
-        return sound_header(cell)
+        try:
+            with opened(cell) as container:
+                return container.streams.audio[0].rate, (container.duration or 0) / 1e6
+        except (ValueError, IndexError):
+            return None
     try:
         info = soundfile.info(str(cell) if isinstance(cell, Path) else BytesIO(cell))
     except (soundfile.LibsndfileError, OSError, TypeError):
@@ -190,7 +236,7 @@ def _header(cell: Cell) -> tuple[int, float] | None:
 
 
 def _part(
-    options: AudioOptions, *, rate: int, channels: int, frames: int, rng: np.random.Generator | None
+    options: AudioReader, *, rate: int, channels: int, frames: int, rng: np.random.Generator | None
 ) -> tuple[int, int]:
     """(first, number) of the frames to read: the beginning, or a part that `rng` draws.
 
@@ -208,7 +254,7 @@ def _part(
 
 
 def _read_any(
-    source: Path | bytes, options: AudioOptions, rng: np.random.Generator | None
+    source: Path | bytes, options: AudioReader, rng: np.random.Generator | None
 ) -> tuple[np.ndarray, int]:
     """(frames, channels) float32, and the rate."""
     # By name, libsndfile reads without calling back into Python.
@@ -221,7 +267,7 @@ def _read_any(
 
 
 def _read_wav(
-    file: BinaryIO, file_size: int, options: AudioOptions, rng: np.random.Generator | None
+    file: BinaryIO, file_size: int, options: AudioReader, rng: np.random.Generator | None
 ) -> tuple[np.ndarray, int] | None:
     """16-bit WAV, as most short clips are, in a quarter of libsndfile's time; None = ask that.
 

@@ -16,8 +16,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from datamodules.core.collate import Field
-from datamodules.readers.reader import Cell, Kind, sample, span
+from datamodules.readers.field import Field
+from datamodules.readers.reader import Cell, Reader, sample, span
 
 _SAMPLE = 64  # files whose headers are looked at
 _LARGEST = 64  # side in pixels of what `fit` chooses for larger pictures
@@ -36,7 +36,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True)
-class ImageOptions(Kind):
+class ImageReader(Reader):
     """What an image is to the model (`data.image` in the config).
 
     Args:
@@ -125,7 +125,7 @@ class ImageOptions(Kind):
         return f"heights {span(heights, 'pixels')}, widths {span(widths, 'pixels')}; {modes}"
 
 
-def read_image(source: Path | bytes, options: ImageOptions, *, where: str = "") -> Tensor:
+def read_image(source: Path | bytes, options: ImageReader, *, where: str = "") -> Tensor:
     """Decodes an image file of any kind that Pillow knows; of an animation, the first frame.
 
     EXIF rotation is applied; palette, CMYK, grey and 16-bit files are converted.
@@ -177,7 +177,7 @@ def read_image(source: Path | bytes, options: ImageOptions, *, where: str = "") 
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
-def refuse_other_shape(options: ImageOptions, shape: Sequence[int], *, of: str) -> None:
+def refuse_other_shape(options: ImageReader, shape: Sequence[int], *, of: str) -> None:
     """Raises ValueError where pictures that are decoded already, (c, h, w), are not as configured.
 
     Args:

@@ -12,20 +12,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.readers.audio import AudioOptions, to_rate
+from datamodules.readers.reader import Cell
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-    from datamodules.readers.video import VideoOptions
-
+FILM_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
+)
 PIXELS = {1: "gray", 3: "rgb24"}  # channels → FFmpeg's name
 # Self-contained files alone: a playlist could name other files, or addresses.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,gif,apng,wav,mp3"
 _MAX_PIXELS = 2**26  # of a frame, about twice 8K
 _BLIND_SEEK = 5.0  # seconds ahead that pay for a seek where no index says where key frames are
+
+
+def is_film(cell: Cell) -> bool:
+    """Whether a cell is a container of pictures and sound, going by its name or first bytes."""
+    if isinstance(cell, Path):
+        return cell.suffix.lower() in FILM_SUFFIXES | {".m4a"}
+    if not isinstance(cell, bytes):
+        return False
+    return cell[4:8] == b"ftyp" or cell[:4] == b"\x1aE\xdf\xa3" or cell[8:12] == b"AVI "
 
 
 @contextmanager
@@ -89,18 +99,22 @@ def extent(container: InputContainer, stream: VideoStream) -> tuple[float, float
 
 
 def frames_at(
-    container: InputContainer, stream: VideoStream, times: Sequence[float], options: VideoOptions
+    container: InputContainer, stream: VideoStream, times: Sequence[float], *, max_decode: int
 ) -> Iterator[VideoFrame]:
-    """The frames that are on the screen at the given moments, which rise."""
+    """The frames that are on the screen at the given moments, which rise.
+
+    Raises:
+        ValueError: more than `max_decode` frames would have to be decoded, or the film is damaged.
+    """
     unit, decoded, may_seek = stream.time_base, 0, True
     frames = container.decode(stream)
 
     def advance() -> VideoFrame | None:
         nonlocal decoded
         decoded += 1
-        if decoded > options.max_decode:
+        if decoded > max_decode:
             raise ValueError(
-                f"more than data.video.max_decode={options.max_decode} frames would have to be "
+                f"more than data.video.max_decode={max_decode} frames would have to be "
                 "decoded, cut the clip or set data.video.max_seconds"
             )
         frame = next(frames, None)
@@ -143,19 +157,26 @@ def _pays(stream: VideoStream, position: float, time: float) -> bool:
 
 
 class FrameConverter:
-    """Frames → (channels, height, width) arrays: upright, scaled, cropped."""
+    """Frames → (channels, height, width) arrays: upright, scaled, cropped.
 
-    def __init__(self, options: VideoOptions) -> None:
+    Args:
+        size: (height, width) in pixels.
+        channels: 1 grey, 3 colour.
+        crop: scale until both sides suffice and keep the centre; False = stretch.
+    """
+
+    def __init__(self, *, size: tuple[int, int], channels: int, crop: bool) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self.options, self.reformatter = options, VideoReformatter()
+        self.size, self.format, self.crop = size, PIXELS[channels], crop
+        self.reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
-        height, width = self.options.size
+        height, width = self.size
         turns = round(frame.rotation / 90) % 4  # counter-clockwise
         sides = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
         scaled = height, width
-        if self.options.resize == "crop":
+        if self.crop:
             scale = max(height / sides[0], width / sides[1])
             scaled = max(height, round(sides[0] * scale)), max(width, round(sides[1] * scale))
         target = scaled if turns % 2 == 0 else scaled[::-1]
@@ -163,7 +184,7 @@ class FrameConverter:
             frame,
             height=target[0],
             width=target[1],
-            format=PIXELS[self.options.channels],
+            format=self.format,
             interpolation="BILINEAR",
         )
         pixels = np.rot90(converted.to_ndarray(), turns)
@@ -172,30 +193,25 @@ class FrameConverter:
         return pixels.reshape(height, width, -1).transpose(2, 0, 1)
 
 
-def read_track(
-    container: InputContainer, options: AudioOptions, *, start: float, seconds: float
-) -> Tensor | None:
-    """The first sound track from `start` on, at most as long as `seconds` and the options say."""
+def read_samples(container: InputContainer, *, start: float, count: int) -> Tensor | None:
+    """Up to `count` samples of the first sound track from `start` seconds on, channels averaged.
+
+    They are at the track's own rate; None where it has none there.
+    """
     import av
 
     stream = container.streams.audio[0]
-    rate = stream.rate
-    length = round(min(seconds, options.max_seconds) * rate)
-    wanted = length + 64 * -(-rate // options.sample_rate)  # what the resampling filter looks at
     container.seek(int(start / stream.time_base), stream=stream)
     resampler = av.AudioResampler(format="fltp")
-    waveform, filled = torch.zeros(wanted), 0
+    waveform, filled = torch.zeros(count), 0
     for packet in container.decode(stream):
         for frame in resampler.resample(packet):
             samples = torch.from_numpy(frame.to_ndarray()).mean(dim=0)
-            begin = round((float(frame.pts * frame.time_base) - start) * rate)
+            begin = round((float(frame.pts * frame.time_base) - start) * stream.rate)
             samples, begin = samples[max(0, -begin) :], max(0, begin)
-            samples = samples[: max(0, wanted - begin)]
+            samples = samples[: max(0, count - begin)]
             waveform[begin : begin + len(samples)] = samples
             filled = max(filled, begin + len(samples))
-        if filled >= wanted:
+        if filled >= count:
             break
-    if not filled:
-        return None
-    waveform = to_rate(waveform[:filled], rate, options)
-    return waveform[: -(-length * options.sample_rate // rate)]
+    return waveform[:filled] if filled else None

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from datamodules.core.collate import Field
+from datamodules.readers.field import Field
 
 # What a row holds of a modality: a file, a file's content, a text, numbers, or nothing.
 Cell = Path | bytes | str | np.ndarray | Tensor | None
 
 
-class Kind(ABC):
+class Reader(ABC):
     """Base of the kinds of modalities; an instance is what one kind is to the model.
 
     A subclass is a frozen dataclass of options (`data.image` in the config) in plain data, so that
@@ -26,7 +26,7 @@ class Kind(ABC):
     filled in by `fit`.
 
     A modality has a name and a kind: `image`, or `image_left` and `image_right` for two cameras;
-    what stands before the first underscore is the kind.
+    its name begins with the kind (`kind_of`).
     """
 
     suffixes: ClassVar[frozenset[str]] = frozenset()  # of its files, lower case, with the dot

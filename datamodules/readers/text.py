@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.core.collate import Field
-from datamodules.readers.reader import Cell, Kind, sample, span
+from datamodules.readers.field import Field
+from datamodules.readers.reader import Cell, Reader, sample, span
 
 _SAMPLE = 4096  # texts whose length is measured
 _LONGEST = 512  # `fit` chooses no more tokens
@@ -24,7 +24,7 @@ BYTE_VOCAB_SIZE = 256 + NUM_SPECIALS
 
 
 @dataclass(frozen=True)
-class TextOptions(Kind):
+class TextReader(Reader):
     """What a text is to the model (`data.text` in the config).
 
     Args:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.core.collate import Field
-from datamodules.readers.audio import AudioOptions
+from datamodules.readers.audio import AudioReader, read_track
+from datamodules.readers.field import Field
 from datamodules.readers.pyav import (
+    FILM_SUFFIXES,
     PIXELS,
     FrameConverter,
     check_size,
@@ -22,16 +23,15 @@ from datamodules.readers.pyav import (
     frames_at,
     frames_per_second,
     opened,
-    read_track,
 )
-from datamodules.readers.reader import Cell, Kind, sample, span
+from datamodules.readers.reader import Cell, Reader, sample, span
 
 _SAMPLE = 32  # files whose headers are looked at
 _LARGEST = 64  # side in pixels of what `fit` chooses for larger clips
 
 
 @dataclass(frozen=True)
-class VideoOptions(Kind):
+class VideoReader(Reader):
     """What a video is to the model (`data.video` in the config).
 
     Args:
@@ -49,9 +49,7 @@ class VideoOptions(Kind):
     """
 
     fitted: ClassVar[tuple[str, ...]] = ("size",)
-    suffixes: ClassVar[frozenset[str]] = frozenset(
-        {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
-    )
+    suffixes: ClassVar[frozenset[str]] = FILM_SUFFIXES
 
     num_frames: int
     size: tuple[int, int]
@@ -147,17 +145,8 @@ def _headers(columns: Sequence[Sequence[Cell]]) -> list[_Header]:
     return found
 
 
-def is_film(cell: Cell) -> bool:
-    """Whether a cell is a container of pictures and sound, going by its name or first bytes."""
-    if isinstance(cell, Path):
-        return cell.suffix.lower() in VideoOptions.suffixes | {".m4a"}
-    if not isinstance(cell, bytes):
-        return False
-    return cell[4:8] == b"ftyp" or cell[:4] == b"\x1aE\xdf\xa3" or cell[8:12] == b"AVI "
-
-
 def sample_times(
-    options: VideoOptions, *, seconds: float, rate: float, rng: np.random.Generator | None
+    options: VideoReader, *, seconds: float, rate: float, rng: np.random.Generator | None
 ) -> tuple[np.ndarray, float, float]:
     """When to look at a clip.
 
@@ -189,9 +178,9 @@ def sample_times(
 
 def read_clip(
     file: Path | bytes,
-    options: VideoOptions,
+    options: VideoReader,
     *,
-    audio: AudioOptions | None = None,
+    audio: AudioReader | None = None,
     rng: np.random.Generator | None = None,
     where: str = "",
 ) -> tuple[Tensor, Tensor | None]:
@@ -224,47 +213,11 @@ def read_clip(
         first, seconds = extent(container, stream)
         rate = frames_per_second(stream)
         times, start, end = sample_times(options, seconds=seconds, rate=rate, rng=rng)
-        convert = FrameConverter(options)
-        frames = [convert(frame) for frame in frames_at(container, stream, first + times, options)]
-        video = torch.from_numpy(np.stack(frames))
+        convert = FrameConverter(
+            size=options.size, channels=options.channels, crop=options.resize == "crop"
+        )
+        shown = frames_at(container, stream, first + times, max_decode=options.max_decode)
+        video = torch.from_numpy(np.stack([convert(frame) for frame in shown]))
         if audio is None or not container.streams.audio:
             return video, None
         return video, read_track(container, audio, start=first + start, seconds=end - start)
-
-
-def read_sound(
-    file: Path | bytes,
-    options: AudioOptions,
-    *,
-    where: str = "",
-    rng: np.random.Generator | None = None,
-) -> Tensor | None:
-    """The sound track of a video from its first picture on, (samples,); None where it has none.
-
-    Args:
-        file: a path, or the contents of a file.
-        options: of the sound.
-        where: a name for contents, for messages.
-        rng: draws the part that is read; None = the beginning.
-
-    Raises:
-        ValueError: the file is no video, or is cut short.
-    """
-    with opened(file, where) as container:
-        if not container.streams.audio:
-            return None
-        stream = (*container.streams.video, *container.streams.audio)[0]
-        start = float((stream.start_time or 0) * stream.time_base)
-        if rng is not None and container.duration:
-            spare = container.duration / 1e6 - options.max_seconds
-            start += max(spare, 0) * float(rng.random())
-        return read_track(container, options, start=start, seconds=options.max_seconds)
-
-
-def sound_header(cell: Cell) -> tuple[int, float] | None:
-    """(rate in Hz, seconds) of a film's sound; None where it has none or cannot be read."""
-    try:
-        with opened(cell) as container:
-            return container.streams.audio[0].rate, (container.duration or 0) / 1e6
-    except (ValueError, IndexError):
-        return None

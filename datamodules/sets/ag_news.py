@@ -27,7 +27,7 @@ class AGNewsDataModule(PublishedDataModule):
         **published: options of `PublishedDataModule`, which refuses unknown ones.
     """
 
-    offers = ("text",)
+    available_modalities = ("text",)
     name, title = "ag_news", "AG News"
 
     def __init__(self, *, val_share: float = 0.1, **published: Any) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from datamodules.core.cached_columns import cache_in_memory
 from datamodules.core.datamodule import MultimodalDataModule
 from datamodules.core.dataset import SPLITS, Source
-from datamodules.core.rows import assign_splits, encode_labels, make_sources, without_lost_files
-from datamodules.loading.cache import CachedSource
+from datamodules.core.labels import encode_labels
+from datamodules.core.rows_datamodule import make_sources, without_lost_files
+from datamodules.core.splitting import assign_splits
 from datamodules.readers import Cell
 from datamodules.sets.fsdd import download_fsdd, find_fsdd, list_fsdd
 from datamodules.sets.sklearn_digits import (
@@ -45,9 +47,9 @@ class PairSource(Source):
 
     def read(self, index: int, rng: np.random.Generator) -> dict[str, Cell]:
         choices = self.choices[self.scans.targets[index]]
-        recording = self.recordings.cells([int(choices[rng.integers(len(choices))])])
+        recording = self.recordings.columns["audio"][int(choices[rng.integers(len(choices))])]
         pixels = self.damage(self.scans.pixels[index], rng)
-        return {"image": torch.from_numpy(pixels)[None], "audio": recording["audio"][0]}
+        return {"image": torch.from_numpy(pixels)[None], "audio": recording}
 
 
 class AVDigitsDataModule(MultimodalDataModule):
@@ -63,7 +65,7 @@ class AVDigitsDataModule(MultimodalDataModule):
         **common: options of `MultimodalDataModule`, which refuses unknown ones.
     """
 
-    offers = ("image", "audio")
+    available_modalities = ("image", "audio")
 
     def __init__(
         self,
@@ -77,7 +79,7 @@ class AVDigitsDataModule(MultimodalDataModule):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        check_scan_options(self.kinds["image"])
+        check_scan_options(self.readers["image"])
         self.root, self.outside = Path(root), outside
         self.download = download
         self.val_share = val_share
@@ -94,7 +96,7 @@ class AVDigitsDataModule(MultimodalDataModule):
         scans = load_scans(
             val_share=self.val_share, test_share=self.test_share, split_seed=self.split_seed
         )
-        folder, targets = find_fsdd(self.root), "a class"
+        folder = find_fsdd(self.root)
         if folder is None:
             raise FileNotFoundError(
                 f"The Free Spoken Digit Dataset is not in {self.root}; point data.root at it, or "
@@ -102,16 +104,16 @@ class AVDigitsDataModule(MultimodalDataModule):
                 "data.download=true"
             )
         rows = list_fsdd(folder, inside=self.root, outside=self.outside)
-        rows.columns = without_lost_files(rows.columns, rows.ids, self.broken)
+        rows.columns = without_lost_files(rows.columns, rows.ids, self.bad_examples)
         splits = assign_splits(
-            rows, targets=targets, shares={"val": self.val_share}, split_seed=self.split_seed
+            rows, targets=self.targets, shares={"val": self.val_share}, split_seed=self.split_seed
         )
-        spoken = make_sources(rows, splits, encode_labels(rows, splits, targets)[1])
-        audio = {"audio": self.kinds["audio"]}
+        spoken = make_sources(rows, splits, encode_labels(rows, splits, self.targets)[1])
+        audio = {"audio": self.readers["audio"]}
         return DIGIT_NAMES, {
             split: PairSource(
                 scans[split],
-                CachedSource(spoken[split], kinds=audio, broken=self.broken),
+                cache_in_memory(spoken[split], readers=audio, bad_examples=self.bad_examples),
                 damage=self.damage,
             )
             for split in SPLITS

@@ -29,7 +29,7 @@ class CIFAR10DataModule(PublishedDataModule):
         **published: options of `PublishedDataModule`, which refuses unknown ones.
     """
 
-    offers = ("image",)
+    available_modalities = ("image",)
     name, title = "cifar10", "CIFAR-10"
     library: ClassVar[type[CIFAR10]] = CIFAR10
 
@@ -65,7 +65,7 @@ class CIFAR10DataModule(PublishedDataModule):
             ) from error
         pixels = torch.cat([torch.from_numpy(part.data) for part in parts.values()])
         pixels = pixels.permute(0, 3, 1, 2).contiguous()
-        refuse_other_shape(self.kinds["image"], pixels.shape[1:], of=self.library.base_folder)
+        refuse_other_shape(self.readers["image"], pixels.shape[1:], of=self.library.base_folder)
         return Rows(
             {"image": Tensors(pixels)},
             labels=[part.classes[n] for part in parts.values() for n in part.targets],

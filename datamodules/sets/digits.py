@@ -17,9 +17,9 @@ from torch import Tensor
 
 from datamodules.core.datamodule import MultimodalDataModule
 from datamodules.core.dataset import SPLITS, Source
-from datamodules.core.seeding import check_range
-from datamodules.readers.audio import AudioOptions
-from datamodules.readers.text import TextOptions
+from datamodules.loading.seeding import check_range
+from datamodules.readers.audio import AudioReader
+from datamodules.readers.text import TextReader
 from datamodules.sets.sklearn_digits import (
     DIGIT_NAMES,
     ScanDamage,
@@ -75,8 +75,8 @@ class DigitSource(Source):
         *,
         modalities: list[str],
         degrade: Degradation,
-        audio: AudioOptions,
-        text: TextOptions,
+        audio: AudioReader,
+        text: TextReader,
     ) -> None:
         ids = [f"scan {number}" for number in scans.numbers]
         super().__init__(targets=scans.targets, ids=ids)
@@ -88,7 +88,7 @@ class DigitSource(Source):
 
     def read(self, index: int, rng: np.random.Generator) -> dict[str, Tensor | None]:
         # A generator each: which modalities are read never changes what the others are.
-        streams = dict(zip(DigitsDataModule.offers, rng.spawn(3), strict=True))
+        streams = dict(zip(DigitsDataModule.available_modalities, rng.spawn(3), strict=True))
         make = {"image": self._image, "audio": self._audio, "text": self._text}
         return {name: make[name](index, streams[name]) for name in self.modalities}
 
@@ -119,7 +119,7 @@ class DigitsDataModule(MultimodalDataModule):
         **common: options of `MultimodalDataModule`, which refuses unknown ones.
     """
 
-    offers = ("image", "audio", "text")
+    available_modalities = ("image", "audio", "text")
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class DigitsDataModule(MultimodalDataModule):
         self.val_share = val_share
         self.test_share = test_share
         self.degrade = _degradation(degrade or {})
-        check_scan_options(self.kinds["image"])
+        check_scan_options(self.readers["image"])
 
     def build(self) -> tuple[list[str], dict[str, Source]]:
         scans = load_scans(
@@ -144,8 +144,8 @@ class DigitsDataModule(MultimodalDataModule):
                 scans[split],
                 modalities=self.modalities,
                 degrade=self.degrade,
-                audio=self.kinds["audio"],
-                text=self.kinds["text"],
+                audio=self.readers["audio"],
+                text=self.readers["text"],
             )
             for split in SPLITS
         }

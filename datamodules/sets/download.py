@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 
 from filelock import FileLock
 
-from datamodules.core.rows import RowsDataModule
+from datamodules.core.rows_datamodule import RowsDataModule
 
 _BLOCK = 2**20
 _TIMEOUT = 60  # seconds without a byte

@@ -28,7 +28,7 @@ class ESC50DataModule(PublishedDataModule):
         **published: options of `PublishedDataModule`, which refuses unknown ones.
     """
 
-    offers = ("audio",)
+    available_modalities = ("audio",)
     name, title = "esc50", "ESC-50"
 
     def __init__(

@@ -108,7 +108,7 @@ class FSDDDataModule(PublishedDataModule):
         **published: options of `PublishedDataModule`, which refuses unknown ones.
     """
 
-    offers = ("audio",)
+    available_modalities = ("audio",)
     name, title = "fsdd", "The Free Spoken Digit Dataset"
 
     def __init__(self, *, val_share: float = 0.1, outside: bool = False, **published: Any) -> None:

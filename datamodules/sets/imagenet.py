@@ -9,9 +9,10 @@ from typing import Any
 from scipy.io import loadmat
 
 from datamodules.core.columns import Files
-from datamodules.core.rows import Rows, RowsDataModule
+from datamodules.core.rows import Rows
+from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.folder import class_folders, list_class_folders, walk
-from datamodules.readers import KINDS
+from datamodules.readers import READERS
 
 _KAGGLE = "LOC_val_solution.csv"  # image, "wnid x y x y …"
 _DEVKITS = ("ILSVRC2012_devkit_t12", "devkit", ".")
@@ -31,7 +32,7 @@ class ImageNetDataModule(RowsDataModule):
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
-    offers = ("image",)
+    available_modalities = ("image",)
 
     def __init__(
         self, *, root: str, val_share: float = 0.01, outside: bool = False, **common: Any
@@ -53,7 +54,7 @@ class ImageNetDataModule(RowsDataModule):
             parts["test"] = "val"
         files, classes = list_class_folders(self.root, parts, kind="image")
         if "test" not in parts:
-            names = walk(self.root / "val", KINDS["image"].suffixes)
+            names = walk(self.root / "val", READERS["image"].suffixes)
             wnids = _read_kaggle(self.root) or _read_devkit(self.root)
             if unknown := [name for name in names if Path(name).stem not in wnids]:
                 raise FileNotFoundError(

@@ -23,7 +23,7 @@ class IMDbDataModule(PublishedDataModule):
         **published: options of `PublishedDataModule`, which refuses unknown ones.
     """
 
-    offers = ("text",)
+    available_modalities = ("text",)
     name, title = "imdb", "IMDb (aclImdb)"
 
     def __init__(self, *, val_share: float = 0.1, outside: bool = False, **published: Any) -> None:

@@ -28,7 +28,7 @@ class MNISTDataModule(PublishedDataModule):
         **published: options of `PublishedDataModule`, which refuses unknown ones.
     """
 
-    offers = ("image",)
+    available_modalities = ("image",)
     name, title = "mnist", "MNIST"
     library: ClassVar[type[MNIST]] = MNIST
 
@@ -61,7 +61,7 @@ class MNISTDataModule(PublishedDataModule):
                     f"{split}: fetch its files anew."
                 )
         images = torch.cat([pixels[split] for split in _PARTS])[:, None]
-        refuse_other_shape(self.kinds["image"], images.shape[1:], of=self.title)
+        refuse_other_shape(self.readers["image"], images.shape[1:], of=self.title)
         return Rows(
             {"image": Tensors(images)},
             labels=[self.library.classes[n] for split in _PARTS for n in labels[split].tolist()],

@@ -8,9 +8,9 @@ from math import inf
 import numpy as np
 from sklearn.datasets import load_digits
 
-from datamodules.core.dataset import hold_out
-from datamodules.core.seeding import check_range, generator
-from datamodules.readers.image import ImageOptions
+from datamodules.core.splitting import hold_out
+from datamodules.loading.seeding import check_range, generator
+from datamodules.readers.image import ImageReader
 
 DIGIT_NAMES = list("0123456789")
 SCAN_SIZE = (8, 8)
@@ -54,7 +54,7 @@ def load_scans(*, val_share: float, test_share: float, split_seed: int) -> dict[
     return {name: Scans(pixels[part], targets[part], part) for name, part in parts.items()}
 
 
-def check_scan_options(options: ImageOptions) -> None:
+def check_scan_options(options: ImageReader) -> None:
     """Raises ValueError if `data.image` says other than what the scans are."""
     if (options.channels, options.size) != (1, SCAN_SIZE):
         raise ValueError(

@@ -27,7 +27,7 @@ class SpeechCommandsDataModule(PublishedDataModule):
         **published: options of `PublishedDataModule`, which refuses unknown ones.
     """
 
-    offers = ("audio",)
+    available_modalities = ("audio",)
     name, title = "speech_commands", "Speech Commands"
 
     def __init__(self, *, outside: bool = False, **published: Any) -> None:

@@ -24,7 +24,7 @@ class SST2DataModule(PublishedDataModule):
         **published: options of `PublishedDataModule`, which refuses unknown ones.
     """
 
-    offers = ("text",)
+    available_modalities = ("text",)
     name, title = "sst2", "SST-2"
 
     def __init__(self, *, val_share: float = 0.1, **published: Any) -> None:

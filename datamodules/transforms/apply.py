@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from datamodules.readers import Kind
+from datamodules.readers import Reader
 
 Transforms = Sequence[Callable[[Tensor], Tensor]]
 
@@ -45,7 +45,7 @@ def finish(
     column: Sequence[Tensor | None],
     steps: Transforms,
     *,
-    kind: Kind | None,
+    reader: Reader | None,
     option: str,
     ids: Sequence[str],
 ) -> list[Tensor | None]:
@@ -56,7 +56,7 @@ def finish(
     Args:
         column: one modality of some examples.
         steps: see `apply`.
-        kind: of the modality.
+        reader: of the modality.
         option: see `apply`.
         ids: of the examples.
     """
@@ -65,7 +65,7 @@ def finish(
             None if value is None else apply(steps, value, option=option, id=id)
             for value, id in zip(column, ids, strict=True)
         ]
-    longest = kind.longest if kind is not None else None
+    longest = reader.longest if reader is not None else None
     if longest is None:
         return list(column)
     return [

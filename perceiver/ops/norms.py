@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from perceiver.attention.normalisers.normaliser import widen
+from perceiver.ops.precision import widen
 from perceiver.shapes import Float
 
 

@@ -8,7 +8,8 @@ import torch
 
 from datamodules.core.columns import Numbers, Tensors, Values
 from datamodules.core.dataset import SPLITS
-from datamodules.core.rows import Rows, RowsDataModule
+from datamodules.core.rows import Rows
+from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.shards.data import ShardsDataModule
 from datamodules.layouts.shards.writer import pack
 
@@ -19,7 +20,7 @@ TOTAL = sum(COUNTS.values())
 class Sentences(RowsDataModule):
     """37 + 5 + 7 rows of a text of its own length, two numbers and a tensor; some lack some."""
 
-    offers = ("text", "array", "audio")
+    available_modalities = ("text", "array", "audio")
 
     def __init__(self, **options):
         common = {"modalities": ["text", "array", "audio"], "batch_size": 3, "cache_gib": 0}

@@ -10,7 +10,7 @@ import soundfile
 from PIL import Image
 from pyarrow import parquet
 
-from datamodules.readers import KINDS
+from datamodules.readers import READERS
 
 WORDS = ["a fine film", "a dull film", "no film at all"]
 
@@ -76,7 +76,7 @@ def make_manifest(make_data):
 
     def make(path, **overrides):
         path = path if isinstance(path, dict) else str(path)
-        defaults = {"path": path, "modalities": None, "kinds": list(KINDS)}
+        defaults = {"path": path, "modalities": None, "kinds": list(READERS)}
         data = make_data("manifest", **(defaults | overrides))
         data.setup()
         return data

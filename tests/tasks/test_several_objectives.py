@@ -12,7 +12,8 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
-from datamodules.core.collate import Collator, Example, Field
+from datamodules.core.collate import Collator, Example
+from datamodules.readers import Field
 from perceiver.tasks import Regression, SingleLabel, SupervisedTask
 from perceiver.types import Batch
 from runner.training import run_training

@@ -15,12 +15,14 @@ import torch
 
 from datamodules.core.columns import Column
 from datamodules.core.datamodule import plain
-from datamodules.core.dataset import SPLITS
-from datamodules.core.rows import Rows, RowsDataModule, RowsSource
-from datamodules.layouts.manifest import TARGETS
+from datamodules.core.dataset import SPLITS, Source
+from datamodules.core.labels import read_targets_option
+from datamodules.core.rows import Rows
+from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.shards.layout import DESCRIPTION, Description, Index, read_file
 from datamodules.layouts.shards.reader import Place, ShardReader
-from datamodules.readers import KINDS, Cell, Kind, kind_of
+from datamodules.readers import READERS, Cell, Reader, kind_of
+from perceiver.types import TargetKind
 
 TENSOR = "tensor.npy"  # suffix of cells that are decoded; numbers of a table are .npy alone
 
@@ -86,7 +88,7 @@ class MemberColumn(Column):
     def blocks(self) -> np.ndarray:
         return self.members.index.shard[self.rows]
 
-    def lengths(self, kind: Kind | None) -> np.ndarray | None:
+    def lengths(self, reader: Reader | None) -> np.ndarray | None:
         lengths = self.members.index.length[self.name][self.rows]
         return lengths.astype(float) if lengths.any() else None
 
@@ -136,7 +138,7 @@ class ShardsDataModule(RowsDataModule):
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
-    offers = tuple(KINDS)
+    available_modalities = tuple(READERS)
 
     def __init__(
         self,
@@ -149,7 +151,7 @@ class ShardsDataModule(RowsDataModule):
         **common: Any,
     ) -> None:
         # What is None is as the shards say, once they are looked at.
-        for kind in set(KINDS) & set(common):
+        for kind in set(READERS) & set(common):
             options = common[kind] or {}
             common[kind] = {name: value for name, value in options.items() if value is not None}
         super().__init__(**common)
@@ -157,29 +159,26 @@ class ShardsDataModule(RowsDataModule):
             raise ValueError("data=shards needs data.root=DIR_OR_URL, which holds dataset.json")
         if shuffle_window < 0:
             raise ValueError(f"data.shuffle_window={shuffle_window}, expected 0 or more examples.")
-        if targets not in (None, *TARGETS):
-            raise ValueError(f"data.targets={targets}, expected one of {', '.join(TARGETS)}.")
-        self.root, self.targets_option = str(root), targets
+        self.root, self.targets_option = str(root), read_targets_option(targets)
         self.shuffle_window, self.local, self.local_gib = shuffle_window, local, local_gib
 
     def inferred(self) -> dict[str, Any]:
         """Every option as the shards say, so that a checkpoint needs no shards to predict."""
         found = super().inferred()
-        kinds = {name: plain(asdict(kind)) for name, kind in self.kinds.items()}
-        return found | kinds | {"targets": self.targets_option}
+        kinds = {name: plain(asdict(reader)) for name, reader in self.readers.items()}
+        return found | kinds | {"targets": self.targets.option}
 
     def rows(self) -> Rows:
         """Raises FileNotFoundError without shards, ValueError for some that make no sense."""
         where = f"{self.root}/{DESCRIPTION}"
         told = Description.from_json(read_file(self.root, DESCRIPTION), where=where)
         self.description = told
-        names = {value: name for name, value in TARGETS.items()}
-        if self.targets_option not in (None, names[told.targets]):
+        self.targets = TargetKind(told.targets)
+        if self.targets_option not in (None, self.targets):
             raise ValueError(
-                f"data.targets={self.targets_option}, but the targets of {self.root} are "
-                f"{names[told.targets]}: leave the option out or pack other shards."
+                f"data.targets={self.targets_option.option}, but the targets of {self.root} are "
+                f"{self.targets.option}: leave the option out or pack other shards."
             )
-        self.targets, self.targets_option = told.targets, names[told.targets]
         lost = [name for name in self.modalities if name not in told.modalities]
         if lost:
             raise ValueError(
@@ -223,18 +222,18 @@ class ShardsDataModule(RowsDataModule):
 
     def _labels(self, targets: list[torch.Tensor]) -> Any:
         joined, classes = torch.cat(targets).numpy(), self.description.classes
-        if self.targets == "values":
+        if self.targets == TargetKind.VALUES:
             return joined
         if joined.min(initial=0) < 0 or (joined.max(initial=0) >= max(len(classes), 2)):
             raise ValueError(
                 f"{self.root} has targets that are none of its {len(classes)} classes."
             )
-        if self.targets == "labels":
+        if self.targets == TargetKind.LABELS:
             names = np.array(classes)
             return [names[row > 0].tolist() for row in joined]
         return [classes[index] for index in joined]
 
-    def _fit_kinds(self, train: RowsSource) -> None:
+    def _fit_readers(self, train: Source) -> None:
         """The options that are left open are as the shards say; cells are not looked at."""
         for name in {kind_of(modality) for modality in self.modalities}:
             told = self.description.kinds.get(name, {})
@@ -245,7 +244,7 @@ class ShardsDataModule(RowsDataModule):
                     f"{told['tokenizer']!r}: name your copy with data.text.tokenizer=FILE."
                 )
             try:
-                self.kinds[name] = KINDS[name](**told | given)
+                self.readers[name] = READERS[name](**told | given)
             except TypeError as error:
                 raise ValueError(f"{self.root}/{DESCRIPTION}, {name}: {error}.") from error
 

@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor
 
 from perceiver.files import replacing
+from perceiver.types import TargetKind
 
 DESCRIPTION = "dataset.json"
 VERSION = 1
@@ -37,7 +38,7 @@ class Description:
     """What `dataset.json` says: plain data alone, none of which names code.
 
     Args:
-        targets: "a class", "labels" or "values".
+        targets: the value of a `TargetKind`.
         classes: their names.
         modalities: of the examples.
         kinds: kind of modality → its options.
@@ -64,7 +65,7 @@ class Description:
             names = [name for split in found.shards.values() for name in split]
             fine = (
                 found.version == VERSION
-                and found.targets in ("a class", "labels", "values")
+                and found.targets in TargetKind.options().values()
                 and all(isinstance(name, str) for name in (*found.classes, *names))
                 and all(_MODALITY.fullmatch(name) for name in found.modalities)
                 and all(map(_are_options, found.kinds.values()))

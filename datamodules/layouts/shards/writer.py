@@ -18,11 +18,12 @@ from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor
 
 from datamodules.core.datamodule import MultimodalDataModule, plain
-from datamodules.core.dataset import Source, Split, decode
-from datamodules.core.seeding import generator
+from datamodules.core.dataset import Split
+from datamodules.core.decoding import decode
 from datamodules.layouts.shards.data import TENSOR
 from datamodules.layouts.shards.layout import DESCRIPTION, Description, Index, open_root, write_file
-from datamodules.readers import Cell, Kind
+from datamodules.loading.seeding import generator
+from datamodules.readers import Cell, Reader
 from perceiver.files import sync_tree
 
 _AT_ONCE = 256  # examples that are read before they are written
@@ -75,7 +76,7 @@ def pack(
         targets=datamodule.targets,
         classes=list(datamodule.class_names),
         modalities=list(datamodule.modalities),
-        kinds={name: plain(asdict(kind)) for name, kind in datamodule.kinds.items()},
+        kinds={name: plain(asdict(reader)) for name, reader in datamodule.readers.items()},
         shards=shards,
     )
     if isinstance(files, LocalFileSystem):
@@ -153,34 +154,36 @@ class SplitWriter:
         return json.dumps(told, ensure_ascii=False).encode("utf-8")
 
     def _stored(self, row: int) -> dict[str, Stored]:
-        source: Source = self.split.source
-        if type(source).read is Source.read:
-            cells = {name: column[0] for name, column in source.cells([row]).items()}
-        else:
+        source = self.split.source
+        if source.is_drawn:
             cells = source.read(row, generator(self.split.seed, 0, row))
+        else:
+            cells = {name: column.cells([row])[0] for name, column in source.columns.items()}
         found = {}
         for name in self.split.modalities:
-            cell, kind = cells.get(name), self.split.kinds.get(name)
+            cell, reader = cells.get(name), self.split.readers.get(name)
             if self.decoded:
-                ids, broken = [str(source.ids[row])], self.split.broken
-                (cell,) = decode([cell], name=name, kind=kind, ids=ids, broken=broken)
+                ids, bad_examples = [str(source.ids[row])], self.split.bad_examples
+                (cell,) = decode(
+                    [cell], name=name, reader=reader, ids=ids, bad_examples=bad_examples
+                )
             if cell is not None:
-                found[name] = _store(cell, kind)
+                found[name] = _store(cell, reader)
         return found
 
 
-def _store(cell: Cell, kind: Kind | None) -> Stored:
+def _store(cell: Cell, reader: Reader | None) -> Stored:
     """The content of a cell, how it is stored, and how long its tensor is (0 = as any other)."""
     if isinstance(cell, Tensor):
         length = 0
-        if kind is not None and kind.field().is_ragged:
+        if reader is not None and reader.field().is_ragged:
             length = len(cell)
-        elif kind is not None and kind.field().has_own_size:
+        elif reader is not None and reader.field().has_own_size:
             length = cell.shape[-2] * cell.shape[-1]
         return _npy(cell.numpy()), TENSOR, length
     if isinstance(cell, np.ndarray):
         return _npy(cell), "npy", 0
-    length = (kind.length_of(cell) or 0) if kind is not None else 0
+    length = (reader.length_of(cell) or 0) if reader is not None else 0
     if isinstance(cell, Path):
         suffix = cell.suffix[1:].lower()
         return cell.read_bytes(), suffix if re.fullmatch("[a-z0-9]{1,8}", suffix) else "bin", length
@@ -214,4 +217,4 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
 
 def draws(datamodule: MultimodalDataModule) -> bool:
     """Whether the data module draws its examples, of which shards keep one draw."""
-    return any(type(s.source).read is not Source.read for s in datamodule.splits.values())
+    return any(s.source.is_drawn for s in datamodule.splits.values())

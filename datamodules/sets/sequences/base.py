@@ -14,10 +14,10 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 
 from datamodules.core.dataset import SPLITS
 from datamodules.core.facts import DataFacts
-from datamodules.core.seeding import generator
 from datamodules.loading.loader import ResumableLoader, pins
 from datamodules.loading.samplers import EpochBatches, EpochSampler
-from perceiver.types import Batch
+from datamodules.loading.seeding import generator
+from perceiver.types import Batch, TargetKind
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]  # inputs, target, scored
 
@@ -79,8 +79,10 @@ class SequenceDataModule(pl.LightningDataModule):
         ValueError: for sizes, widths or counts that make no problems.
     """
 
-    offers: ClassVar[tuple[str, ...]] = ()  # no modalities: the model is shown a sequence
-    targets: ClassVar[str] = "a sequence"
+    available_modalities: ClassVar[
+        tuple[str, ...]
+    ] = ()  # no modalities: the model is shown a sequence
+    targets: ClassVar[TargetKind] = TargetKind.SEQUENCE
     smallest: ClassVar[int] = 1
 
     def __init__(

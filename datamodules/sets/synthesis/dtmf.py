@@ -12,7 +12,7 @@ from math import inf, pi
 
 import numpy as np
 
-from datamodules.core.seeding import check_range
+from datamodules.loading.seeding import check_range
 
 LOW_HZ = (697.0, 770.0, 852.0, 941.0)
 HIGH_HZ = (1209.0, 1336.0, 1477.0)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from perceiver.ops.precision import widen
 from perceiver.shapes import Bool, Float
 
 
@@ -70,11 +71,6 @@ class PlainFunction(Normaliser):
     def forward(self, scores: Tensor, keep: Tensor | None = None) -> Normalised:
         answer = self.function(scores, keep)
         return Normalised(answer) if isinstance(answer, Tensor) else answer
-
-
-def widen(scores: Tensor) -> Tensor:
-    """The scores in float32 at least: normalisers sum, and half precision sums badly."""
-    return scores.float() if scores.dtype.itemsize < 4 else scores
 
 
 def fill_masked(

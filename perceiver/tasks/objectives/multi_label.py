@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MultilabelAccuracy, MultilabelAveragePrecision
 
 from perceiver.tasks.objectives.objective import Objective, widened
-from perceiver.types import Batch
+from perceiver.types import Batch, TargetKind
 
 
 class MultiLabel(Objective):
@@ -29,7 +27,7 @@ class MultiLabel(Objective):
         ValueError: in `losses`, for other targets.
     """
 
-    targets: ClassVar[str | None] = "labels"
+    targets = TargetKind.LABELS
 
     def __init__(
         self, *, out_dim: int, monitor: str = "map", mode: str = "max", target: str = "target"

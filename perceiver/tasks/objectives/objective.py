@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from perceiver.shapes import Bool, Float
-from perceiver.types import Batch
+from perceiver.types import Batch, TargetKind
 
 
 def widened(outputs: Tensor) -> Tensor:
@@ -26,8 +26,7 @@ class Objective(nn.Module, ABC):
     own, (b, o) or (b, o, k). A subclass writes what one answer costs; the loss of an example is
     the mean cost of its answers whose targets are known.
 
-    `targets` says what the target is: "a class", "labels", "values" or "a sequence"; None where
-    the objective makes its own of the inputs.
+    `targets` says what the target is; None where the objective makes its own of the inputs.
 
     Args:
         out_dim: numbers of an output, k.
@@ -39,7 +38,7 @@ class Objective(nn.Module, ABC):
         ValueError: for a metric that the objective does not have.
     """
 
-    targets: ClassVar[str | None]
+    targets: ClassVar[TargetKind | None]
 
     def __init__(self, *, out_dim: int, monitor: str, mode: str, target: str = "target") -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 
 from perceiver.tasks.objectives.objective import Objective, widened
-from perceiver.types import Batch
+from perceiver.types import Batch, TargetKind
 
 
 class R2(R2Score):
@@ -42,7 +42,7 @@ class Regression(Objective):
             `losses`, for targets of another shape.
     """
 
-    targets: ClassVar[str | None] = "values"
+    targets: ClassVar[TargetKind | None] = TargetKind.VALUES
     mean: Tensor
     std: Tensor
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +10,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from perceiver.shapes import Bool, Float
 from perceiver.tasks.objectives.objective import Objective, widened
-from perceiver.types import Batch
+from perceiver.types import Batch, TargetKind
 
 METRICS = {"bits_per_sequence": "min", "errors_per_sequence": "min", "solved": "max"}
 
@@ -34,7 +33,7 @@ class SequenceObjective(Objective):
         ValueError: for another metric or mode; for outputs that do not fit the targets.
     """
 
-    targets: ClassVar[str | None] = "a sequence"
+    targets = TargetKind.SEQUENCE
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from perceiver.tasks.objectives.objective import Objective, widened
-from perceiver.types import Batch
+from perceiver.types import Batch, TargetKind
 
 
 class SingleLabel(Objective):
@@ -33,7 +33,7 @@ class SingleLabel(Objective):
             class indices below `out_dim` nor shares of classes.
     """
 
-    targets: ClassVar[str | None] = "a class"
+    targets: ClassVar[TargetKind | None] = TargetKind.CLASS
 
     def __init__(
         self,

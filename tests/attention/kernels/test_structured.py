@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from benchmarks.memory import allocated
-from perceiver.attention.kernels.structured import attend as structured
 from perceiver.attention.kernels.structured import chunks, tokens
 from perceiver.attention.kernels.structured.attend import attend
 
@@ -143,7 +142,7 @@ def test_single_precision_is_as_exact_as_single_precision_can_be(kind):
 
 
 def test_gradients_of_tokens_are_not_computed_when_nothing_needs_them(monkeypatch):
-    monkeypatch.setattr(structured, "_token_gradients", None)  # calling it would raise
+    monkeypatch.setattr(chunks, "_token_gradients", None)  # calling it would raise
     arguments, _ = problem("grid")
     fixed = {name: x.detach() for name, x in arguments.items() if name in ("content", "rho")}
     attend(**arguments | fixed).content.sum().backward()

@@ -17,6 +17,7 @@ import torch
 from test_structured import definition, gradients, results
 
 from perceiver.attention.kernels.structured import attend as structured
+from perceiver.attention.kernels.structured import chunks
 from perceiver.attention.kernels.structured.attend import attend
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -98,7 +99,7 @@ def device(monkeypatch):
     from perceiver.attention.kernels.triton import launch
 
     monkeypatch.setattr(structured, "_kernels", lambda *tokens: launch)
-    monkeypatch.setattr(structured, "Tokens", None)  # chunks would raise
+    monkeypatch.setattr(chunks, "Tokens", None)  # chunks would raise
     return "cpu" if IS_INTERPRETED else "cuda"
 
 

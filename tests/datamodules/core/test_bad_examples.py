@@ -8,9 +8,10 @@ import pytest
 import soundfile
 from PIL import Image
 
-from datamodules.core.bad_examples import BrokenExamples
+from datamodules.core.bad_examples import BadExamples
 from datamodules.core.columns import Files, Values
-from datamodules.core.rows import Rows, RowsDataModule
+from datamodules.core.rows import Rows
+from datamodules.core.rows_datamodule import RowsDataModule
 
 COUNT = 60
 TRUNCATED, EMPTY, WRONG, LOST = 3, 17, 29, 41
@@ -19,7 +20,7 @@ TRUNCATED, EMPTY, WRONG, LOST = 3, 17, 29, 41
 class Films(RowsDataModule):
     """A picture and a sentence an example."""
 
-    offers = ("image", "text")
+    available_modalities = ("image", "text")
 
     def __init__(self, root, *, texts, **common):
         super().__init__(**common)
@@ -75,7 +76,7 @@ def read_all(data, epochs=1):
 
 
 def listed(data):
-    with data.broken.path.open(newline="") as file:
+    with data.bad_examples.path.open(newline="") as file:
         return [(row["id"], row["modality"], row["file"]) for row in csv.DictReader(file)]
 
 
@@ -91,8 +92,8 @@ def test_every_broken_file_is_listed_once_and_its_example_goes_on(
     expected = [(f"film {n}", "image", f"{n}.png") for n in sorted((TRUNCATED, EMPTY, WRONG, LOST))]
     rows = sorted((id, kind, file.rpartition("/")[2]) for id, kind, file in listed(data))
     assert rows == sorted(expected)
-    assert data.broken.path == tmp_path / "run" / "bad_examples.csv"
-    reasons = {row["id"]: row["reason"] for row in data.broken.rows()}
+    assert data.bad_examples.path == tmp_path / "run" / "bad_examples.csv"
+    reasons = {row["id"]: row["reason"] for row in data.bad_examples.rows()}
     assert "the file has zero bytes" in reasons[f"film {EMPTY}"]
     assert "There is no file" in reasons[f"film {LOST}"]
     absent = {
@@ -153,7 +154,7 @@ def test_what_was_reported_moves_with_the_list_and_an_old_list_is_replaced(tmp_p
     path = tmp_path / "run" / "bad_examples.csv"
     path.parent.mkdir()
     path.write_text("id,modality,file,reason\nold,image,,gone\n")
-    first, second = BrokenExamples(budget=1.0, total=3), BrokenExamples(budget=1.0, total=3)
+    first, second = BadExamples(budget=1.0, total=3), BadExamples(budget=1.0, total=3)
     first.report("a", "image", file="a.png", reason="torn")
     first.move(path, anew=True)
     second.report("a", "image", file="a.png", reason="torn")

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from datamodules.core.collate import Collator, Example, Field
+from datamodules.core.collate import Collator, Example
+from datamodules.readers import Field
 
 FIELDS = {
     "image": Field((1, 2, 3)),

@@ -8,7 +8,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from datamodules.core.dataset import SPLITS
-from datamodules.readers import KINDS
+from datamodules.readers import READERS
 from tests.configs import choices, data_config
 
 
@@ -30,19 +30,19 @@ def config(request):
 def test_every_option_is_listed(config):
     data_module = get_class(config["_target_"])
     listed = set(config) - {"_target_", "_convert_"}
-    assert listed == options(data_module) | set(data_module.offers)
+    assert listed == options(data_module) | set(data_module.available_modalities)
 
 
 def test_every_option_of_a_modality_is_listed(config):
-    for modality in get_class(config["_target_"]).offers:
-        expected = {field.name for field in fields(KINDS[modality])}
+    for modality in get_class(config["_target_"]).available_modalities:
+        expected = {field.name for field in fields(READERS[modality])}
         if "DigitsDataModule" in config["_target_"]:
             expected.discard("resize")  # the scans have one size
         assert set(config[modality]) == expected
 
 
 def test_every_modality_can_be_made_missing_and_augmented_without_a_plus(config):
-    offers = set(get_class(config["_target_"]).offers)
+    offers = set(get_class(config["_target_"]).available_modalities)
     if not offers:
         pytest.skip("sequences without modalities")
     assert {split: set(chances) for split, chances in config["missing"].items()} == dict.fromkeys(

@@ -2,10 +2,10 @@
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
+from datamodules.core.columns import Tensors
 from datamodules.core.datamodule import MultimodalDataModule
 from datamodules.core.dataset import Source
 from datamodules.transforms.mix import MixUp
@@ -15,19 +15,19 @@ class Tiny(Source):
     """Audio of one sample and text of one byte an example; texts listed in `silent` are absent."""
 
     def __init__(self, targets, *, name, silent=()):
-        super().__init__(targets=targets, ids=[f"{name} {i}" for i in range(len(targets))])
-        self.silent = silent
+        texts = [None if i in silent else torch.tensor([i + 6]) for i in range(len(targets))]
+        super().__init__(
+            targets=targets,
+            ids=[f"{name} {i}" for i in range(len(targets))],
+            columns={"text": Tensors(texts)},
+        )
 
     def read(self, index, rng):
-        text = None if index in self.silent else torch.tensor([index + 6])
-        return {"audio": torch.tensor([rng.random()]), "text": text}
-
-    def absent(self, modality):
-        return np.array([modality == "text" and i in self.silent for i in range(len(self))])
+        return {"audio": torch.tensor([rng.random()]), "text": self.columns["text"][index]}
 
 
 class TinyDataModule(MultimodalDataModule):
-    offers = ("audio", "text")
+    available_modalities = ("audio", "text")
     targets: dict
 
     def __init__(self, targets=None, *, silent=(), **common):

@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 
+from datamodules.core.cached_columns import cache_in_memory
 from datamodules.core.columns import Files, Tensors, Values
-from datamodules.core.dataset import Split
-from datamodules.core.rows import RowsSource
-from datamodules.loading.cache import CachedSource
-from datamodules.readers.audio import AudioOptions
-from datamodules.readers.image import ImageOptions
-from datamodules.readers.text import TextOptions
+from datamodules.core.dataset import Source, Split
+from datamodules.readers.audio import AudioReader
+from datamodules.readers.image import ImageReader
+from datamodules.readers.text import TextReader
 from tests.conftest import write_wav
 
-AUDIO = AudioOptions(sample_rate=4000, max_seconds=0.1)
-TEXT = TextOptions(max_length=7)
+AUDIO = AudioReader(sample_rate=4000, max_seconds=0.1)
+TEXT = TextReader(max_length=7)
 
 
 @pytest.fixture
@@ -26,29 +26,29 @@ def sounds(tmp_path):
 
 def source(**columns):
     count = len(next(iter(columns.values())))
-    return RowsSource(columns, targets=[0] * count, ids=[str(i) for i in range(count)])
+    return Source(targets=[0] * count, ids=[str(i) for i in range(count)], columns=columns)
 
 
 def test_sounds_are_as_long_as_their_headers_say_at_the_rate_that_is_read(sounds):
-    assert source(audio=sounds).lengths("audio", AUDIO).tolist() == [200, 280, 0, 400, 0]
+    assert sounds.lengths(AUDIO).tolist() == [200, 280, 0, 400, 0]
 
 
 def test_decoded_sounds_are_as_long_as_they_are(sounds):
     kept = source(audio=sounds.take(np.array([0, 1, 2, 3])))
-    cached = CachedSource(kept, kinds={"audio": AUDIO})
-    assert cached.lengths("audio", AUDIO).tolist() == [200, 280, 0, 400]
+    cached = cache_in_memory(kept, readers={"audio": AUDIO})
+    assert cached.columns["audio"].lengths(AUDIO).tolist() == [200, 280, 0, 400]
 
 
 def test_texts_are_as_long_as_their_bytes_inline_or_in_files(tmp_path):
     (tmp_path / "a.txt").write_text("één", encoding="utf-8")
-    inline = source(text=Values(["één", "", "a long text", None]))
-    assert inline.lengths("text", TEXT).tolist() == [5, 0, 7, 0]
-    assert source(text=Files(["a.txt"], root=tmp_path)).lengths("text", TEXT).tolist() == [5]
+    inline = Values(["één", "", "a long text", None])
+    assert inline.lengths(TEXT).tolist() == [5, 0, 7, 0]
+    assert Files(["a.txt"], root=tmp_path).lengths(TEXT).tolist() == [5]
 
 
 def test_pictures_of_one_size_have_no_lengths():
-    pictures = source(image=Values([b"any", b"thing"]))
-    assert pictures.lengths("image", ImageOptions(channels=1, size=(2, 3))) is None
+    pictures = Values([b"any", b"thing"])
+    assert pictures.lengths(ImageReader(channels=1, size=(2, 3))) is None
 
 
 def test_modalities_count_in_units_of_their_means_and_not_where_they_lack(sounds):
@@ -58,10 +58,13 @@ def test_modalities_count_in_units_of_their_means_and_not_where_they_lack(sounds
         lacking=np.array([[False, False], [True, False]]),
         training=True,
         seed=0,
-        kinds={"audio": AUDIO, "text": TEXT},
+        readers={"audio": AUDIO, "text": TEXT},
     )
     assert split.lengths().tolist() == pytest.approx([200 / 100 + 3 / 2, 0 + 1 / 2])
 
 
-def test_examples_that_are_tensors_have_none():
-    assert source(audio=Tensors([None, None])).lengths("audio", AUDIO) is None
+def test_tensors_are_as_long_as_they_are_and_of_one_size_have_no_lengths():
+    assert Tensors([torch.zeros(3), None, torch.zeros(5)]).lengths(AUDIO).tolist() == [3, 0, 5]
+    assert Tensors([torch.zeros(3), None, torch.zeros(3)]).lengths(AUDIO) is None
+    assert Tensors([None, None]).lengths(AUDIO) is None
+    assert Tensors(torch.zeros(7, 3)).lengths(AUDIO) is None

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.core.bad_examples import BrokenExamples
-from datamodules.core.dataset import Source, Split, decode, draw_missing, hold_out
-from datamodules.core.seeding import check_range, derive_seed, torch_state_kept
-from datamodules.readers.text import TextOptions
+from datamodules.core.bad_examples import BadExamples
+from datamodules.core.dataset import Source, Split
+from datamodules.core.decoding import decode
+from datamodules.core.splitting import draw_missing, hold_out
+from datamodules.loading.seeding import check_range, derive_seed, torch_state_kept
+from datamodules.readers.text import TextReader
 
 
 class Draws(Source):
@@ -23,7 +25,7 @@ def split(
     seed=0,
     augment=None,
     transform=None,
-    kinds=None,
+    readers=None,
     modalities=("audio", "text"),
     lacking=None,
 ):
@@ -38,7 +40,7 @@ def split(
         seed=seed,
         augment=augment,
         transform=transform,
-        kinds=kinds,
+        readers=readers,
     )
 
 
@@ -173,10 +175,10 @@ def test_transforms_apply_always_and_after_augmentation():
 
 
 def test_what_transforms_make_too_long_is_cut():
-    kinds = {"text": TextOptions(max_length=4)}
+    readers = {"text": TextReader(max_length=4)}
     longer = {"text": [lambda ids: ids.repeat(7)]}
     for training in (True, False):
-        found = split(training=training, transform=longer, kinds=kinds)[0, 2].inputs["text"]
+        found = split(training=training, transform=longer, readers=readers)[0, 2].inputs["text"]
         assert found.tolist() == [2, 2, 2, 2]
 
 
@@ -215,11 +217,11 @@ def test_an_example_is_the_same_whoever_shares_its_batch():
 
 def test_one_broken_cell_is_named_and_the_others_are_read():
     cells = ["elf", b"\xff", "a"]
-    kind = TextOptions(max_length=4)
-    common = {"name": "text", "kind": kind, "ids": ["p", "q", "r"]}
+    reader = TextReader(max_length=4)
+    common = {"name": "text", "reader": reader, "ids": ["p", "q", "r"]}
     with pytest.raises(ValueError, match="example q is not UTF-8"):
-        decode(cells, broken=None, **common)
-    broken = BrokenExamples(budget=0.5, total=3)
-    found = decode(cells, broken=broken, **common)
+        decode(cells, bad_examples=None, **common)
+    broken = BadExamples(budget=0.5, total=3)
+    found = decode(cells, bad_examples=broken, **common)
     assert [None if ids is None else len(ids) for ids in found] == [3, None, 1]
     assert [row["id"] for row in broken.rows()] == ["q"]

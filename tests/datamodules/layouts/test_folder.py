@@ -81,7 +81,7 @@ def test_links_that_leave_the_root_are_refused_or_passed_over(recordings, tmp_pa
     with pytest.raises(ValueError, match=refused):
         recordings()
     skipping = recordings(on_error="skip", error_budget=0.2)
-    assert [row["id"] for row in skipping.broken.rows()] == [name.replace("\\", "")]
+    assert [row["id"] for row in skipping.bad_examples.rows()] == [name.replace("\\", "")]
     allowed = recordings(outside=True)
     assert sum(map(len, allowed.splits.values())) == 15
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.loading.cache import CachedSource
+from datamodules.core.cached_columns import CachedColumn
 
 LEVELS = {"cat": 51, "dog": 102, "eel": 204}
 
@@ -38,7 +38,7 @@ def make(make_data):
 def test_pictures_carry_the_label_of_their_folder(make, root, cache_gib):
     data = make(cache_gib=cache_gib)
     data.setup()
-    assert isinstance(data.splits["test"].source, CachedSource) == (cache_gib > 0)
+    assert isinstance(data.splits["test"].source.columns["image"], CachedColumn) == (cache_gib > 0)
     assert data.class_names == ["cat", "dog", "eel"]
     (batch,) = data.test_dataloader()
     assert batch.inputs["image"].shape == (6, 3, 5, 7)

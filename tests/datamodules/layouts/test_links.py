@@ -79,7 +79,7 @@ def test_a_link_out_of_the_root_is_refused_by_name(linked, place):
 def test_what_lies_behind_links_out_of_the_root_is_listed_if_asked(linked):
     data = linked("a file", on_error="skip", error_budget=1.0)
     data.setup()
-    (row,) = data.broken.rows()
+    (row,) = data.bad_examples.rows()
     assert "lies outside data.root=" in row["reason"]
     for split in data.splits.values():
         list(split.__getitems__(range(len(split))))

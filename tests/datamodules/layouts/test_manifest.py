@@ -29,8 +29,8 @@ def test_everything_is_inferred_from_a_table_of_any_kind(make, table, rows, suff
     assert data.modalities == ["image", "audio", "text", "array"]
     assert data.class_names == ["cat", "dog", "eel"]
     assert [len(split) for split in data.splits.values()] == [42, 6, 12]
-    assert data.kinds["image"].size == (20, 28)
-    assert (data.kinds["audio"].sample_rate, data.kinds["audio"].max_seconds) == (8000, 0.1)
+    assert data.readers["image"].size == (20, 28)
+    assert (data.readers["audio"].sample_rate, data.readers["audio"].max_seconds) == (8000, 0.1)
     found = examples(data)
     assert set(found) == {f"my.{suffix}:{n + 1}" for n in range(60)}
     for n in range(60):
@@ -41,8 +41,8 @@ def test_everything_is_inferred_from_a_table_of_any_kind(make, table, rows, suff
         assert round(example.inputs["audio"][0].item() * 256) == 4 * n
         text = bytes((example.inputs["text"] - 6).tolist()).decode()
         assert text == rows[n]["remark"]
-        values = example.inputs["array"][:, 0] * torch.tensor(data.kinds["array"].std)
-        values += torch.tensor(data.kinds["array"].mean)
+        values = example.inputs["array"][:, 0] * torch.tensor(data.readers["array"].std)
+        values += torch.tensor(data.readers["array"].mean)
         torch.testing.assert_close(values, torch.tensor([20.0 + n % 7, 1.5 + n / 100]))
 
 
@@ -204,8 +204,8 @@ def test_pictures_and_clips_of_many_kinds_come_to_one_size_and_rate(make, table,
     picture(tmp_path / "photos" / "3.png", 12, size=(300, 400))
     clip(tmp_path / "clips" / "3.wav", 12, rate=44100, seconds=0.05)
     data = make(table(rows))
-    assert data.kinds["image"].size == (64, 64)
-    assert data.kinds["audio"].sample_rate == 16000
+    assert data.readers["image"].size == (64, 64)
+    assert data.readers["audio"].sample_rate == 16000
     example = examples(data)["my.csv:4"]
     assert example.inputs["image"].shape == (3, 64, 64)
     assert len(example.inputs["audio"]) == 800
@@ -215,9 +215,9 @@ def test_pictures_and_clips_of_many_kinds_come_to_one_size_and_rate(make, table,
 def test_options_that_are_given_are_not_inferred(make, table, rows):
     options = {"image": {"size": [8, 12], "channels": 1}, "audio": {"sample_rate": 4000}}
     data = make(table(rows), **options, text={"max_length": 5})
-    assert (data.kinds["image"].size, data.kinds["image"].channels) == ((8, 12), 1)
-    assert (data.kinds["audio"].sample_rate, data.kinds["audio"].max_seconds) == (4000, 0.1)
-    assert data.kinds["text"].max_length == 5
+    assert (data.readers["image"].size, data.readers["image"].channels) == ((8, 12), 1)
+    assert (data.readers["audio"].sample_rate, data.readers["audio"].max_seconds) == (4000, 0.1)
+    assert data.readers["text"].max_length == 5
 
 
 def test_a_column_of_different_names_is_no_target(make, table, rows):
@@ -260,7 +260,7 @@ def test_what_was_inferred_rebuilds_the_same_data(make, table, rows):
     data = make(table(rows))
     again = ManifestDataModule(**data.inferred())
     assert again.modalities == ["image_photo", "image_other", "audio", "text", "array"]
-    assert again.kinds == data.kinds, "known before anything is read"
+    assert again.readers == data.readers, "known before anything is read"
     again.setup()
     first, second = examples(data), examples(again)
     assert first.keys() == second.keys()

@@ -34,10 +34,10 @@ def test_what_was_packed_comes_back_batch_for_batch(packed):
     assert_same_batches(data, Sentences())
     assert data.class_names == ["even", "odd"]
     assert len(data.description.shards["train"]) > 2
-    assert data.splits["train"].source.lengths("audio", None).tolist() == [
+    assert data.splits["train"].source.columns["audio"].lengths(None).tolist() == [
         1 + n % 9 for n in range(37)
     ]
-    text = data.splits["train"].source.lengths("text", data.kinds["text"])
+    text = data.splits["train"].source.columns["text"].lengths(data.readers["text"])
     assert text[:4].tolist() == [len("é text 0 ") + 1, len("é text 1 x") + 1, 12, 0]
 
 
@@ -130,7 +130,7 @@ def test_every_example_comes_once_an_epoch_over_ranks_and_workers(packed, option
 def test_a_window_of_the_shuffle_keeps_a_process_to_few_shards(packed):
     data = shards(packed, shuffle_window=6, world_size=2)
     loader = data.train_dataloader()
-    shard = data.splits["train"].source.blocks()
+    shard = data.splits["train"].blocks()
     number = {f"row {n}": n for n in range(37)}
     for batch in loader:
         assert len({shard[number[id]] for id in batch.ids}) <= 3

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.loading.cache import CachedSource
+from datamodules.core.cached_columns import CachedColumn
 from tests.datamodules.clips import STEP, write_clip
 
 pytest.importorskip("av")
@@ -59,7 +59,7 @@ def test_films_are_frames_with_the_class_of_their_folder(make, cache_gib):
     assert [example.targets["target"] for example in examples] == [0, 0, 1, 1]
     assert examples[0].inputs["video"].shape == (3, 1, 16, 24)
     assert frame_numbers(examples[0].inputs["video"]) == [5, 15, 25]
-    assert isinstance(data.splits["test"].source, CachedSource) == bool(cache_gib)
+    assert isinstance(data.splits["test"].source.columns["video"], CachedColumn) == bool(cache_gib)
 
 
 def pitch(waveform):
@@ -112,7 +112,7 @@ def test_a_broken_film_is_named_or_skipped(make, root):
         make(cache_gib=0.0).splits["test"][0, 2]
     data = make(on_error="skip", error_budget=0.5, cache_gib=0.0)
     assert data.splits["test"][0, 2].inputs["video"] is None
-    assert [row["id"] for row in data.broken.rows()] == ["test/dog/0.mp4"]
+    assert [row["id"] for row in data.bad_examples.rows()] == ["test/dog/0.mp4"]
 
 
 def test_what_is_left_open_is_inferred_from_the_films(make):

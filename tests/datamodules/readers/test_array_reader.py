@@ -1,13 +1,13 @@
-"""ArrayOptions: standardised numbers, with those that are missing marked."""
+"""ArrayReader: standardised numbers, with those that are missing marked."""
 
 import numpy as np
 import pytest
 import torch
 
 from datamodules.core.columns import Numbers
-from datamodules.readers.array import ArrayOptions
+from datamodules.readers.array import ArrayReader
 
-OPTIONS = ArrayOptions(length=3, mean=[1.0, 10.0, 0.0], std=[2.0, 5.0, 1.0])
+OPTIONS = ArrayReader(length=3, mean=[1.0, 10.0, 0.0], std=[2.0, 5.0, 1.0])
 
 
 def test_numbers_are_standardised_and_missing_ones_marked():
@@ -40,7 +40,7 @@ def test_mean_and_deviation_are_those_of_the_known_numbers():
     values = random.normal(size=(997, 3)) * [1, 100, 0] + [0, 7, 5]
     values[::3, 1] = np.nan
     values[5] = np.nan
-    fitted = ArrayOptions(**ArrayOptions.fit({}, [Numbers(values)]))
+    fitted = ArrayReader(**ArrayReader.fit({}, [Numbers(values)]))
     np.testing.assert_allclose(fitted.mean, np.nanmean(values, axis=0))
     # The third never changes: dividing by 1 keeps it finite.
     np.testing.assert_allclose(fitted.std[:2], np.nanstd(values, axis=0)[:2])
@@ -49,11 +49,11 @@ def test_mean_and_deviation_are_those_of_the_known_numbers():
 
 def test_numbers_that_are_missing_everywhere_stay_finite():
     values = np.array([[1.0, np.nan], [3.0, np.nan]])
-    fitted = ArrayOptions(**ArrayOptions.fit({}, [Numbers(values)]))
+    fitted = ArrayReader(**ArrayReader.fit({}, [Numbers(values)]))
     assert fitted.decode(values[0], where="").isfinite().all()
 
 
 @pytest.mark.parametrize("options", [{"mean": [0.0]}, {"std": [1.0]}, {"std": [1.0, 0.0]}])
 def test_impossible_options_are_refused(options):
     with pytest.raises(ValueError, match=rf"data\.array\.{next(iter(options))}"):
-        ArrayOptions(**({"length": 2, "mean": [0.0] * 2, "std": [1.0] * 2} | options))
+        ArrayReader(**({"length": 2, "mean": [0.0] * 2, "std": [1.0] * 2} | options))

@@ -5,9 +5,9 @@ import pytest
 import soundfile
 import torch
 
-from datamodules.readers.audio import AudioOptions, read_audio
+from datamodules.readers.audio import AudioReader, read_audio
 
-OPTIONS = AudioOptions(sample_rate=8000, max_seconds=0.5)
+OPTIONS = AudioReader(sample_rate=8000, max_seconds=0.5)
 
 
 def sine(hertz, *, rate, seconds=0.1):
@@ -84,7 +84,7 @@ def test_chunks_of_odd_length_before_the_sound_are_skipped_with_their_padding(tm
 def test_a_cut_leaves_no_trace_in_a_resampled_file(tmp_path):
     soundfile.write(tmp_path / "a.wav", sine(1000, rate=44100, seconds=1.0), 44100)
     cut = read_audio(tmp_path / "a.wav", OPTIONS)
-    whole = read_audio(tmp_path / "a.wav", AudioOptions(sample_rate=8000, max_seconds=2.0))
+    whole = read_audio(tmp_path / "a.wav", AudioReader(sample_rate=8000, max_seconds=2.0))
     torch.testing.assert_close(cut, whole[: len(cut)])
 
 
@@ -115,20 +115,20 @@ def test_a_file_that_is_no_audio_is_named(tmp_path):
 @pytest.mark.parametrize("options", [{"sample_rate": 0}, {"max_seconds": 0.0}])
 def test_impossible_options_are_refused(options):
     with pytest.raises(ValueError, match=rf"data\.audio\.{next(iter(options))}"):
-        AudioOptions(**({"sample_rate": 8000, "max_seconds": 1.0} | options))
+        AudioReader(**({"sample_rate": 8000, "max_seconds": 1.0} | options))
 
 
 def test_training_takes_any_part_of_a_file_and_evaluation_the_first(tmp_path):
     path = tmp_path / "ramp.wav"
     soundfile.write(path, np.arange(10) / 16, 8000, subtype="FLOAT")
-    options = AudioOptions(sample_rate=8000, max_seconds=7 / 8000, crop="random")
+    options = AudioReader(sample_rate=8000, max_seconds=7 / 8000, crop="random")
     rng = np.random.default_rng(0)
     drawn = [options.decode(path, where="", rng=rng) * 16 for _ in range(40)]
     assert {int(part[0]) for part in drawn} == {0, 1, 2, 3}
     assert all(part.tolist() == [part[0] + n for n in range(7)] for part in drawn)
     assert options.decode(path, where="")[0] == 0
     with pytest.raises(ValueError, match=r"data\.audio\.crop='last'"):
-        AudioOptions(sample_rate=8000, max_seconds=1.0, crop="last")
+        AudioReader(sample_rate=8000, max_seconds=1.0, crop="last")
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
@@ -178,7 +178,7 @@ def test_rate_and_length_are_fitted_to_the_files(tmp_path, files, expected):
         soundfile.write(cells[-1], np.zeros(round(rate * seconds)), rate)
     (tmp_path / "broken.wav").write_bytes(b"x")
     cells += [tmp_path / "broken.wav", tmp_path / "none.wav", None]
-    found = AudioOptions.fit({"sample_rate": None, "max_seconds": None}, [cells])
+    found = AudioReader.fit({"sample_rate": None, "max_seconds": None}, [cells])
     assert found == pytest.approx(expected)
 
 

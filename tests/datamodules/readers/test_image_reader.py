@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from datamodules.readers.image import ImageOptions, read_image
+from datamodules.readers.image import ImageReader, read_image
 
-OPTIONS = ImageOptions(channels=3, size=[3, 5])
+OPTIONS = ImageReader(channels=3, size=[3, 5])
 
 
 def save(path, array, mode=None):
@@ -40,7 +40,7 @@ def test_grey_is_repeated_over_the_channels_and_colour_becomes_grey(tmp_path):
     pixels = read_image(save(tmp_path / "a.png", grid()[..., 0]), OPTIONS)
     assert pixels.shape == (3, 3, 5)
     assert (pixels == 200).all()
-    grey = ImageOptions(channels=1, size=[3, 5])
+    grey = ImageReader(channels=1, size=[3, 5])
     pixels = read_image(save(tmp_path / "b.png", grid((77, 77, 77))), grey)
     assert pixels.shape == (1, 3, 5)
     assert (pixels == 77).all()
@@ -73,7 +73,7 @@ def test_another_size_is_refused_with_both_sizes_and_the_override(tmp_path):
 
 def test_another_size_is_scaled_if_asked(tmp_path):
     path = save(tmp_path / "a.png", grid(height=7, width=11))
-    pixels = read_image(path, ImageOptions(channels=3, size=[3, 5], resize=True))
+    pixels = read_image(path, ImageReader(channels=3, size=[3, 5], resize=True))
     assert pixels.shape == (3, 3, 5)
     assert (pixels[0] == 200).all()
 
@@ -109,7 +109,7 @@ def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("channels", "size"), [(2, [3, 5]), (3, [3]), (3, [0, 5])])
 def test_impossible_options_are_refused(channels, size):
     with pytest.raises(ValueError, match=r"data\.image\."):
-        ImageOptions(channels=channels, size=size)
+        ImageReader(channels=channels, size=size)
 
 
 def test_bombs_are_refused_below_twice_pillows_limit_too(tmp_path, monkeypatch):
@@ -152,15 +152,15 @@ def test_size_and_channels_are_fitted_to_the_files(tmp_path, sizes, mode, expect
         Image.new(mode, (width, height)).save(cells[-1])
     (tmp_path / "broken.png").write_bytes(b"x")
     cells += [tmp_path / "broken.png", tmp_path / "none.png", None]
-    assert ImageOptions.fit({"channels": None, "size": None}, [cells]) == expected
-    assert ImageOptions.fit({"channels": 1, "size": [3, 3]}, [cells])["size"] == [3, 3]
+    assert ImageReader.fit({"channels": None, "size": None}, [cells]) == expected
+    assert ImageReader.fit({"channels": 1, "size": [3, 3]}, [cells])["size"] == [3, 3]
 
 
 def test_the_size_of_a_picture_on_its_side_is_that_of_the_picture_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(grid(height=5, width=3)).save(tmp_path / "a.jpg", exif=exif)
-    assert ImageOptions.fit({}, [[tmp_path / "a.jpg"]])["size"] == (3, 5)
+    assert ImageReader.fit({}, [[tmp_path / "a.jpg"]])["size"] == (3, 5)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
@@ -172,7 +172,7 @@ def test_a_large_jpeg_is_scaled_as_if_it_had_been_decoded_whole(tmp_path, orient
     exif[0x0112] = orientation
     image.save(tmp_path / "a.jpg", quality=95, exif=exif)
     size = (31, 40) if orientation == 1 else (40, 31)
-    ours = read_image(tmp_path / "a.jpg", ImageOptions(channels=3, size=size, resize=True))
+    ours = read_image(tmp_path / "a.jpg", ImageReader(channels=3, size=size, resize=True))
     with Image.open(tmp_path / "a.jpg") as file:
         whole = ImageOps.exif_transpose(file).resize(size[::-1], Image.Resampling.BILINEAR)
     difference = np.abs(ours.permute(1, 2, 0).numpy().astype(int) - np.asarray(whole))
@@ -190,7 +190,7 @@ def test_a_crop_is_the_middle_at_the_size_that_is_asked_for(tmp_path, orientatio
     exif[0x0112] = orientation
     Image.fromarray(bands).save(tmp_path / f"a.{suffix}", quality=95, exif=exif)
     size = (20, 28) if orientation == 1 else (28, 20)  # of 40 × 56, scaled to a half
-    options = ImageOptions(channels=3, size=size, resize="crop")
+    options = ImageReader(channels=3, size=size, resize="crop")
     pixels = read_image(tmp_path / f"a.{suffix}", options).permute(1, 2, 0).float()
     assert pixels.shape == (*size, 3)
     middle = pixels[4:-4, 4:-4] - torch.tensor([0.0, 255, 0])
@@ -198,7 +198,7 @@ def test_a_crop_is_the_middle_at_the_size_that_is_asked_for(tmp_path, orientatio
 
 
 def test_images_that_are_to_fit_keep_their_own_size_or_shape(tmp_path):
-    options = ImageOptions(channels=1, size=(20, 30), resize="fit")
+    options = ImageReader(channels=1, size=(20, 30), resize="fit")
     for number, (size, fitted) in enumerate(
         [((7, 5), (7, 5)), ((40, 30), (20, 15)), ((10, 60), (5, 30)), ((1, 300), (1, 30))]
     ):
@@ -207,6 +207,6 @@ def test_images_that_are_to_fit_keep_their_own_size_or_shape(tmp_path):
         assert tuple(read_image(path, options).shape) == (1, *fitted)
         assert options.length_of(path) == fitted[0] * fitted[1]
     assert options.field().has_own_size
-    assert ImageOptions(channels=1, size=(2, 3), resize=True).length_of(path) is None
+    assert ImageReader(channels=1, size=(2, 3), resize=True).length_of(path) is None
     with pytest.raises(ValueError, match=r"resize='fill', expected true, false, crop, keep or fit"):
-        ImageOptions(channels=1, size=(2, 3), resize="fill")
+        ImageReader(channels=1, size=(2, 3), resize="fill")

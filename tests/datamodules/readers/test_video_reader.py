@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.readers.audio import AudioOptions
-from datamodules.readers.video import (
-    VideoOptions,
-    read_clip,
-    read_sound,
-    sample_times,
-)
+from datamodules.readers.audio import AudioReader, read_sound
+from datamodules.readers.video import VideoReader, read_clip, sample_times
 from tests.datamodules.clips import numbers, write_clip
 
 av = pytest.importorskip("av")
@@ -26,11 +21,11 @@ SMALL = {"size": (16, 24), "channels": 1}
 
 
 def options(frames=4, **other):
-    return VideoOptions(**(SMALL | {"num_frames": frames} | other))
+    return VideoReader(**(SMALL | {"num_frames": frames} | other))
 
 
 def sound_options(**other):
-    return AudioOptions(**({"sample_rate": 16000, "max_seconds": 9.0} | other))
+    return AudioReader(**({"sample_rate": 16000, "max_seconds": 9.0} | other))
 
 
 CONTAINERS = [
@@ -63,7 +58,7 @@ def test_seeking_gives_the_frames_of_decoding_everything(tmp_path):
         with av.open(str(path)) as file:
             everything = [frame.to_ndarray(format="gray") for frame in file.decode(video=0)]
         for count in (1, 2, 5, 11):
-            taken = read_video(path, VideoOptions(num_frames=count, size=(32, 48), channels=1))
+            taken = read_video(path, VideoReader(num_frames=count, size=(32, 48), channels=1))
             moments = (np.arange(count) + 0.5) * 3.1 / count
             wanted = np.stack([everything[int(moment * 10)] for moment in moments])
             assert np.abs(taken[:, 0].numpy().astype(int) - wanted).max() <= 1

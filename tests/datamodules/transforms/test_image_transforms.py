@@ -60,7 +60,7 @@ def test_a_step_that_fails_is_named_with_the_example():
 
 def test_pixels_that_are_still_bytes_stay_so_for_the_collator_to_scale():
     image = torch.tensor([0, 255], dtype=torch.uint8)
-    same = {"kind": None, "option": "o", "ids": ["i", "j"]}
+    same = {"reader": None, "option": "o", "ids": ["i", "j"]}
     assert finish([image, None], [], **same) == [image, None]
     found, nothing = finish([image, None], [lambda x: x.float()], **same)
     assert found.tolist() == [0.0, 255.0]

@@ -6,7 +6,8 @@ from torch.nn.functional import one_hot
 from torch.testing import assert_close
 from torchvision.transforms import v2
 
-from datamodules.core.collate import Collator, Example, Field
+from datamodules.core.collate import Collator, Example
+from datamodules.readers import Field
 from datamodules.transforms.mix import (
     CutMix,
     MixUp,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from datamodules.readers.text import TextOptions
+from datamodules.readers.text import TextReader
 from datamodules.transforms.audio import RandomGain, RandomNoise, RandomShift, RandomSpeed
 from datamodules.transforms.text import ByteNoise, Lowercase, RandomCase
 
@@ -75,7 +75,7 @@ def test_byte_noise_leaves_at_least_one():
 
 
 def ids_of(text):
-    return TextOptions(max_length=200).encode(text)
+    return TextReader(max_length=200).encode(text)
 
 
 def text_of(ids):

@@ -1,4 +1,4 @@
-"""CachedSource: what is kept decoded is what would be decoded each time."""
+"""Cached columns: what is kept decoded is what would be decoded each time."""
 
 import os
 import shutil
@@ -12,19 +12,19 @@ import soundfile
 import torch
 from PIL import Image
 
-from datamodules.core.bad_examples import BrokenExamples
+from datamodules.core import cached_columns
+from datamodules.core.bad_examples import BadExamples
+from datamodules.core.cached_columns import cache_in_memory, cache_on_disk, decoded_bytes
 from datamodules.core.columns import Files, Numbers, Values
-from datamodules.core.rows import RowsSource
-from datamodules.loading import cache
-from datamodules.loading.cache import CachedSource, decoded_bytes
-from datamodules.readers import KINDS
-from datamodules.readers.image import ImageOptions
+from datamodules.core.dataset import Source
+from datamodules.readers import READERS
+from datamodules.readers.image import ImageReader
 
 
 @pytest.fixture(autouse=True)
 def _few_at_a_time(monkeypatch):
-    monkeypatch.setattr(cache, "_EXAMPLES", 3)
-    monkeypatch.setattr(cache, "_AHEAD", 2)
+    monkeypatch.setattr(cached_columns, "_EXAMPLES", 3)
+    monkeypatch.setattr(cached_columns, "_AHEAD", 2)
 
 
 @pytest.fixture
@@ -41,20 +41,25 @@ def source(tmp_path):
         "text": Values([f"film {n}" for n in range(11)]),
         "array": Numbers(random.normal(size=(11, 2))),
     }
-    return RowsSource(columns, targets=[n % 2 for n in range(11)], ids=[str(n) for n in range(11)])
+    ids = [str(n) for n in range(11)]
+    return Source(targets=[n % 2 for n in range(11)], ids=ids, columns=columns)
+
+
+def cells(source, indices):
+    return {name: column.cells(indices) for name, column in source.columns.items()}
 
 
 @pytest.mark.parametrize("resize", [True, "fit"])
 def test_cells_are_as_they_would_be_decoded_and_what_is_cheap_stays(source, resize):
-    kinds = {
-        "image": KINDS["image"](channels=3, size=[13, 11], resize=resize),
-        "audio": KINDS["audio"](sample_rate=8000, max_seconds=1.0),
-        "text": KINDS["text"](max_length=9),
-        "array": KINDS["array"](length=2, mean=[0.0] * 2, std=[1.0] * 2),
+    readers = {
+        "image": READERS["image"](channels=3, size=[13, 11], resize=resize),
+        "audio": READERS["audio"](sample_rate=8000, max_seconds=1.0),
+        "text": READERS["text"](max_length=9),
+        "array": READERS["array"](length=2, mean=[0.0] * 2, std=[1.0] * 2),
     }
-    cached = CachedSource(source, kinds=kinds)
-    cached.cells([8, 3, 5])
-    plain, new, kept = source.cells(range(11)), cached.cells(range(11)), cached.cells(range(11))
+    cached = cache_in_memory(source, readers=readers)
+    cells(cached, [8, 3, 5])
+    plain, new, kept = (cells(each, range(11)) for each in (source, cached, cached))
     assert kept["text"] == plain["text"]
     for found, expected in zip(kept["array"], plain["array"], strict=True):
         assert np.array_equal(found, expected)
@@ -64,25 +69,25 @@ def test_cells_are_as_they_would_be_decoded_and_what_is_cheap_stays(source, resi
                 assert first is None
                 assert found is None
             else:
-                decoded = kinds[name].decode(expected, where="")
+                decoded = readers[name].decode(expected, where="")
                 assert found.dtype == decoded.dtype
                 assert torch.equal(found, decoded)
                 assert torch.equal(first, decoded)
-    assert cached.absent("image").tolist() == [n == 3 for n in range(11)]
-    assert cached.lengths("audio", kinds["audio"]).tolist() == [
+    assert cached.columns["image"].absent().tolist() == [n == 3 for n in range(11)]
+    assert cached.columns["audio"].lengths(readers["audio"]).tolist() == [
         0 if n == 7 else 101 + n for n in range(11)
     ]
 
 
 def test_size_in_memory_is_bytes_for_pixels_and_floats_for_samples(source):
-    image = KINDS["image"](channels=3, size=[13, 11])
-    audio = KINDS["audio"](sample_rate=8000, max_seconds=0.5)
+    image = READERS["image"](channels=3, size=[13, 11])
+    audio = READERS["audio"](sample_rate=8000, max_seconds=0.5)
     assert decoded_bytes([source], {"image": image}) == 11 * 3 * 13 * 11
     assert decoded_bytes([source, source], {"audio": audio}) == 22 * 4000 * 4
-    assert decoded_bytes([source], {"text": KINDS["text"](max_length=9)}) == 0
+    assert decoded_bytes([source], {"text": READERS["text"](max_length=9)}) == 0
 
 
-class Counting(ImageOptions):
+class Counting(ImageReader):
     """Counts what it decodes."""
 
     seen: list = []  # noqa: RUF012
@@ -103,19 +108,20 @@ def pictures(tmp_path):
 
     def make():
         files = Files(names, root=tmp_path)
-        return RowsSource({"image": files}, targets=[0] * 5, ids=[f"row {n}" for n in range(5)])
+        ids = [f"row {n}" for n in range(5)]
+        return Source(targets=[0] * 5, ids=ids, columns={"image": files})
 
     return make
 
 
 def test_in_memory_each_is_decoded_when_it_is_first_asked_for(pictures):
     Counting.seen.clear()
-    source = CachedSource(
-        pictures(), kinds={"image": Counting(channels=3, size=(3, 5), resize=True)}
+    source = cache_in_memory(
+        pictures(), readers={"image": Counting(channels=3, size=(3, 5), resize=True)}
     )
     assert not Counting.seen
     for indices in ([4, 1], [1, 2, 3], [2, 4, 3], range(5)):
-        source.cells(indices)
+        source.columns["image"].cells(indices)
     assert Counting.seen == [f"example row {n}" for n in (4, 1, 3, 0)]
 
 
@@ -128,11 +134,11 @@ class SaysNothing(Counting):
 
 def test_cells_that_turn_out_to_hold_nothing_are_not_looked_into_again(pictures):
     Counting.seen.clear()
-    source = CachedSource(
-        pictures(), kinds={"image": SaysNothing(channels=3, size=(3, 5), resize=True)}
+    source = cache_in_memory(
+        pictures(), readers={"image": SaysNothing(channels=3, size=(3, 5), resize=True)}
     )
     for _ in range(2):
-        assert source.cells([0, 3])["image"] == [None, None]
+        assert source.columns["image"].cells([0, 3]) == [None, None]
     assert len(Counting.seen) == 2
 
 
@@ -145,16 +151,18 @@ class Larger(Counting):
 
 def test_what_there_is_no_room_for_is_decoded_each_time(pictures):
     Counting.seen.clear()
-    source = CachedSource(pictures(), kinds={"image": Larger(channels=3, size=(3, 5), resize=True)})
-    shapes = [source.cells([1, 2])["image"][0].shape for _ in range(2)]
+    source = cache_in_memory(
+        pictures(), readers={"image": Larger(channels=3, size=(3, 5), resize=True)}
+    )
+    shapes = [source.columns["image"].cells([1, 2])[0].shape for _ in range(2)]
     assert shapes == [(3, 3, 10)] * 2
     assert len(Counting.seen) == 2
 
 
 def test_more_than_there_is_memory_for_is_refused(pictures):
-    kinds = {"image": ImageOptions(channels=3, size=(2**26, 2**26), resize=True)}
+    readers = {"image": ImageReader(channels=3, size=(2**26, 2**26), resize=True)}
     with pytest.raises(ValueError, match=r"no memory for 6\.\d+e\+07 GiB .*data\.cache_gib"):
-        CachedSource(pictures(), kinds=kinds)
+        cache_in_memory(pictures(), readers=readers)
 
 
 @pytest.mark.parametrize("option", ["augment", "transform"])
@@ -200,23 +208,23 @@ def by_name(batches):
 @pytest.mark.parametrize("resize", [True, "fit"])
 def test_a_folder_keeps_tensors_for_the_next_run(pictures, tmp_path, capsys, resize):
     Counting.seen.clear()
-    kinds = {"image": Counting(channels=3, size=(3, 5), resize=resize)}
-    first = CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+    readers = {"image": Counting(channels=3, size=(3, 5), resize=resize)}
+    first = cache_on_disk(pictures(), readers=readers, folder=tmp_path / "kept")
     assert len(Counting.seen) == 4
     assert f"Decoding 5 examples to {tmp_path / 'kept'} …" in capsys.readouterr().out
-    second = CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+    second = cache_on_disk(pictures(), readers=readers, folder=tmp_path / "kept")
     assert len(Counting.seen) == 4, "nothing is decoded again"
     assert not capsys.readouterr().out
     for index in range(5):
-        cell = pictures().cells([index])["image"][0]
-        for source in (first, second, CachedSource(pictures(), kinds=kinds)):
-            found = source.cells([index])["image"][0]
+        cell = pictures().columns["image"].cells([index])[0]
+        for source in (first, second, cache_in_memory(pictures(), readers=readers)):
+            found = source.columns["image"].cells([index])[0]
             if cell is None:
                 assert found is None
             else:
-                assert torch.equal(found, kinds["image"].decode(cell, where=""))
-    assert second.absent("image").tolist() == [False, False, True, False, False]
-    lengths = second.lengths("image", kinds["image"])
+                assert torch.equal(found, readers["image"].decode(cell, where=""))
+    assert second.columns["image"].absent().tolist() == [False, False, True, False, False]
+    lengths = second.columns["image"].lengths(readers["image"])
     assert (lengths is None) == (resize is True)
     # 3 × 2 pixels, 3 × 3, none, 3 × 5, and 3 × 6 that is scaled to fit.
     assert resize is True or (lengths // 3).tolist() == [6, 9, 0, 15, 10]
@@ -224,60 +232,71 @@ def test_a_folder_keeps_tensors_for_the_next_run(pictures, tmp_path, capsys, res
 
 def test_other_files_or_options_are_decoded_anew(pictures, tmp_path):
     folder = tmp_path / "kept"
-    kind = ImageOptions(channels=3, size=(3, 5), resize=True)
-    CachedSource(pictures(), kinds={"image": kind}, folder=folder)
+    kind = ImageReader(channels=3, size=(3, 5), resize=True)
+    cache_on_disk(pictures(), readers={"image": kind}, folder=folder)
     assert len(list(folder.glob("*/"))) == 1
-    CachedSource(pictures(), kinds={"image": replace(kind, channels=1)}, folder=folder)
+    cache_on_disk(pictures(), readers={"image": replace(kind, channels=1)}, folder=folder)
     Image.fromarray(np.full((3, 5, 3), 7, np.uint8)).save(tmp_path / "1.png")
-    changed = CachedSource(pictures(), kinds={"image": kind}, folder=folder)
-    assert (changed.cells([1])["image"][0] == 7).all()
+    changed = cache_on_disk(pictures(), readers={"image": kind}, folder=folder)
+    assert (changed.columns["image"].cells([1])[0] == 7).all()
     assert sum(path.is_dir() for path in folder.iterdir()) == 3
 
 
 def test_broken_files_are_reported_by_every_run_that_finds_the_folder(pictures, tmp_path):
     (tmp_path / "3.png").write_bytes(b"no picture")
-    kinds = {"image": ImageOptions(channels=3, size=(3, 5), resize=True)}
+    readers = {"image": ImageReader(channels=3, size=(3, 5), resize=True)}
     for _ in range(2):
-        broken = BrokenExamples(budget=0.5, total=5)
-        source = CachedSource(pictures(), kinds=kinds, broken=broken, folder=tmp_path / "kept")
+        broken = BadExamples(budget=0.5, total=5)
+        source = cache_on_disk(
+            pictures(), readers=readers, bad_examples=broken, folder=tmp_path / "kept"
+        )
         assert [row["id"] for row in broken.rows()] == ["row 3"]
-        assert source.absent("image").tolist() == [False, False, True, True, False]
+        assert source.columns["image"].absent().tolist() == [False, False, True, True, False]
     with pytest.raises(ValueError, match=r"Cannot read the image .*3\.png"):
-        CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+        cache_on_disk(pictures(), readers=readers, folder=tmp_path / "kept")
 
 
-@pytest.mark.parametrize("file", ["values.bin", "held.npy", "store.json"])
-@pytest.mark.parametrize("content", [None, b"", b"{}"])
-def test_a_damaged_folder_is_named_with_what_to_do(pictures, tmp_path, file, content):
-    kinds = {"image": ImageOptions(channels=3, size=(3, 5), resize=True)}
-    CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
-    [path] = (tmp_path / "kept").glob(f"*/image/{file}")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: None,
+        lambda raw: b"",
+        lambda raw: b"{}",
+        lambda raw: raw[: len(raw) // 2],
+        lambda raw: raw[len(raw) // 2 :],
+    ],
+)
+def test_a_damaged_file_is_named_with_what_to_do(pictures, tmp_path, damage):
+    readers = {"image": ImageReader(channels=3, size=(3, 5), resize=True)}
+    cache_on_disk(pictures(), readers=readers, folder=tmp_path / "kept")
+    [path] = (tmp_path / "kept").glob("*/image.arrow")
+    content = damage(path.read_bytes())
     path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{path.parent.parent} are damaged .* delete that"):
-        CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+    with pytest.raises(ValueError, match=rf"{path.parent} are damaged .* delete that"):
+        cache_on_disk(pictures(), readers=readers, folder=tmp_path / "kept")
 
 
 def test_a_fill_that_fails_leaves_nothing_behind(pictures, tmp_path):
     (tmp_path / "3.png").write_bytes(b"no picture")
-    kinds = {"image": ImageOptions(channels=3, size=(3, 5), resize=True)}
+    readers = {"image": ImageReader(channels=3, size=(3, 5), resize=True)}
     with pytest.raises(ValueError, match=r"3\.png"):
-        CachedSource(pictures(), kinds=kinds, folder=tmp_path / "kept")
+        cache_on_disk(pictures(), readers=readers, folder=tmp_path / "kept")
     assert not [path for path in (tmp_path / "kept").iterdir() if path.is_dir()]
 
 
 def test_a_fill_that_was_killed_is_made_again_and_leaves_nothing(pictures, tmp_path, monkeypatch):
-    kinds, kept = {"image": ImageOptions(channels=3, size=(3, 5), resize=True)}, tmp_path / "kept"
+    readers, kept = {"image": ImageReader(channels=3, size=(3, 5), resize=True)}, tmp_path / "kept"
     child = os.fork()
     if not child:
         monkeypatch.setattr(Path, "rename", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         try:
-            CachedSource(pictures(), kinds=kinds, folder=kept)
+            cache_on_disk(pictures(), readers=readers, folder=kept)
         finally:
             os._exit(1)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     [left] = kept.glob("*/")
-    source = CachedSource(pictures(), kinds=kinds, folder=kept)
-    assert source.cells([0])["image"][0].shape == (3, 3, 5)
+    source = cache_on_disk(pictures(), readers=readers, folder=kept)
+    assert source.columns["image"][0].shape == (3, 3, 5)
     assert len(list(kept.glob("*/"))) == 1
     assert not left.exists()
 
@@ -291,4 +310,4 @@ def test_what_memory_does_not_hold_goes_to_the_folder(make_data, photographs, tm
     for one, other in zip(plain.train_dataloader(), kept.train_dataloader(), strict=True):
         assert torch.equal(one.inputs["image"], other.inputs["image"])
     assert any("kept" in line and "GiB" in line for line in kept.summary())
-    assert any((tmp_path / "kept").glob("*/image/values.bin"))
+    assert any((tmp_path / "kept").glob("*/image.arrow"))
