@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ from datamodules.core.decoding import decode_all
 from datamodules.readers import Cell, kind_of
 from datamodules.readers.image import ImageReader
 from datamodules.transforms.apply import finish
-from perceiver.tasks import Regression
+from perceiver.tasks import Objective, Regression
 from runner.rebuild import rebuild
 
 
-def run_prediction(config: DictConfig) -> Tensor:
-    """Predict from whatever modalities are given; prints, and returns (1, k)."""
+def run_prediction(config: DictConfig) -> Tensor | Mapping[str, Tensor]:
+    """Predict from whatever modalities are given; prints, and returns (1, k), of heads by name."""
     tokenizer = {"text.tokenizer": config.data.text.tokenizer}
     task, datamodule, trained = rebuild(config.ckpt_path, data_options=tokenizer, reads_data=False)
     if not datamodule.available_modalities:
@@ -49,15 +49,33 @@ def run_prediction(config: DictConfig) -> Tensor:
     batch = Collator(datamodule.fields())([Example(tensors, {}, "the example")])
     with torch.inference_mode():
         answer = task.predict_step(batch, 0)
-    names = trained.get("class_names") or [str(n) for n in range(answer.shape[1])]
-    is_value = isinstance(task.objective, Regression)
-    table = Table("output" if is_value else "class", "value" if is_value else "probability")
-    order = range(len(names)) if is_value else answer[0].argsort(descending=True)[: config.top]
-    for index in order:
-        table.add_row(names[int(index)], f"{float(answer[0, int(index)]):.4f}")
+    answers = answer if isinstance(answer, Mapping) else {"": answer}
+    single = {name: found[0] for name, found in answers.items() if found.dim() == 2}
+    if not single:
+        raise ValueError(
+            f"the model of {config.ckpt_path} answers for each element of an input, which makes no "
+            "table: test it with evaluate.py"
+        )
     Console().print(f"from {', '.join(given)}")
-    Console().print(table)
+    for name, values in single.items():
+        objective, names = task.heads[name], trained.get("class_names") or []
+        if objective.target != "target" or len(names) != len(values):
+            names = [str(n) for n in range(len(values))]
+        Console().print(_table(values, names, objective, title=name or None, top=config.top))
     return answer
+
+
+def _table(
+    values: Tensor, names: Sequence[str], objective: Objective, *, title: str | None, top: int
+) -> Table:
+    """Values, or the likeliest classes."""
+    is_value = isinstance(objective, Regression)
+    columns = ("output", "value") if is_value else ("class", "probability")
+    table = Table(*columns, title=title)
+    order = range(len(names)) if is_value else values.argsort(descending=True)[:top].tolist()
+    for index in order:
+        table.add_row(names[index], f"{float(values[index]):.4f}")
+    return table
 
 
 def read(given: Mapping[str, Any], datamodule: pl.LightningDataModule) -> dict[str, Tensor | None]:

@@ -137,7 +137,7 @@ def report_callbacks(
     task: Task, datamodule: pl.LightningDataModule, folder: Path
 ) -> list[pl.Callback]:
     """The confusion picture and the table of predictions, where there are classes to confuse."""
-    if not isinstance(task.objective, SingleLabel):
+    if getattr(task.objective, "targets", None) != SingleLabel.targets:
         return []
     names = datamodule.class_names
     return [

@@ -55,7 +55,7 @@ class Counted(nn.Module):
         super().__init__()
         self.metrics, self.count = metrics, SumMetric()
         for metric in metrics.values():
-            metric.dist_sync_fn = gather_any  # type: ignore[union-attr]
+            metric.dist_sync_fn = gather_any
 
     def compute(self) -> dict[str, Tensor]:
         """The values over all processes; none if no example counted."""

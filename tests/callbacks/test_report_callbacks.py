@@ -117,3 +117,21 @@ def test_the_table_ends_at_the_number_asked_for_and_counts_nameless_examples(
     _, *rows = rows_of(tmp_path / "predictions.csv")
     assert [row[0] for row in rows] == [str(i) for i in range(7)]
     assert {row[4] for row in rows} == {"x"}
+
+
+def test_examples_whose_class_is_not_known_are_listed_and_not_confused(
+    sure_task, trainer, tmp_path, figures
+):
+    batch = Batch(
+        inputs={"x": torch.eye(3)[[0, 1]]},
+        targets={"target": torch.tensor([0, 0])},
+        known={"target": torch.tensor([True, False])},
+    )
+    folder = str(tmp_path)
+    reports_ = [ConfusionMatrix(class_names=NAMES, folder=folder)]
+    reports_ += [PredictionTable(class_names=NAMES, folder=folder)]
+    trainer(*reports_).test(sure_task, DataLoader([batch], batch_size=None), verbose=False)
+    assert figures[0][0].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+    with (tmp_path / "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["actual"], row["predicted"]) for row in rows] == [("cat", "cat"), ("", "dog")]

@@ -66,3 +66,8 @@ def test_initial_controllers_tell_inputs_of_zeros_and_ones_apart():
         control = model.cell.step(one_hot[:, 0], state)[0][:, :64]
         alike = torch.nn.functional.cosine_similarity(control[:1], control[1:]).mean()
         assert bool(alike < 0.5) is told
+
+
+def test_other_inputs_than_a_sequence_are_refused(model):
+    with pytest.raises(ValueError, match="reads 'sequence' alone, not image, text"):
+        model(dict.fromkeys(("image", "text"), torch.zeros(1, 2, 3)))

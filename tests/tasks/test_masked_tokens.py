@@ -81,8 +81,8 @@ def test_the_loss_is_the_mean_cost_of_the_hidden_tokens_of_each_text():
 
 
 def test_masking_that_makes_no_sense_is_refused():
-    with pytest.raises(ValueError, match=r"MaskedTokens\(p=0, "):
-        MaskedTokens(out_dim=7, p=0)
+    with pytest.raises(ValueError, match=r"MaskedTokens\(p=0\.0, "):
+        MaskedTokens(out_dim=7, p=0.0)
     with pytest.raises(ValueError, match="sum to at most 1"):
         MaskedTokens(out_dim=7, mask=0.8, random=0.3)
     with pytest.raises(ValueError, match="hides tokens of text, but the batch has image"):

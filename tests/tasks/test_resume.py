@@ -9,8 +9,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import nn
 
-from datamodules.sets.algorithmic import CopyDataModule
-from perceiver.tasks import SequenceObjective, SequenceTask, SingleLabel, SupervisedTask, schedules
+from datamodules.sets.sequences.copy import CopyDataModule
+from perceiver.tasks import SequenceObjective, SingleLabel, SupervisedTask, schedules
 from tests.datamodules.random_clips import ClipsDataModule
 
 BATCHES = 11  # an epoch
@@ -20,6 +20,17 @@ SCHEDULES = {
     "flat_cosine": schedules.flat_cosine,
     "step": partial(schedules.step, milestones=[0.4, 0.7]),
 }
+
+
+class Linear(nn.Module):
+    """A linear map of each step of a sequence."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, inputs, masks, present):
+        return self.linear(inputs["sequence"])
 
 
 class Sum(nn.Module):
@@ -45,8 +56,9 @@ def clips(schedule, **options):
 
 
 def copies(schedule, **options):
-    task = SequenceTask(
-        model=nn.Linear(4, 3),
+    task = SupervisedTask(
+        model=Linear(),
+        modalities=["sequence"],
         objective=SequenceObjective(out_dim=3),
         optimizer=partial(torch.optim.Adam, lr=0.1),
         scheduler=schedule,
@@ -75,7 +87,7 @@ class Diary(pl.Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if len(self.pages) == self.killed:
             raise Killed
-        inputs = batch.inputs if torch.is_tensor(batch.inputs) else batch.inputs["audio"]
+        inputs = next(iter(batch.inputs.values()))
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.pages.append((trainer.current_epoch, batch_idx, inputs.tolist(), rate))
 

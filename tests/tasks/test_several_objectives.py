@@ -60,10 +60,10 @@ def task(**options) -> SupervisedTask:
     return SupervisedTask(**(settings | options))
 
 
-def batch(size=7, **known) -> Batch:
+def batch(count=7, /, **known) -> Batch:
     return Batch(
-        inputs={"x": torch.randn(size, 5)},
-        targets={"kind": torch.randint(0, 3, (size,)), "size": torch.randn(size, 1)},
+        inputs={"x": torch.randn(count, 5)},
+        targets={"kind": torch.randint(0, 3, (count,)), "size": torch.randn(count, 1)},
         known=known,
     )
 
@@ -163,18 +163,18 @@ def test_a_run_composed_of_two_targets_learns_both(compose_run):
     torch.manual_seed(0)
     base = compose_run("task=label_and_tokens", "modality@model.adapters=[image]")
     OmegaConf.set_struct(base, False)
-    base.task.objectives, base.model.decoder = {}, {}
+    base.task.objectives, base.task.weights, base.model.decoder = {}, {}, {}
     config = OmegaConf.merge(base, OmegaConf.create(TWO_TARGETS))
     module = instantiate(config.task, _convert_="all")
     module.log = lambda *args, **options: None
     shade = torch.linspace(-1, 1, 12)
     made = Batch(
         inputs={"image": shade[:, None, None, None].expand(12, 1, 8, 8)},
-        targets={"kind": torch.arange(12) // 4, "size": 3 * shade[:, None]},
+        targets={"kind": torch.arange(12) // 4, "size": -3 * shade[:, None]},
         known={"kind": torch.arange(12) % 3 > 0, "size": torch.arange(12) % 2 > 0},
     )
-    optimizer, losses = module.optimizer(module.model.parameters(), lr=3e-3), []
-    for step in range(25):
+    optimizer, losses = module.optimizer(module.model.parameters(), lr=1e-3), []
+    for step in range(40):
         outputs = module(made)
         each = [o.loss(outputs[n], made).item() for n, o in module.heads.items()]
         losses.append(each)

@@ -101,3 +101,30 @@ def test_sums_of_a_model_in_half_precision_are_in_full():
     found = metrics.compute()
     assert found["loss"] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-4)
     assert found["acc"] == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_parts_are_reported_apart_with_all_metrics():
+    objective = Regression(out_dim=1)
+    metrics = SplitMetrics(objective=objective, subsets=[], parts=["far", "near"])
+    metrics.update(objective, torch.ones(2, 1, 1), asking(torch.zeros(2, 1)))
+    metrics.update(objective, torch.ones(3, 1, 1), asking(torch.full((3, 1), 3.0), part="far"))
+    values = {name: value.item() for name, value in metrics.compute().items()}
+    assert values["loss"] == values["mae"] == 1
+    assert values["mae/far"] == values["rmse/far"] == 2
+    assert not any("near" in name for name in values)
+    with pytest.raises(ValueError, match="part 'high', but the task reports far, near apart"):
+        metrics.update(objective, torch.ones(2, 1, 1), asking(torch.zeros(2, 1), part="high"))
+
+
+def test_examples_without_the_target_count_for_nothing():
+    objective = SingleLabel(out_dim=3)
+    metrics = SplitMetrics(objective=objective, subsets=["x"])
+    outputs, target = 9.0 * torch.eye(3)[[0, 1, 2, 0]], torch.tensor([0, 1, 0, 7])
+    known = {"target": torch.tensor([True, True, True, False])}
+    everybody = torch.ones(4, dtype=torch.bool)
+    made = asking(target, known=known)
+    metrics.update(objective, outputs[:, None], made)
+    metrics.update_subset("x", objective, outputs[:, None], made, everybody)
+    values = metrics.compute()
+    assert values["acc"].item() == values["acc/x"].item() == pytest.approx(2 / 3)
+    assert values["loss"].item() == pytest.approx(9 / 3, rel=1e-3)

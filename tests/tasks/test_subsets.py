@@ -54,3 +54,16 @@ def test_a_restricted_batch_holds_the_subset_and_all_targets():
     assert part.targets["target"] is batch.targets["target"]
     assert part.ids == batch.ids
     assert set(batch.inputs) == set(ORDER)
+
+
+def test_what_is_asked_about_stays_as_zeros_that_nobody_has():
+    batch = Batch(
+        inputs={name: torch.randn(3, 5) for name in ORDER},
+        masks={"text": torch.rand(3, 5) < 0.5},
+    )
+    part = restrict(batch, ("image",), asked=("text",))
+    assert set(part.inputs) == {"image", "text"}
+    assert part.inputs["text"].tolist() == [[0.0] * 5] * 3
+    assert part.present["text"].tolist() == [False] * 3
+    assert part.masks["text"] is batch.masks["text"]
+    assert restrict(batch, ("image", "text"), asked=("text",)).present == {}

@@ -7,8 +7,6 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from perceiver.tasks import MultiLabel, SingleLabel
 from perceiver.tasks.metrics import SplitMetrics
@@ -27,15 +25,15 @@ def values_of(objective, *parts) -> dict[str, float]:
     return {name: value.item() for name, value in metrics.compute().items()}
 
 
-def asking(target, **known) -> Batch:
+def asking(labels, **known) -> Batch:
     inputs = {"x": torch.zeros(4, 1)}
-    targets = {} if target is None else {"target": target}
+    targets = {} if labels is None else {"target": labels}
     return Batch(inputs, targets=targets, known=known)
 
 
 def one_rank(rank: int, port: int, folder: str) -> None:
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=30))
+    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=120))
     here = torch.full((4,), rank == 0)
     found = {}
     for name, objective, target in (
@@ -44,20 +42,16 @@ def one_rank(rank: int, port: int, folder: str) -> None:
     ):
         made = asking(target if rank == 0 else None, target=here)
         found[name] = values_of(objective, (OUTPUTS, made))
-    head = DistributedDataParallel(nn.Linear(3, 3))
-    objective = SingleLabel(out_dim=3)
-    loss = objective.loss(head(OUTPUTS), asking(LABELS.argmax(1), target=here))
-    loss.backward()
-    found["gradient"] = head.module.weight.grad
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_a_process_without_targets_leaves_metrics_and_gradients_to_the_other(tmp_path):
+def test_a_process_without_targets_leaves_metrics_to_the_other(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    mp.spawn(one_rank, args=(port, str(tmp_path)), nprocs=2)
+    # Forked, not spawned: nothing is imported again.
+    mp.start_processes(one_rank, (port, str(tmp_path)), nprocs=2, start_method="fork")
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     alone = {
         "labels": values_of(MultiLabel(out_dim=3), (OUTPUTS, asking(LABELS))),
@@ -66,6 +60,3 @@ def test_a_process_without_targets_leaves_metrics_and_gradients_to_the_other(tmp
     assert alone["labels"].keys() == {"loss", "map", "acc", "map/x"}
     for name, expected in alone.items():
         assert first[name] == second[name] == expected
-    assert torch.equal(first["gradient"], second["gradient"])
-    assert first["gradient"].isfinite().all()
-    assert first["gradient"].abs().max() > 0

@@ -17,7 +17,7 @@ from datamodules.core.collate import Batch
 from datamodules.loading import worker_transport as transport
 from datamodules.loading.loader import ResumableLoader
 from datamodules.loading.samplers import EpochBatches
-from datamodules.sets.algorithmic import CopyDataModule
+from datamodules.sets.sequences.copy import CopyDataModule
 
 
 def made(index):

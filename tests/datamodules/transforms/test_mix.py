@@ -312,3 +312,17 @@ def test_who_has_no_partner_stays_as_it_is(mix):
     for _ in range(5):
         mixed = mix(batch)
         assert all(torch.equal(mixed.inputs[name], batch.inputs[name]) for name in batch.inputs)
+
+
+def test_a_mixed_target_is_known_where_those_of_both_examples_are():
+    known = torch.tensor([True, False, True, True, False, True, True])
+    batch = Batch(
+        inputs={"array": torch.eye(7)},
+        targets={"target": torch.eye(7)},
+        known={"target": known},
+    )
+    for _ in range(20):
+        mixed = MixUp(alpha=1.0, p=0.5)(batch)
+        made_of = mixed.targets["target"] > 0
+        wanted = [bool(known[row].all()) for row in made_of]
+        assert mixed.known["target"].tolist() == wanted

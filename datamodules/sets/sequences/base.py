@@ -1,11 +1,11 @@
-"""Sequence problems of the memory papers, drawn without end: copy, recall, graphs, retrieval."""
+"""Base of sequence problems of the memory papers, which are drawn without end."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -31,7 +31,7 @@ class Problems(Dataset[Batch]):
 
     def __init__(
         self,
-        data: AlgorithmicDataModule,
+        data: SequenceDataModule,
         *,
         sizes: Sequence[Sequence[int]],
         seed: int,
@@ -58,7 +58,7 @@ class Problems(Dataset[Batch]):
         )
 
 
-class AlgorithmicDataModule(pl.LightningDataModule):
+class SequenceDataModule(pl.LightningDataModule):
     """Base of problems that are drawn: a subclass says how wide they are and draws them.
 
     All sequences of a batch have one size. Nothing is kept: training draws new problems for ever.
@@ -202,163 +202,3 @@ class AlgorithmicDataModule(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=pins(self.pin_memory, trainer),
         )
-
-
-class CopyDataModule(AlgorithmicDataModule):
-    """Copy (Graves et al. 2014, section 4.1): `size` random vectors, an end mark, then repeat them.
-
-    Args:
-        bits: width of a vector.
-        **common: options of `AlgorithmicDataModule`.
-    """
-
-    def __init__(self, *, bits: int = 8, **common: Any) -> None:
-        self.bits = bits
-        super().__init__(**common)
-
-    def widths(self) -> tuple[int, int]:
-        return self.bits + 1, self.bits
-
-    def draw(self, size: int, count: int, rng: np.random.Generator) -> Drawn:
-        vectors = rng.integers(0, 2, (count, size, self.bits)).astype(np.float32)
-        inputs = np.zeros((count, 2 * size + 1, self.bits + 1), np.float32)
-        inputs[:, :size, :-1] = vectors
-        inputs[:, size, -1] = 1
-        target = np.zeros((count, 2 * size + 1, self.bits), np.float32)
-        target[:, size + 1 :] = vectors
-        return inputs, target, np.arange(2 * size + 1) > size
-
-
-class AssociativeRecallDataModule(AlgorithmicDataModule):
-    """Associative recall (Graves et al. 2014, section 4.3): which item followed this one?
-
-    An item is a few random vectors after a mark. After `size` items one of them, not the last, is
-    shown again between two query marks; the answer is the item that came after it.
-
-    Args:
-        bits: width of a vector.
-        item_length: vectors of an item.
-        **common: options of `AlgorithmicDataModule`.
-    """
-
-    smallest = 2
-
-    def __init__(self, *, bits: int = 6, item_length: int = 3, **common: Any) -> None:
-        self.bits, self.item_length = bits, item_length
-        super().__init__(**common)
-
-    def widths(self) -> tuple[int, int]:
-        return self.bits + 2, self.bits
-
-    def draw(self, size: int, count: int, rng: np.random.Generator) -> Drawn:
-        length, bits = self.item_length, self.bits
-        items = rng.integers(0, 2, (count, size, length, bits)).astype(np.float32)
-        asked = rng.integers(0, size - 1, count)
-        start = size * (length + 1)
-        total = start + 2 * length + 2
-        inputs = np.zeros((count, total, bits + 2), np.float32)
-        shown = inputs[:, :start].reshape(count, size, length + 1, bits + 2)
-        shown[:, :, 0, bits] = 1
-        shown[:, :, 1:, :bits] = items
-        inputs[:, [start, start + length + 1], bits + 1] = 1
-        inputs[:, start + 1 : start + length + 1, :bits] = items[np.arange(count), asked]
-        target = np.zeros((count, total, bits), np.float32)
-        target[:, -length:] = items[np.arange(count), asked + 1]
-        return inputs, target, np.arange(total) >= total - length
-
-
-class GraphTraversalDataModule(AlgorithmicDataModule):
-    """Graph traversal (Graves et al. 2016): follow a path through a graph told edge by edge.
-
-    A graph has `size` nodes with labels of their own; from each leads one edge of every relation.
-    The edges (from, relation, to) come in random order, one a step. Then a path is asked: a node
-    and a relation, and each step another relation; the answer of each step is the node reached.
-
-    Args:
-        labels: node labels to draw from.
-        relations: kinds of edges.
-        hops: length of a path.
-        **common: options of `AlgorithmicDataModule`.
-    """
-
-    smallest = 2
-
-    def __init__(
-        self, *, labels: int = 12, relations: int = 2, hops: int = 3, **common: Any
-    ) -> None:
-        self.labels, self.relations, self.hops = labels, relations, hops
-        super().__init__(**common)
-
-    def widths(self) -> tuple[int, int]:
-        return 2 * self.labels + self.relations + 1, self.labels
-
-    def check_size(self, size: int) -> None:
-        super().check_size(size)
-        if size > self.labels:
-            raise ValueError(f"{size} nodes need as many labels: data.labels={self.labels}")
-
-    def draw(self, size: int, count: int, rng: np.random.Generator) -> Drawn:
-        edges = size * self.relations
-        names = rng.random((count, self.labels)).argsort(axis=1)[:, :size]
-        # To any node but the one that the edge leaves.
-        step = rng.integers(1, size, (count, size, self.relations))
-        leads = (np.arange(size)[:, None] + step) % size
-        rows = np.arange(count)
-        inputs = np.zeros((count, edges + self.hops, self.widths()[0]), np.float32)
-        target = np.zeros((count, edges + self.hops), np.int64)
-        order = rng.random((count, edges)).argsort(axis=1)
-        for t in range(edges):
-            node, relation = np.divmod(order[:, t], self.relations)
-            inputs[rows, t, names[rows, node]] = 1
-            inputs[rows, t, self.labels + relation] = 1
-            to = names[rows, leads[rows, node, relation]]
-            inputs[rows, t, self.labels + self.relations + to] = 1
-        node = rng.integers(0, size, count)
-        inputs[rows, edges, names[rows, node]] = 1
-        inputs[:, edges:, -1] = 1
-        for t in range(edges, edges + self.hops):
-            relation = rng.integers(0, self.relations, count)
-            inputs[rows, t, self.labels + relation] = 1
-            node = leads[rows, node, relation]
-            target[:, t] = names[rows, node]
-        return inputs, target, np.arange(edges + self.hops) >= edges
-
-
-class AssociativeRetrievalDataModule(AlgorithmicDataModule):
-    """Associative retrieval (Ba et al. 2016, section 4.1): c9k8j3f1??c → 9.
-
-    `size` different letters, each followed by a digit, two question marks, and one of the letters
-    again; the answer is its digit.
-
-    Args:
-        letters: letters to draw from.
-        digits: digits to draw from, and the classes of the answer.
-        **common: options of `AlgorithmicDataModule`.
-    """
-
-    def __init__(self, *, letters: int = 26, digits: int = 10, **common: Any) -> None:
-        self.letters, self.digits = letters, digits
-        super().__init__(**common)
-
-    def widths(self) -> tuple[int, int]:
-        return self.letters + self.digits + 1, self.digits
-
-    def check_size(self, size: int) -> None:
-        super().check_size(size)
-        if size > self.letters:
-            raise ValueError(f"{size} pairs need as many letters: data.letters={self.letters}")
-
-    def draw(self, size: int, count: int, rng: np.random.Generator) -> Drawn:
-        rows, total = np.arange(count), 2 * size + 3
-        keys = rng.random((count, self.letters)).argsort(axis=1)[:, :size]
-        values = rng.integers(0, self.digits, (count, size))
-        inputs = np.zeros((count, total, self.letters + self.digits + 1), np.float32)
-        for pair in range(size):
-            inputs[rows, 2 * pair, keys[:, pair]] = 1
-            inputs[rows, 2 * pair + 1, self.letters + values[:, pair]] = 1
-        inputs[:, -3:-1, -1] = 1
-        asked = rng.integers(0, size, count)
-        inputs[rows, -1, keys[rows, asked]] = 1
-        target = np.zeros((count, total), np.int64)
-        target[:, -1] = values[rows, asked]
-        return inputs, target, np.arange(total) == total - 1

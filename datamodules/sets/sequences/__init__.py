@@ -1,0 +1,1 @@
+"""Sequence problems of the memory papers, one a file."""
