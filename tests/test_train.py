@@ -20,6 +20,7 @@ from runner.training import run_training
 
 PROJECT = Path(__file__).parents[1]
 SHORT = ["trainer.max_epochs=2", "trainer.limit_train_batches=3", "trainer.log_every_n_steps=1"]
+FEW = ["trainer.limit_val_batches=2", "trainer.limit_test_batches=2"]
 SUBSETS = ["image", "audio", "text", "image+audio", "image+text", "audio+text"]
 
 
@@ -86,7 +87,7 @@ def _column(folder, name):
 
 
 def test_run_logs_rate_norm_throughput_and_losses(compose_run, tmp_path):
-    run_training(compose_run(*SHORT, "callbacks.gradient_norm.every_n_steps=1"))
+    run_training(compose_run(*SHORT, *FEW, "callbacks.gradient_norm.every_n_steps=1"))
     folder = tmp_path / "run"
     for name in ("train/loss", "train/grad_norm", "train/examples_per_second", "val/acc/image"):
         assert all(value >= 0 for value in _column(folder, name)), name
@@ -97,7 +98,8 @@ def test_run_logs_rate_norm_throughput_and_losses(compose_run, tmp_path):
 def test_same_seed_gives_the_same_result_and_another_does_not(compose_run, tmp_path):
     losses = []
     for seed in (1, 1, 2):
-        run_training(compose_run(*SHORT, f"seed={seed}", f"paths.run_dir={tmp_path}/{len(losses)}"))
+        folder = f"paths.run_dir={tmp_path}/{len(losses)}"
+        run_training(compose_run(*SHORT, *FEW, f"seed={seed}", folder))
         losses.append(results_of(tmp_path / str(len(losses)))["test/loss"])
     assert losses[0] == losses[1] != losses[2]
 
@@ -114,7 +116,7 @@ class StopAfter(pl.Callback):
 
 
 def test_resumed_run_ends_as_the_whole_one(compose_run, tmp_path, monkeypatch):
-    run = ["trainer.max_epochs=3", "trainer.limit_train_batches=3", "test=false"]
+    run = ["trainer.max_epochs=3", "trainer.limit_train_batches=3", "test=false", FEW[0]]
     run_training(compose_run(*run, f"paths.run_dir={tmp_path}/whole"))
     with monkeypatch.context() as patch:
         build = training.build_callbacks
@@ -133,7 +135,7 @@ def test_resumed_run_ends_as_the_whole_one(compose_run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_the_default_job_trains_in_half_precision(compose_run, tmp_path, precision):
-    run_training(compose_run(*SHORT, f"trainer.precision={precision}"))
+    run_training(compose_run(*SHORT, *FEW, f"trainer.precision={precision}"))
     assert 0 <= results_of(tmp_path / "run")["test/acc"] <= 1
     losses = _column(tmp_path / "run", "train/loss")
     assert len(losses) == 6
@@ -141,7 +143,7 @@ def test_the_default_job_trains_in_half_precision(compose_run, tmp_path, precisi
 
 
 def test_no_logger_is_needed(compose_run, tmp_path):
-    assert math.isfinite(run_training(compose_run(*SHORT, "logger=none")))
+    assert math.isfinite(run_training(compose_run(*SHORT, *FEW, "logger=none")))
     assert not (tmp_path / "run" / "metrics").exists()
 
 

@@ -142,7 +142,7 @@ def test_features_of_a_dataset_keep_strange_names(returned, tmp_path):
     path = str(tmp_path / "set")
     data, again = returned("data=hf_dataset", f"data.path={path}", path=path)
     assert data.class_names == NAMES
-    assert again.roles.columns["array"] == ["${oc.env:TOKEN}"]
+    assert again.schema.columns["array"] == ["${oc.env:TOKEN}"]
 
 
 def test_a_description_of_shards_names_nothing_to_build(returned, tmp_path):

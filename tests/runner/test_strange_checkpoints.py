@@ -78,8 +78,9 @@ def default_job():
     """What a checkpoint of the default job holds."""
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         config = compose("config", overrides=["paths.run_dir=run"])
-    task, plain = build_task(config, build_data(config))
-    return {"state_dict": task.state_dict(), "run_config": plain}
+    datamodule, final = build_data(config)
+    task = build_task(final, datamodule.facts())
+    return {"state_dict": task.state_dict(), "run_config": dict(task.run_config)}
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ Stored = tuple[bytes, str, int]  # content, suffix, length
 
 def pack(
     datamodule: MultimodalDataModule,
-    out: str,
+    out: str | Path,
     *,
     shard_bytes: int = 2**26,
     decoded: bool = False,
@@ -61,7 +61,8 @@ def pack(
         FileExistsError: `out` holds shards already.
         ValueError: an example cannot be read.
     """
-    files, folder = open_root(str(out), option="out")
+    out = str(out)
+    files, folder = open_root(out, option="out")
     if files.exists(f"{folder}/{DESCRIPTION}"):
         raise FileExistsError(f"{out} holds shards already: remove them or choose another out=…")
     datamodule.setup()

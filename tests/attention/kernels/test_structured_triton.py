@@ -193,10 +193,11 @@ def test_nothing_waits_for_the_device(channels):
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.slow  # `auto` never takes these kernels by itself
 @pytest.mark.skipif(IS_INTERPRETED, reason="this is the interpreter")
 def test_the_interpreter_passes_all_that_a_gpu_would():
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", __file__],
         env=os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
