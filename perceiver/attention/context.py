@@ -19,7 +19,7 @@ from perceiver.types import Segment, joined_mask
 T = TypeVar("T")
 
 # Places whose codes are looked at together: codes of a long axis are large.
-PLACES = 1 << 18
+PLACES = 1 << 13
 
 
 class Scaled(NamedTuple):

@@ -63,6 +63,14 @@ def test_a_kernel_that_would_fill_the_memory_is_passed_over(tokens, kernel):
     assert select_kernel("auto", problem).name == kernel
 
 
+def test_positions_on_one_axis_stay_apart():
+    """Folded and separable multiply as much there; joining would write the tokens besides."""
+    samples, code = torch.zeros(1, 48_000, 1), torch.zeros(48_000, 129)
+    attention = Attention(512, 130, qk_dim=130)
+    problem = attention.problem(torch.randn(1, 256, 512), Context([Segment(samples, (code,))]))
+    assert select_kernel("auto", problem).name == "separable"
+
+
 def test_exported_programs_use_no_operator_of_our_own():
     block, latents, inputs = CASES["small image"].build()
     tokens = inputs.tokens

@@ -63,7 +63,7 @@ class Folded(Kernel):
         if problem.device.type != "cpu" or differs_by_function():
             return math.inf
         rows = problem.heads.num_heads * problem.num_queries
-        return max(LEAST_COST, 2 * rows * self._numbers(problem))
+        return max(LEAST_COST, 2 * rows * self._numbers(problem) + self._moved(problem))
 
     def holds(self, problem: Problem) -> int:
         return joining(problem) + math.prod(problem.context.shape)
@@ -72,6 +72,11 @@ class Folded(Kernel):
         """Numbers of all tokens that a row of queries is multiplied with."""
         b, tokens, channels = problem.context.shape
         return b * tokens * (channels + SCALARS)
+
+    def _moved(self, problem: Problem) -> int:
+        """Numbers that are written to set positions beside their content."""
+        apart = any(segment.axes for segment in _segments(problem))
+        return math.prod(problem.context.shape) if apart else 0
 
     def run(self, problem: Problem) -> Result:
         context = problem.context
@@ -102,6 +107,9 @@ class Separable(Folded):
             code = CHUNK_LINES if len(segment.axes) > 1 else sum(c.shape[1] for c in segment.axes)
             total += b * tokens * (channels + SCALARS + code)
         return total
+
+    def _moved(self, problem: Problem) -> int:
+        return 0
 
     def run(self, problem: Problem) -> Result:
         assert isinstance(problem.context, Context), "`refuses` admits no other"
