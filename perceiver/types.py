@@ -53,7 +53,7 @@ class Batch:
             casts fields, and this is none.
         known: name → (b,) or (b, o) bool, False where the target is not known. A target that is
             known everywhere needs no entry; one that no example has needs no tensor in `targets`.
-        ids: one name an example, for reports and error messages.
+        ids: one name per example, for reports and error messages.
         part: of the split, where it is reported apart from the rest: "length_40".
     """
 
@@ -113,7 +113,7 @@ class Segment:
 
     Args:
         content: (b, m, c) what differs from example to example.
-        axes: one (length, code) tensor an axis; the lengths' product is m. Empty: no positions.
+        axes: one (length, code) tensor per axis; the lengths' product is m. Empty: no positions.
         constant: (k,) channels that all tokens of the segment share: modality embedding, padding.
         mask: (b, m), True = a real token; None = all are.
         shape: the grid that the m tokens came from, to lay attention weights back onto the input.

@@ -38,7 +38,7 @@ class MultimodalDataModule(pl.LightningDataModule):
     Args:
         modalities: what the model takes, some of `available_modalities`; None = all that the
             data turn out to have (for a subclass whose `build` finds out).
-        batch_size: examples a batch, in each process; None = 64, fewer of a small training split.
+        batch_size: examples per batch, in each process; None = 64, fewer of a small training split.
         num_classes: expected number of classes; None = as many as the data has.
         num_workers: loader processes, in each process.
         pin_memory: copy batches to page-locked memory, from which a GPU fetches them while it
@@ -289,7 +289,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         return self._loader("test")
 
     def summary(self) -> list[str]:
-        """What the splits hold, a line each, for people."""
+        """What the splits hold, one line each, for people."""
         self._open_once()
         lines = []
         for split, source in self._sources.items():

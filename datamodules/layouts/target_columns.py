@@ -79,7 +79,7 @@ def _names(column: pa.ChunkedArray) -> list[str]:
         whole = pc.all(pc.equal(found, pc.round(found))).as_py()
         names = strings(found.cast(pa.int64())) if whole else names
     coded = names.combine_chunks().dictionary_encode()
-    known = coded.dictionary.to_pylist()  # one string a class, not one a row
+    known = coded.dictionary.to_pylist()  # one string per class, not one per row
     return [known[index] for index in coded.indices.to_pylist()]
 
 

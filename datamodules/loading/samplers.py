@@ -34,7 +34,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         seed: of the shuffle.
         rank: this process, from 0.
         world_size: number of processes.
-        batch_size: examples a batch, in each process.
+        batch_size: examples per batch, in each process.
         lengths: (num_examples,) how long each example is, in any unit; None = not known.
         bucket_batches: batches a window; 0 or 1 = lengths change nothing.
         blocks: (num_examples,) numbers, equal for examples that lie together; None = shuffle all.

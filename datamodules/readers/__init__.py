@@ -1,4 +1,4 @@
-"""Files → tensors, one kind of modality a file, with the options that describe it."""
+"""Files → tensors, one kind of modality per file, with the options that describe it."""
 
 from datamodules.readers.array import ArrayReader
 from datamodules.readers.audio import AudioReader

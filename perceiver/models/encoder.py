@@ -30,7 +30,7 @@ class PerceiverEncoder(nn.Module):
         cross_attention: makes the cross-attention from (query_dim, key_dim).
         latent_attention: makes the self-attention of the latents likewise.
         num_blocks: latent blocks applied.
-        num_layers: self-attention layers a block.
+        num_layers: self-attention layers per block.
         num_cross_attends: cross-attends, 1 to `num_blocks`.
         cross_sharing: which cross-attends share weights: "after_first", "all" or "none".
         share_blocks: whether the latent blocks share weights.

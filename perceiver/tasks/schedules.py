@@ -1,6 +1,6 @@
 """Learning-rate schedules over a whole run, as factors of the optimiser's rate.
 
-Each takes the optimiser and the run's number of steps, and is stepped once a step. `warmup` is a
+Each takes the optimiser and the run's number of steps, and is stepped once per step. `warmup` is a
 share of the run, in which the rate rises linearly; other shares are of what follows the warm-up.
 """
 

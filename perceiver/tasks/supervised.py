@@ -23,7 +23,7 @@ Outputs = Tensor | Mapping[str, Tensor]
 class SupervisedTask(Task):
     """Trains a model to answer what a batch asks, from whatever modalities an example has.
 
-    Logs `train/loss` a step (and `train/reinforce`, what sampled attention adds to it) and, over a
+    Logs `train/loss` per step (and `train/reinforce`, what sampled attention adds to it) and, over a
     whole split, `val/loss`, `val/acc` (or the objective's other metrics) and `val/acc/image+text`
     for subsets of the modalities: the same model, given those alone, over the examples that have at
     least one of them. Parts of a split are logged apart, `test/acc/length_40`.

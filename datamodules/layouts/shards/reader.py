@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from datamodules.layouts.shards.layout import open_root
 from perceiver.files import replacing
 
-_OPEN_FILES = 64  # a process keeps open at most
+_OPEN_FILES = 64  # at most, per process
 
 Place = tuple[int, int, int]  # shard, first byte, bytes
 

@@ -174,7 +174,7 @@ class SequenceDataModule(pl.LightningDataModule):
         return Problems(self, sizes=sizes, seed=seed, training=training)
 
     def summary(self) -> list[str]:
-        """What the splits hold, a line each, for people."""
+        """What the splits hold, one line each, for people."""
         lines = []
         for split in SPLITS:
             low, high = self.sizes[split]

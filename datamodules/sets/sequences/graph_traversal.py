@@ -13,7 +13,7 @@ class GraphTraversalDataModule(SequenceDataModule):
     """Graph traversal (Graves et al. 2016): follow a path through a graph told edge by edge.
 
     A graph has `size` nodes with labels of their own; from each leads one edge of every relation.
-    The edges (from, relation, to) come in random order, one a step. Then a path is asked: a node
+    The edges (from, relation, to) come in random order, one per step. Then a path is asked: a node
     and a relation, and each step another relation; the answer of each step is the node reached.
 
     Args:
