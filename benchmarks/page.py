@@ -41,8 +41,42 @@ Not measured: `python -m benchmarks.run --device {0}` and the other commands wit
 
 INTRODUCTION = """# Performance
 
-Written by `python -m benchmarks.page` from what the commands below measured; nothing here is typed
-in by hand.
+To train faster, choose from the next section. To see how fast this project is beside others, and
+what each technique pays, read the tables of your kind of machine further below.
+
+## Train faster
+
+| option | where it helps |
+|---|---|
+| `trainer.precision=bf16-mixed` | where the processor or GPU multiplies in bf16 |
+| `compile=true` | large models: compiles latent blocks and decoder (*regions* below); the first step says how long it took |
+| `compile=whole` | the whole model, where all batches look alike |
+| `compile=graphs` | on GPUs: the same, replayed as CUDA graphs |
+| `matmul_precision=high` | on GPUs: multiplies float32 as TF32 |
+| `matmul_precision=medium` | also on CPUs with AMX: multiplies float32 as bfloat16, all else stays float32 |
+| `float8=true` (extra `[float8]`) | linear layers in eight bits, on GPUs that have them; its accuracy is below |
+
+By default float32 products are exact, and run in whichever of torch's two CPU libraries is faster: on
+AMD's Zen 5 that is oneDNN, not MKL.
+
+## Measure it
+
+```bash
+python -m benchmarks.peers install    # the peers, each in an environment of its own
+python -m benchmarks.run              # everyone in turns; --quick: tiny sizes, --device cuda
+python -m benchmarks.scaling          # against tokens, latents, layers and batch
+python -m benchmarks.ablations        # one thing changed at a time
+python -m benchmarks.cost             # every form of attention, which `auto` chooses from
+python -m benchmarks.training         # examples per second of python train.py
+python -m benchmarks.data             # the loader
+python -m benchmarks.page             # this page from the results
+```
+
+## What was measured
+
+This page is written by `python -m benchmarks.page` from what these commands recorded; no number is
+typed in by hand. Tables recorded before the joined projections, the cache of moments and the
+allocator's setting were removed still include them.
 
 All contestants compute the same thing: the same sizes, the same inputs and, but for lucidrains,
 whose layers are not quite the others', the same weights (the column *distance* is how far a
@@ -74,7 +108,7 @@ round products to bf16, which it does on processors with tiles (AMX) alone; *bf1
 autocast, *bf16-true* has parameters and inputs in bf16; *compile* is torch.compile of the whole
 model (`compile=whole` of `train.py`), *regions* what `compile=true` compiles of this project's
 (latent blocks and decoder), *key=value* an option of its attention.
-"""
+"""  # noqa: E501, rows of a table
 
 HOW_TO_READ = """## How to read the tables
 
