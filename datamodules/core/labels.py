@@ -31,7 +31,7 @@ def encode_labels(rows: Rows, splits: np.ndarray, targets: TargetKind) -> tuple[
         classes = sorted_labels(set().union(*train) if several else set(train))
     indices = {name: index for index, name in enumerate(classes)}
     distinct = set().union(*labels) if several else set(labels)
-    known = {name: indices.get(str(name)) for name in distinct}  # one string per class, not one per row
+    known = {name: indices.get(str(name)) for name in distinct}  # one string per class
     if None in known.values():
         row, name = next(
             (row, name)

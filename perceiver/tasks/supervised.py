@@ -23,10 +23,11 @@ Outputs = Tensor | Mapping[str, Tensor]
 class SupervisedTask(Task):
     """Trains a model to answer what a batch asks, from whatever modalities an example has.
 
-    Logs `train/loss` per step (and `train/reinforce`, what sampled attention adds to it) and, over a
-    whole split, `val/loss`, `val/acc` (or the objective's other metrics) and `val/acc/image+text`
-    for subsets of the modalities: the same model, given those alone, over the examples that have at
-    least one of them. Parts of a split are logged apart, `test/acc/length_40`.
+    Logs `train/loss` per step (and `train/reinforce`, what sampled attention adds to it). Over a
+    whole split it logs `val/loss`, `val/acc` (or the objective's other metrics), and
+    `val/acc/image+text` for subsets of the modalities: the same model, given those alone, over the
+    examples that have at least one of them. Parts of a split are logged apart,
+    `test/acc/length_40`.
 
     With several objectives the model gives each the outputs of its name; the loss is their weighted
     sum, each averaged over the examples that have its target, and metrics are logged by name,
