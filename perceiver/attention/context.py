@@ -135,7 +135,7 @@ def check_mask(name: str, mask: Tensor, shape: Sequence[int]) -> None:
 
 def check_context(context: Tensor | Context, mask: object, width: int) -> None:
     """Raises ValueError for a context that is not `width` wide, or segments with a second mask."""
-    if isinstance(context, Tensor):
+    if not isinstance(context, Context):
         check_shape("context", context, "batch", "length", width)
         check_floats("context", context)
     elif mask is not None:

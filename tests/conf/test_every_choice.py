@@ -15,6 +15,7 @@ from datamodules.layouts.shards.writer import pack
 from datamodules.sets.digits import DigitsDataModule
 from perceiver.models import MeanPoolDecoder
 from perceiver.types import Batch
+from runner.build import build_data, build_task
 from runner.checks import check_config, check_model
 from runner.training import run_training
 from tests.configs import CONF, choices
@@ -37,13 +38,10 @@ def cases(*groups):
 
 
 @pytest.fixture
-def step(compose_run, request, tmp_path):
-    """Run one batch of fit, validation and test; returns the losses, which NaN logits spoil.
+def composed(compose_run, request, tmp_path):
+    """composed("augment/audio=waveform", data="fsdd") → the config of a run on a tiny data set."""
 
-    An accuracy would not show them: the largest of several NaN is as good a class as any.
-    """
-
-    def run(*overrides, data=None):
+    def make(*overrides, data=None):
         if data == "manifest":
             overrides = (*overrides, f"data.path={request.getfixturevalue('table_of_films')}")
         if data == "shards":
@@ -60,11 +58,47 @@ def step(compose_run, request, tmp_path):
             overrides = (*overrides, *fitting, f"data.{place}={root}")
         if data == "cifar10":
             overrides = (*overrides, "data.num_classes=2")
-        run_training(compose_run("debug=fast", *overrides))
+        return compose_run("debug=fast", *overrides)
+
+    return make
+
+
+@pytest.fixture
+def run_of(composed, tmp_path):
+    """Run one batch of fit, validation and test; returns the losses, which NaN logits spoil.
+
+    An accuracy would not show them: the largest of several NaN is as good a class as any.
+    """
+
+    def run(*overrides, data=None):
+        run_training(composed(*overrides, data=data))
         results = json.loads((tmp_path / "run" / "results.json").read_text())
         return results["val/loss"] + results["test/loss"]
 
     return run
+
+
+@pytest.fixture
+def step(composed):
+    """Checks, a batch to train on, its gradients and a validated batch; returns both losses."""
+
+    def take(*overrides, data=None):
+        config = composed(*overrides, data=data)
+        check_config(config)
+        check_model(config)
+        datamodule, final = build_data(config)
+        task = build_task(final, datamodule.facts())
+        trained = task.training_step(next(iter(datamodule.train_dataloader())), 0)
+        trained.backward()
+        gradients = [p.grad for p in task.parameters() if p.grad is not None]
+        assert gradients
+        assert all(gradient.isfinite().all() for gradient in gradients)
+        with torch.no_grad():
+            task.eval().validation_step(next(iter(datamodule.val_dataloader())), 0)
+        losses = [metrics.compute()["loss"].item() for metrics in task.metrics["val"].values()]
+        return trained.item() + sum(losses)
+
+    return take
 
 
 # What a choice needs of others to make sense.
@@ -78,10 +112,10 @@ SINGLE = ("model", "optimizer", "scheduler", "callbacks", "task", "trainer", "lo
 
 
 @pytest.mark.parametrize(("group", "choice"), cases(*SINGLE))
-def test_choice_takes_a_step(step, group, choice):
+def test_choice_takes_a_step(run_of, group, choice):
     needs = f"callbacks=[default,{choice}]" if group == "callbacks" else f"{group}={choice}"
     others = [FITTING[group, choice]] if (group, choice) in FITTING else []
-    assert math.isfinite(step(*others, *[needs] if choice != "default" else []))
+    assert math.isfinite(run_of(*others, *[needs] if choice != "default" else []))
 
 
 @pytest.mark.parametrize(
@@ -222,8 +256,8 @@ def test_attention_takes_a_step_or_says_what_to_use(compose_run, request, place,
         ("latent_attention", "differential"),
     ],
 )
-def test_run_with_other_attention_takes_a_step(step, place, choice):
-    assert math.isfinite(step(f"attention@model.{place}={choice}"))
+def test_run_with_other_attention_takes_a_step(run_of, place, choice):
+    assert math.isfinite(run_of(f"attention@model.{place}={choice}"))
 
 
 AXIS = "kernel=flex refuses this attention; normaliser: Entmax is not softmax"
@@ -363,10 +397,10 @@ def test_experiment_takes_a_step(step, choice):
 
 @pytest.mark.slow  # up to 326 M parameters and their moments: 5 GB
 @pytest.mark.parametrize("choice", [c for c in EXPERIMENTS if c.startswith("imagenet")])
-def test_preset_takes_a_step(step, choice):
+def test_preset_takes_a_step(run_of, choice):
     small = ["data.batch_size=2", "trainer.precision=32-true"]
     local = ["data.num_workers=0", "data.pin_memory=false"]
-    assert math.isfinite(step(f"experiment={choice}", *small, *local, data="imagenet"))
+    assert math.isfinite(run_of(f"experiment={choice}", *small, *local, data="imagenet"))
 
 
 @pytest.mark.parametrize(
