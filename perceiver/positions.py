@@ -168,6 +168,8 @@ class FourierPositions(ConstantPositions):
                 )
         # Whatever its length, an input's codes are the first of those of the full grid.
         codes = super().forward(self.shape)
+        if shape == self.shape:  # the tensors themselves, which stay constants of a compiled graph
+            return codes
         return tuple(code[:length] for code, length in zip(codes, shape, strict=True))
 
     def places(self, axis: int, length: int) -> Float[Tensor, " length"]:
