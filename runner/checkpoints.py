@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if "::" in str(path):  # Lightning would take it for a chain of URLs
         raise ValueError(f"a checkpoint must not be called {str(path)!r}: rename what has '::'")
     try:
+        _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
@@ -36,6 +38,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a checkpoint: it has no state_dict")
     return checkpoint
+
+
+def _check_sums(path: str | Path) -> None:
+    """Refuse a file of which a bit has changed since it was written: torch does not look.
+
+    Raises:
+        ValueError: naming the member of the archive.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # of an older format, or no checkpoint at all: torch says so
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} in it is not as it was written")
 
 
 def check_same_model(checkpoint: dict[str, Any], module: nn.Module, path: str | Path) -> None:

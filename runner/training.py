@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
@@ -32,6 +32,7 @@ from runner.literal import literal
 from runner.loggers import build_callbacks, build_loggers
 from runner.processes import launches_of_this_job_alone
 from runner.report import environment, print_summary, write_results
+from runner.resuming import checkpoint_to_resume
 from runner.speed import CompileTime, compile_model, use_float8, uses_gpu
 
 
@@ -62,6 +63,8 @@ def run_training(config: DictConfig) -> float:
 
 def _run(config: DictConfig) -> float:
     quiet_lightning()
+    with open_dict(config):
+        config.ckpt_path = checkpoint_to_resume(config)
     check_config(config)
     check_model(config)
     torch.set_float32_matmul_precision(config.matmul_precision)

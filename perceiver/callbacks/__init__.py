@@ -1,7 +1,7 @@
 """Lightning callbacks: what a run reports about itself."""
 
 from perceiver.callbacks.averaging import WarmedAverage, WarmedModel
-from perceiver.callbacks.checkpoint import BestCheckpoint
+from perceiver.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from perceiver.callbacks.checkpoint_io import WholeCheckpointIO
 from perceiver.callbacks.gradient_norm import GradientNorm
 from perceiver.callbacks.padding import PaddingShare
@@ -13,6 +13,7 @@ __all__ = [
     "BestCheckpoint",
     "ConfusionMatrix",
     "GradientNorm",
+    "LastCheckpoint",
     "PaddingShare",
     "PredictionTable",
     "ProgressBar",
