@@ -81,7 +81,19 @@ def _run(config: DictConfig) -> float:
     if hasattr(datamodule, "report_to"):
         datamodule.report_to(folder, is_first=rank_zero_only.rank == 0)
 
-    loggers = build_loggers(config.get("logger"))
+    resume_step = None
+    if config.ckpt_path:
+        resumed = read_checkpoint(config.ckpt_path)
+        check_same_model(resumed, task, config.ckpt_path)
+        if config.fit:
+            check_same_optimizer(resumed, plain, config.ckpt_path)
+            if Path(config.ckpt_path).resolve().parent.parent == folder.resolve():
+                resume_step = int(resumed["global_step"])
+        del resumed  # it is as large as the model and its optimiser
+    elif not config.fit:
+        raise ValueError("fit=false tests a checkpoint: name it with ckpt_path=FILE")
+
+    loggers = build_loggers(config.get("logger"), resume_step=resume_step)
     callbacks = build_callbacks(config.get("callbacks"), loggers, config.trainer)
     callbacks += report_callbacks(task, datamodule, folder)
     compiling = CompileTime()
@@ -91,15 +103,6 @@ def _run(config: DictConfig) -> float:
     for logger in trainer.loggers:  # Lightning's own write it with OmegaConf
         by_omegaconf = isinstance(logger, CSVLogger | TensorBoardLogger)
         logger.log_hyperparams(literal(plain) if by_omegaconf else plain)
-    if config.ckpt_path:
-        resumed = read_checkpoint(config.ckpt_path)
-        check_same_model(resumed, task, config.ckpt_path)
-        if config.fit:
-            check_same_optimizer(resumed, plain, config.ckpt_path)
-        del resumed  # it is as large as the model and its optimiser
-    elif not config.fit:
-        raise ValueError("fit=false tests a checkpoint: name it with ckpt_path=FILE")
-
     results: dict[str, Any] = {"seed": config.seed}
     if config.fit:
         start = time.perf_counter()

@@ -4,6 +4,7 @@ from perceiver.callbacks.averaging import WarmedAverage, WarmedModel
 from perceiver.callbacks.checkpoint import BestCheckpoint, LastCheckpoint
 from perceiver.callbacks.checkpoint_io import WholeCheckpointIO
 from perceiver.callbacks.gradient_norm import GradientNorm
+from perceiver.callbacks.metrics_file import MetricsFile
 from perceiver.callbacks.padding import PaddingShare
 from perceiver.callbacks.progress import ProgressBar
 from perceiver.callbacks.reports import ConfusionMatrix, PredictionTable
@@ -14,6 +15,7 @@ __all__ = [
     "ConfusionMatrix",
     "GradientNorm",
     "LastCheckpoint",
+    "MetricsFile",
     "PaddingShare",
     "PredictionTable",
     "ProgressBar",
