@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -47,9 +48,19 @@ def _git_commit() -> str | None:
 
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
-    """Write `results` as JSON, whole or not at all."""
+    """Write `results` as JSON, whole or not at all; null for what is not finite."""
     with replacing(path) as file:
-        file.write((json.dumps(results, indent=2) + "\n").encode("utf-8"))
+        text = json.dumps(_finite(results), indent=2, allow_nan=False)
+        file.write(f"{text}\n".encode())
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no word for NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_summary(

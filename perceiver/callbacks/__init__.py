@@ -8,17 +8,21 @@ from perceiver.callbacks.metrics_file import MetricsFile
 from perceiver.callbacks.padding import PaddingShare
 from perceiver.callbacks.progress import ProgressBar
 from perceiver.callbacks.reports import ConfusionMatrix, PredictionTable
+from perceiver.callbacks.stopping import FiniteLoss, Interrupted, StopBySignal
 from perceiver.callbacks.throughput import Throughput
 
 __all__ = [
     "BestCheckpoint",
     "ConfusionMatrix",
+    "FiniteLoss",
     "GradientNorm",
+    "Interrupted",
     "LastCheckpoint",
     "MetricsFile",
     "PaddingShare",
     "PredictionTable",
     "ProgressBar",
+    "StopBySignal",
     "Throughput",
     "WarmedAverage",
     "WarmedModel",
