@@ -37,7 +37,7 @@ def strict(path):
 def test_results_say_how_the_run_ended(tmp_path, error, status):
     path = tmp_path / "results.json"
     fails = pytest.raises(type(error)) if error else nullcontext()
-    with fails, results_told(path, {"loss": float("nan"), "all": [float("inf"), 0.5]}):  # noqa: PT012
+    with fails, results_told(path, {"loss": float("nan"), "all": [float("inf"), 0.5]}):
         assert strict(path)["status"] == "running"
         if error:
             raise error
