@@ -134,7 +134,7 @@ class LastCheckpoint(ModelCheckpoint):
             self.save(trainer)
 
     def _is_due_now(self, trainer: pl.Trainer) -> bool:
-        if trainer.fast_dev_run or self._last_global_step_saved == trainer.global_step:
+        if is_dry_run(trainer) or self._last_global_step_saved == trainer.global_step:
             return False
         if self._every_n_train_steps:
             return trainer.global_step % self._every_n_train_steps == 0
@@ -150,7 +150,7 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Also where the last step has saved: a run that goes on from here need not validate again.
         self._is_due = False
-        if not trainer.fast_dev_run:
+        if not is_dry_run(trainer):
             self.save(trainer)
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
@@ -159,9 +159,15 @@ class LastCheckpoint(ModelCheckpoint):
         super()._save_checkpoint(trainer, filepath)
 
 
+def is_dry_run(trainer: pl.Trainer) -> bool:
+    """Whether it is one of Lightning's `fast_dev_run`, which leaves no files."""
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
 def validates_next(trainer: pl.Trainer) -> bool:
     """Whether a validation follows the batch that has just been trained on."""
     loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
     return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
 
 

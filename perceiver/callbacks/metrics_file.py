@@ -10,7 +10,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.loggers.logger import rank_zero_experiment
 
 from perceiver.files import replacing
 
@@ -30,9 +30,9 @@ class MetricsFile(CSVLogger):
         self._resume_step = resume_step
 
     @property
+    @rank_zero_experiment
     def experiment(self) -> Any:
-        is_new = self._experiment is None and rank_zero_only.rank == 0
-        if is_new and self._resume_step is not None:
+        if self._experiment is None and self._resume_step is not None:
             self._experiment = _Continued(self.log_dir, self._resume_step)
         return super().experiment
 

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from perceiver.callbacks.checkpoint import LastCheckpoint, validates_next
+from perceiver.callbacks.checkpoint import LastCheckpoint, is_dry_run, validates_next
 
 
 class Interrupted(BaseException):
@@ -53,7 +53,7 @@ class StopBySignal(pl.Callback):
         if stage != "fit" or threading.current_thread() is not threading.main_thread():
             return
         self._received, self._is_saved = None, False
-        wanted = [signal.SIGTERM, signal.SIGINT]
+        wanted: list[int] = [signal.SIGTERM, signal.SIGINT]
         if requeues := _requeue_signal(trainer):
             wanted.append(requeues)
         launcher = trainer.strategy.launcher
@@ -124,7 +124,7 @@ class StopBySignal(pl.Callback):
         # The step is still to be logged: it ends at the start of the next.
         self._is_saved = True
         for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, LastCheckpoint):
+            if isinstance(callback, LastCheckpoint) and not is_dry_run(trainer):
                 callback.save(trainer)
 
     def _end_if_told(self, trainer: pl.Trainer) -> None:

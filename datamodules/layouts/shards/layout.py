@@ -19,6 +19,7 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor
 
+from datamodules.core.inside import check_file
 from perceiver.files import replacing
 from perceiver.types import TargetKind
 
@@ -178,18 +179,25 @@ def open_root(root: str, *, option: str = "data.root") -> tuple[fsspec.AbstractF
     return files, folder.rstrip("/")
 
 
-def read_file(root: str, name: str) -> bytes:
+def read_file(root: str, name: str, *, outside: bool = False) -> bytes:
     """A small file of the folder.
+
+    Args:
+        root: the folder or URL.
+        name: of the file.
+        outside: allow a link that leads out of the folder.
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: nothing can read such a URL.
+        ValueError: nothing can read such a URL, or the file leads out.
     """
     files, folder = open_root(root)
     try:
+        if isinstance(files, LocalFileSystem):
+            check_file(Path(folder) / name, inside=Path(folder), outside=outside)
         return files.cat_file(f"{folder}/{name}")
     except (ImportError, ValueError) as error:
-        raise ValueError(f"data.root={root} cannot be read: {error}.") from error
+        raise ValueError(f"data.root={root} cannot be read: {str(error).rstrip('.')}.") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"There is no {name} in {root}: point data.root at a folder or URL of shards, or make "
