@@ -12,12 +12,14 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules.core.datamodule import MultimodalDataModule
 from datamodules.core.facts import DataFacts
+from perceiver.names import shown
 from perceiver.tasks import Task
 from perceiver.types import TargetKind
 from runner.checks import check_final
 from runner.processes import prepare_once_a_node
 from runner.resolve import MAX_STEPS, plain_config, resolve, wanted_targets
 
+_LINE = 4000  # characters of a line about the data
 _TRANSFORMS = ("augment", "transform", "mix")  # may refer to facts: a crop to the pictures' size
 
 
@@ -30,7 +32,7 @@ def build_data(config: DictConfig) -> tuple[pl.LightningDataModule, DictConfig]:
     datamodule = open_data(config)
     facts = datamodule.facts()
     for line in datamodule.summary():
-        rank_zero_info(line)
+        rank_zero_info(shown(line, _LINE))
     said = HydraConfig.get().overrides.task if HydraConfig.initialized() else None
     final = resolve(config, facts, overrides=said)
     check_final(final, facts)

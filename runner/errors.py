@@ -18,11 +18,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from perceiver.names import shown
+
 # What a library or a data module raises for input that the user can mend. Anything else is a bug
 # of ours and keeps its traceback.
 USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError, ImportError)
 
 
+_LONGEST = 4000  # characters of a sentence
 _CONFIG = Path(__file__).parents[1] / "conf"
 
 
@@ -42,9 +45,9 @@ def clear_errors(config_dir: Path, config_name: str = "config") -> Iterator[None
         said = sentence(error, config_dir, config_name)
         if error in _named:
             said = f"{len(_named)} of the sweep's jobs failed, as said above"
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {shown(said, _LONGEST)}", file=sys.stderr)
         hint = getattr(error, "__notes__", ["HYDRA_FULL_ERROR=1 shows the full traceback"])
-        print(f"({hint[-1]})", file=sys.stderr)
+        print(f"({shown(hint[-1], _LONGEST)})", file=sys.stderr)
         sys.exit(1)
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)
@@ -62,7 +65,8 @@ def name_failed_job() -> Iterator[None]:
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             job = HydraConfig.get()
             what = f"job {job.job.num} ({', '.join(job.overrides.task)})"
-            print(f"error: {what}: {sentence(error, _CONFIG, 'config')}", file=sys.stderr)
+            said = shown(sentence(error, _CONFIG, "config"), _LONGEST)
+            print(f"error: {what}: {said}", file=sys.stderr)
             _named.append(error)
         raise
 

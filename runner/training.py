@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from perceiver.callbacks import ConfusionMatrix, Interrupted, PredictionTable
 from perceiver.files import replacing
+from perceiver.names import shown
 from perceiver.tasks import SingleLabel, Task
 from runner.build import build_data, build_task
 from runner.checkpoints import (
@@ -39,15 +40,28 @@ from runner.speed import CompileTime, compile_model, use_float8, uses_gpu
 
 
 def quiet_lightning() -> None:
-    """Leave out what Lightning says at every start: advertisements, and options restated."""
+    """Leave out what Lightning says at every start: advertisements, and options restated.
+
+    What is said of data, which may hold anything, comes on one line.
+    """
     noise = ("Tip", "was configured so", "Loading `train_dataloader` to estimate")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
         lambda record: not any(words in record.getMessage() for words in noise)
     )
+    if warnings.formatwarning is not _format_warning:
+        _formats.append(warnings.formatwarning)
+        warnings.formatwarning = _format_warning
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
     warnings.filterwarnings("ignore", message=".*The dirpath has changed from.*")  # of `last`
+
+
+_formats: list[Any] = []  # that there were before
+
+
+def _format_warning(message: Any, *rest: Any, **options: Any) -> str:
+    return _formats[-1](shown(str(message), 4000), *rest, **options)
 
 
 def run_training(config: DictConfig) -> float:
