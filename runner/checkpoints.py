@@ -35,20 +35,29 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} is not a checkpoint of plain data (damaged, or made by other software): "
             f"{(str(error) or type(error).__name__).splitlines()[0]}"
         ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(weights, dict):
         raise ValueError(f"{path} is not a checkpoint: it has no state_dict")
+    if not all(isinstance(n, str) and isinstance(v, torch.Tensor) for n, v in weights.items()):
+        raise ValueError(f"{path} is not a checkpoint: its state_dict holds more than tensors")
     return checkpoint
 
 
 def _check_sums(path: str | Path) -> None:
-    """Refuse a file of which a bit has changed since it was written: torch does not look.
+    """Refuse a file of which a bit has changed since it was written, or that holds more than it is.
+
+    torch looks at neither, and writes nothing compressed: so nothing inflates.
 
     Raises:
         ValueError: naming the member of the archive.
     """
     if not zipfile.is_zipfile(path):
-        return  # of an older format, or no checkpoint at all: torch says so
+        raise ValueError("it is no archive of torch's")
     with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        packed = [one.filename for one in members if one.compress_type != zipfile.ZIP_STORED]
+        if packed or sum(one.file_size for one in members) > os.path.getsize(path):
+            raise ValueError(f"{(packed or ['it'])[0]} is compressed, which torch does not write")
         if damaged := archive.testzip():
             raise ValueError(f"{damaged} in it is not as it was written")
 

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from runner.ending import results_told, signals_end_in_order
 from runner.errors import keep_traceback
 from runner.loggers import build_loggers
+from runner.processes import alone_in
 from runner.rebuild import rebuild
 from runner.report import environment
 from runner.training import (
@@ -25,7 +26,8 @@ from runner.training import (
 
 def run_evaluation(config: DictConfig) -> float:
     """Evaluate `config.ckpt_path` on a split of its data; returns the monitored metric."""
-    with signals_end_in_order(), keep_traceback(Path(config.paths.run_dir)):
+    folder = Path(config.paths.run_dir)
+    with signals_end_in_order(), keep_traceback(folder), alone_in(folder):
         return _run(config)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from perceiver.tasks import Task
 from runner.checkpoints import check_same_model, read_checkpoint
@@ -71,14 +72,37 @@ def rebuild(
         if _TOKENIZER in given:
             data["text"] |= {"tokenizer": given.pop(_TOKENIZER)}
         data |= given
+        _check_shapes(checkpoint["state_dict"], config["task"], path)
         datamodule = build(data, kind=pl.LightningDataModule, where="data")
         task = build(config["task"], kind=Task, where="task")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if not isinstance(task, Task) or not isinstance(datamodule, pl.LightningDataModule):
+        raise ValueError(f"{path} does not say how to rebuild its model: train.py did not write it")
     check_same_model(checkpoint, task, path)
     task.load_state_dict(checkpoint["state_dict"])
     task.run_config = config
     return task.eval(), datamodule, config
+
+
+def _check_shapes(weights: Mapping[str, torch.Tensor], task: Any, path: str | Path) -> None:
+    """Compare the shapes of the model before any memory is taken for it.
+
+    Raises:
+        ValueError: a weight is of another shape than the config says.
+    """
+    try:
+        with torch.device("meta"):
+            model = build(task.get("model"), where="task.model")
+        shapes = {f"model.{name}": values.shape for name, values in model.state_dict().items()}
+    except (ValueError, AttributeError, NotImplementedError):
+        return  # the task itself says what is wrong
+    for name, shape in shapes.items():
+        if name in weights and weights[name].shape != shape:
+            raise ValueError(
+                f"its {name} is {tuple(weights[name].shape)}, its config says {tuple(shape)}: "
+                "one of them was changed"
+            )
 
 
 def _without_places(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -33,7 +33,7 @@ from runner.ending import results_told, signals_end_in_order
 from runner.errors import keep_traceback, name_failed_job
 from runner.literal import literal
 from runner.loggers import build_callbacks, build_loggers
-from runner.processes import launches_of_this_job_alone
+from runner.processes import alone_in, launches_of_this_job_alone
 from runner.report import environment, print_summary, write_results
 from runner.resuming import checkpoint_to_resume
 from runner.speed import CompileTime, compile_model, use_float8, uses_gpu
@@ -73,6 +73,7 @@ def run_training(config: DictConfig) -> float:
             name_failed_job(),
             keep_traceback(folder),
             launches_of_this_job_alone(),
+            alone_in(folder),
         ):
             return _run(config)
     finally:

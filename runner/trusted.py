@@ -21,6 +21,7 @@ from runner.options import check_option
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 _SCALARS = (str, int, float, bool, type(None))
 _DEPTH = 50  # of dicts and lists in one another
+_MOST = 1_000_000  # values: what holds itself many times over would have no end
 # What leads to a file or a connection: a URL, an absolute path, one that climbs.
 _LEADS_OUT = re.compile(r"://|::|^[~/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)")
 # The ways to them; on another, modules would be imported that are nobody's part.
@@ -54,7 +55,9 @@ def check_plain(config: Any, *, names: Collection[str] = (), places: Collection[
         ValueError: something else than dicts with names for keys, lists and scalars; text that
             OmegaConf would evaluate, or that names a URL or a path.
     """
-    for key, node in _leaves(config, "", _DEPTH):
+    for number, (key, node) in enumerate(_leaves(config, "", _DEPTH)):
+        if number == _MOST:
+            raise ValueError(f"the checkpoint's config holds more than {_MOST:,} values")
         is_found = key in names
         if type(node) not in _SCALARS or (not is_found and "${" in str(node)):
             raise ValueError(
@@ -67,7 +70,12 @@ def check_plain(config: Any, *, names: Collection[str] = (), places: Collection[
 
 
 def _leaves(node: Any, key: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """Everything that is no plain dict or list, with the outermost option that it is of."""
+    """Everything that is no plain dict or list, with the outermost option that it is of.
+
+    A dict or list itself counts as None.
+    """
+    if type(node) in (dict, list):
+        yield key, None
     if type(node) is dict and depth and all(type(name) is str for name in node):
         for name, value in node.items():
             yield from _leaves(value, key or name, depth - 1)

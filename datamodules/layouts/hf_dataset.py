@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from datamodules.core.inside import check_tree
 from datamodules.layouts.column_kind import SPLIT_NAMES
 from datamodules.layouts.manifest import ManifestDataModule
 from datamodules.layouts.table import is_content, is_list
+from datamodules.readers.json_text import load_json
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _LISTS = ("_data_files", "_indices_data_files")  # of a state.json
@@ -101,9 +101,9 @@ def _check_names(folder: Path) -> None:
     for pattern, list_names in (("dataset_dict.json", _splits), ("**/state.json", _arrow_files)):
         for path in folder.glob(pattern):
             try:
-                names = list_names(json.loads(path.read_bytes()))
+                names = list_names(load_json(path.read_bytes()))
                 strange = [n for n in names if not isinstance(n, str) or not _NAME.fullmatch(n)]
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise ValueError(f"{path} describes no dataset: {error}.") from error
             if strange:
                 raise ValueError(f"{path} names {strange[0]!r:.200}, which is none of this folder.")

@@ -52,6 +52,9 @@ class TextTSVDataModule(RowsDataModule):
             read_rows(path, header=self.header, errors=self.given["text"]["errors"])
             for path in paths
         ]
+        for path, (texts, _) in zip(paths, parts, strict=True):
+            if not len(texts):
+                raise ValueError(f"{path} has no rows: add a line a text, a tab and a label.")
         return text_rows(
             parts,
             names=[path.name for path in paths],

@@ -20,6 +20,8 @@ from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor
 
 from datamodules.core.inside import check_file
+from datamodules.layouts.table import refuse_inflated
+from datamodules.readers.json_text import load_json
 from perceiver.files import replacing
 from perceiver.types import TargetKind
 
@@ -61,7 +63,7 @@ class Description:
     def from_json(cls, raw: bytes, *, where: str) -> Description:
         """Raises ValueError for anything that is not such a description."""
         try:
-            values = json.loads(raw)
+            values = load_json(raw)
             found = cls(**values)
             names = [name for split in found.shards.values() for name in split]
             fine = (
@@ -71,7 +73,7 @@ class Description:
                 and all(_MODALITY.fullmatch(name) for name in found.modalities)
                 and all(map(_are_options, found.kinds.values()))
             )
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
             raise ValueError(f"{where} describes no shards: {error}.") from error
         if not fine:
             raise ValueError(f"{where} describes no shards that this version ({VERSION}) reads.")
@@ -121,6 +123,7 @@ class Index:
     def from_parquet(cls, raw: bytes, modalities: list[str], *, where: str) -> Index:
         """Raises ValueError for anything that is not such an index."""
         try:
+            refuse_inflated(pa.py_buffer(raw), where=where)
             table = pq.read_table(BytesIO(raw))
             target = table["target"]
             nested = pa.types.is_list(target.type)
@@ -141,7 +144,7 @@ class Index:
                 },
                 length=integers("length"),
             )
-        except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        except (pa.ArrowException, LookupError, ValueError, TypeError, OSError) as error:
             raise ValueError(f"{where} is no index of shards: {error}.") from error
 
 
