@@ -179,6 +179,12 @@ def fit(
         results["fit_seconds"] = round(time.perf_counter() - start, 2)
         results["steps"] = trainer.global_step
         results |= as_floats(trainer.callback_metrics, "train/padding/")
+    stopping = trainer.early_stopping_callback
+    if stopping is not None and stopping.stopped_epoch:
+        rank_zero_info(
+            f"stopped after epoch {stopping.stopped_epoch}: the last {stopping.patience} "
+            f"validations had no better {stopping.monitor} (callbacks.early_stopping.patience)"
+        )
     return None
 
 
