@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 
 from perceiver.tasks import Task
 from runner.checkpoints import check_same_model, read_checkpoint
+from runner.pretrained import without_weights
 from runner.trusted import build, check_plain
 
 # Options of data that name places. A checkpoint may be a stranger's: what lies there is opened
@@ -52,12 +53,13 @@ def rebuild(
         raise ValueError(f"{path} does not say how to rebuild its model: train.py did not write it")
     given = {name: value for name, value in (data_options or {}).items() if value is not None}
     data, recorded = _without_places(config["data"])
+    described = without_weights(config["task"])
     if unknown := sorted(set(given) - set(data) - set(recorded)):
         raise ValueError(f"the data set of {path} has no option {', '.join(unknown)}")
     try:
         check_plain(recorded, names=("path",), places=_PLACES)
         check_plain(data, names=_NAMES)
-        check_plain(config["task"])
+        check_plain(described)
         lacking = {n: recorded[n] for n in _NEEDED if recorded.get(n) and n not in given}
         if not reads_data:
             given |= {name: _NOWHERE for name in lacking if name != _TOKENIZER}
@@ -72,7 +74,7 @@ def rebuild(
             data["text"] |= {"tokenizer": given.pop(_TOKENIZER)}
         data |= given
         datamodule = build(data, kind=pl.LightningDataModule, where="data")
-        task = build(config["task"], kind=Task, where="task")
+        task = build(described, kind=Task, where="task")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     check_same_model(checkpoint, task, path)

@@ -30,6 +30,7 @@ from runner.checks import check_config, check_model
 from runner.errors import keep_traceback, name_failed_job
 from runner.literal import literal
 from runner.loggers import build_callbacks, build_loggers
+from runner.pretrained import prepare_encoders
 from runner.processes import launches_of_this_job_alone
 from runner.report import environment, print_summary, write_results
 from runner.speed import CompileTime, compile_model, use_float8, uses_gpu
@@ -62,6 +63,7 @@ def run_training(config: DictConfig) -> float:
 
 def _run(config: DictConfig) -> float:
     quiet_lightning()
+    prepare_encoders(config)
     check_config(config)
     check_model(config)
     torch.set_float32_matmul_precision(config.matmul_precision)

@@ -14,6 +14,7 @@ from hydra.utils import get_object
 from torch import nn
 from torch.optim import Optimizer
 
+from perceiver.adapters import PretrainedAdapter
 from perceiver.tasks import Task
 from perceiver.tasks import schedules as schedule_functions
 from runner.options import check_option
@@ -103,6 +104,9 @@ def build(node: Any, *, kind: type = nn.Module, where: str) -> Any:
         if type(value) is not known.get(name):
             raise ValueError(f"{where}.{name}={value!r:.200} is not read from a checkpoint")
     found = _find(str(marks.get("_target_")), kind)
+    is_encoder = inspect.isclass(found) and issubclass(found, PretrainedAdapter)
+    if is_encoder and options.get("weights") is not None:  # they would be opened, or fetched
+        raise ValueError(f"{where}.weights={options['weights']!r:.200} is not read at its word")
     for name, value in options.items():
         check_option(found, f"{where}.{name}", name, value)
     built = {name: build(item, where=f"{where}.{name}") for name, item in options.items()}
