@@ -69,7 +69,13 @@ def without_weights(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pretrained(config: DictConfig) -> Iterator[tuple[str, DictConfig, type[PretrainedAdapter]]]:
-    for name, adapter in (config.model.get("adapters") or {}).items():
+    adapters = config.model.get("adapters") or {}
+    if "_target_" in adapters:
+        raise ValueError(
+            f"{adapters._target_} takes the place of one modality's adapter: choose it with "
+            "modality@model.adapters.image=… (or audio, or text), not in the list of modalities"
+        )
+    for name, adapter in adapters.items():
         kind = get_object(adapter._target_) if adapter and "_target_" in adapter else None
         if inspect.isclass(kind) and issubclass(kind, PretrainedAdapter):
             yield name, adapter, kind

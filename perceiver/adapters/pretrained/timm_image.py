@@ -67,7 +67,7 @@ class TimmAdapter(PretrainedImageAdapter):
         known |= found.get("pretrained_cfg") or {}
         return {
             "name": name,
-            "options": numbers(found.get("model_args") or {}, of=str(folder)),
+            "options": _options(found.get("model_args") or {}, of=str(folder)),
             "size": [int(side) for side in known.get("input_size", (3, 224, 224))[1:]],
             "mean": [float(x) for x in known.get("mean", IMAGENET_MEAN)],
             "std": [float(x) for x in known.get("std", IMAGENET_STD)],
@@ -99,6 +99,19 @@ def _config(file: Path) -> dict[str, Any]:
     return found
 
 
+def _options(given: Mapping[str, Any], *, of: str) -> dict[str, Any]:
+    """The options of a model that are not of its head or its inputs.
+
+    Raises:
+        ValueError: for one that is neither a number nor the name of a pooling.
+    """
+    ours = {n: v for n, v in given.items() if n not in ("num_classes", "in_chans", "img_size")}
+    pool = ours.pop("global_pool", None)
+    if pool is not None and not (isinstance(pool, str) and f"pool_{pool}".isidentifier()):
+        raise ValueError(f"{of} has global_pool={pool!r:.100}, which is no kind of pooling")
+    return numbers(ours, of=of) | ({} if pool is None else {"global_pool": pool})
+
+
 def _known(name: str) -> Any:
     """timm's own facts of a model.
 
@@ -122,22 +135,23 @@ def _known(name: str) -> Any:
 def _made(architecture: Mapping[str, Any], source: Path | None) -> nn.Module:
     """The model without its head, with the weights of a file or folder, else with random ones."""
     name, size = architecture["name"], list(architecture["size"])
-    known = _known(name)
+    _known(name)
     import timm
 
-    options = numbers(architecture.get("options") or {}, of=f"the architecture {name}")
-    options = {n: v for n, v in options.items() if n not in ("num_classes", "in_chans")}
-    if known.fixed_input_size:
-        options["img_size"] = size
+    options = _options(architecture.get("options") or {}, of=f"the architecture {name}")
     loads: dict[str, Any] = {"pretrained": False}
     if source is not None:
         file = weights_file(source)
         overlay = {"file": str(file), "custom_load": file.suffix == ".npz"}
         loads = {"pretrained": True, "pretrained_cfg_overlay": overlay}
+    options |= {"num_classes": 0, "in_chans": len(architecture["mean"])}
     try:
-        return timm.create_model(
-            name, num_classes=0, in_chans=len(architecture["mean"]), **loads, **options
-        )
+        try:
+            return timm.create_model(name, img_size=size, **loads, **options)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+            return timm.create_model(name, **loads, **options)  # it reads any size
     except (TypeError, RuntimeError, KeyError, AssertionError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         of = f" from {source}" if source else ""
