@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from perceiver.adapters import PretrainedAdapter
-from perceiver.adapters.pretrained.hub import find_weights
+from perceiver.adapters.pretrained.hub import find_weights, needs
 from runner.literal import literal
 
 
@@ -41,9 +42,11 @@ def prepare_encoders(config: DictConfig) -> None:
                 f"{name}: an encoder with random weights; model.adapters.{name}.weights names "
                 "trained ones"
             )
+        if adapter.get("frozen"):  # on purpose
+            warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         wanted = kind.data_options(found | ({"size": list(size)} if size else {}))
         if kind.kind == "text" and weights is not None:
-            wanted |= _own_tokenizer(config, weights)
+            _own_tokenizer(config, weights)
         options = config.data.get(kind.kind) or {}
         if kind.kind == "image" and "resize" not in options:
             continue  # its pictures have the size that they have: the adapter scales them
@@ -81,14 +84,21 @@ def _pretrained(config: DictConfig) -> Iterator[tuple[str, DictConfig, type[Pret
             yield name, adapter, kind
 
 
-def _own_tokenizer(config: DictConfig, weights: str) -> dict[str, Any]:
-    """The tokenizer that lies beside the weights."""
-    if config.data.get("text") is None or config.data.text.get("tokenizer") is not None:
-        return {}
+def _own_tokenizer(config: DictConfig, weights: str) -> None:
+    """Let texts be read with the tokenizer that lies beside the weights: no other gives its ids."""
+    options = config.data.get("text")
+    if options is None or options.get("tokenizer") not in (None, "bytes", "words"):
+        return
     file = find_weights(weights) / "tokenizer.json"
     if not file.is_file():
         raise FileNotFoundError(
             f"there is no {file} to make the encoder's ids with: save_pretrained of its "
             "tokenizer writes it, or set data.text.tokenizer"
         )
-    return {"tokenizer": str(file)}
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise needs("tokenizers", by="a text encoder of transformers") from error
+    with open_dict(config):
+        options.tokenizer = str(file)
+        options.vocab_size = Tokenizer.from_file(str(file)).get_vocab_size()
