@@ -114,7 +114,7 @@ def _loaded(model: Any, config: Any, folder: Path, extra: Mapping[str, Any]) -> 
 
 
 def _config_class(model_type: Any, *, types: Collection[str], what: str) -> Any:
-    if model_type not in types:
+    if not isinstance(model_type, str) or model_type not in types:
         raise ValueError(
             f"model_type={model_type!r:.100} is no {what} encoder that is known here: "
             f"{', '.join(sorted(types))}"
