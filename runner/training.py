@@ -22,6 +22,7 @@ from perceiver.tasks import SingleLabel, Task
 from runner.build import build_data, build_task
 from runner.checkpoints import (
     KeptFiles,
+    check_same_groups,
     check_same_model,
     check_same_optimizer,
     read_checkpoint,
@@ -95,6 +96,7 @@ def _run(config: DictConfig) -> float:
         check_same_model(resumed, task, config.ckpt_path)
         if config.fit:
             check_same_optimizer(resumed, plain, config.ckpt_path)
+            check_same_groups(resumed, task.model, config.ckpt_path)
         del resumed  # it is as large as the model and its optimiser
     elif not config.fit:
         raise ValueError("fit=false tests a checkpoint: name it with ckpt_path=FILE")

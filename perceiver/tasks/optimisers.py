@@ -29,11 +29,10 @@ def parameter_groups(module: nn.Module) -> list[dict[str, object]]:
             by_scale[scales.get(name, 1.0)].append(parameter)
     groups: list[dict[str, object]] = []
     for scale, trained in sorted(by_scale.items(), reverse=True):
-        rate = {} if scale == 1.0 else {"lr_scale": scale}
-        groups += [
-            {"params": [p for p in trained if p.dim() > 1]} | rate,
-            {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0} | rate,
-        ]
+        rate: dict[str, object] = {} if scale == 1.0 else {"lr_scale": scale}
+        groups.append({"params": [p for p in trained if p.dim() > 1], **rate})
+        undecayed = [p for p in trained if p.dim() <= 1]
+        groups.append({"params": undecayed, "weight_decay": 0, **rate})
     return [group for group in groups if group["params"]]
 
 

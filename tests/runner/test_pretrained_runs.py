@@ -11,6 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from perceiver.adapters import TimmAdapter
+from perceiver.tasks.optimisers import parameter_groups
+from runner.checkpoints import check_same_groups
 from runner.rebuild import rebuild
 from runner.training import run_training
 from runner.trusted import build
@@ -119,3 +121,13 @@ def test_weights_are_not_opened_at_a_checkpoints_word(tmp_path):
     with pytest.raises(ValueError, match="not read at its word"):
         build(node, where="model.adapters.image")
     assert build(node | {"weights": None}, where="x").architecture == described
+
+
+def test_a_run_that_trains_other_parameters_is_not_resumed():
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(parameter_groups(model), lr=1.0)
+    checkpoint = {"optimizer_states": [optimizer.state_dict()]}
+    check_same_groups(checkpoint, model, "last.ckpt")
+    model.weight.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"last\.ckpt trains 2 parameters .* this run 1 in"):
+        check_same_groups(checkpoint, model, "last.ckpt")

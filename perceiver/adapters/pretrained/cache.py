@@ -74,4 +74,4 @@ def _key(values: Tensor) -> bytes:
     precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     raw = values.detach().cpu().contiguous().flatten().view(torch.uint8)
     about = f"{values.dtype} {tuple(values.shape)} {precision}".encode()
-    return blake2b(raw.numpy(), digest_size=16, key=about[:64]).digest()
+    return blake2b(raw.numpy().tobytes(), digest_size=16, key=about[:64]).digest()
