@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from perceiver.adapters.adapter import Adapter
 from perceiver.adapters.pretrained.cache import TokenCache
-from perceiver.adapters.pretrained.tokens import layer_rates, placed, stacked
+from perceiver.adapters.pretrained.tokens import layer_rates, no_tokens, placed, stacked
 from perceiver.positions import Positions
 from perceiver.shapes import Bool
 from perceiver.types import Segment
@@ -170,9 +170,6 @@ class PretrainedAdapter(Adapter):
         """(b, n, c), zeros where there are no tokens, and (b, n), where there are some."""
         if tokens:
             return stacked(tokens, rows, len(values))
-        like = next(self.encoder.parameters())
         length = self.num_tokens if self.fixed else self.prefix + 1
-        content = like.new_zeros(len(values), length, self.content_dim)
-        if not self.frozen:  # several processes wait for gradients of all parameters
-            content = content + 0.0 * sum(p.sum() for p in self.encoder.parameters())
+        content = no_tokens(self.encoder, (len(values), length, self.content_dim))
         return content, torch.zeros(content.shape[:2], dtype=torch.bool)

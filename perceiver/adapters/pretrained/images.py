@@ -108,26 +108,6 @@ def places(maps: Tensor) -> tuple[Tensor, tuple[int, int]]:
     return maps.flatten(2).transpose(1, 2), (maps.shape[2], maps.shape[3])
 
 
-def numbers(options: Mapping[str, Any], *, of: str) -> dict[str, Any]:
-    """Options of an architecture, of which each must be a number, or a list of them.
-
-    Numbers name no file, address or class, so that they may come from anybody's checkpoint.
-
-    Raises:
-        ValueError: for anything else.
-    """
-
-    def is_plain(value: Any) -> bool:
-        if isinstance(value, list | tuple):
-            return all(map(is_plain, value))
-        return value is None or isinstance(value, bool | int | float)
-
-    for name, value in options.items():
-        if not name.isidentifier() or name.startswith("pretrained") or not is_plain(value):
-            raise ValueError(f"{of} has the option {name}={value!r:.100}, which is not a number")
-    return dict(options)
-
-
 def same_size(size: Sequence[int] | None, default: Sequence[int]) -> list[int]:
     """The size that was asked for, else the encoder's own.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +14,10 @@ from perceiver.adapters.pretrained.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     PretrainedImageAdapter,
-    numbers,
     places,
     same_size,
 )
+from perceiver.adapters.pretrained.plain import first_line, numbers, read_json
 from perceiver.adapters.pretrained.weights import weights_file
 
 
@@ -59,7 +58,7 @@ class TimmAdapter(PretrainedImageAdapter):
         folder = None if weights is None else find_weights(weights)
         found: dict[str, Any] = {}
         if folder is not None and (folder / "config.json").is_file():
-            found = _config(folder / "config.json")
+            found = read_json(folder / "config.json")
         name = name or found.get("architecture")
         if name is None:
             raise ValueError("which model of timm? set model.adapters.image.name, or weights to it")
@@ -87,16 +86,6 @@ class TimmAdapter(PretrainedImageAdapter):
         if isinstance(found, Tensor) and str(getattr(encoder, "output_fmt", "")).endswith("NHWC"):
             found = found.movedim(-1, 1)
         return places(found)
-
-
-def _config(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("architecture"), str):
-        raise ValueError(f"{file} names no architecture: timm did not write it")
-    return found
 
 
 def _options(given: Mapping[str, Any], *, of: str) -> dict[str, Any]:
@@ -153,6 +142,5 @@ def _made(architecture: Mapping[str, Any], source: Path | None) -> nn.Module:
                 raise
             return timm.create_model(name, **loads, **options)  # it reads any size
     except (TypeError, RuntimeError, KeyError, AssertionError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         of = f" from {source}" if source else ""
-        raise ValueError(f"timm cannot make {name}{of}: {reason}") from error
+        raise ValueError(f"timm cannot make {name}{of}: {first_line(error)}") from error

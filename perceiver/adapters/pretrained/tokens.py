@@ -30,6 +30,18 @@ def stacked(tokens: Sequence[Tensor], rows: Sequence[int], size: int) -> tuple[T
     return content, torch.arange(content.shape[1]) < lengths[:, None]
 
 
+def no_tokens(encoder: nn.Module, shape: tuple[int, int, int]) -> Tensor:
+    """Zeros (b, n, c) of an encoder that nothing was read by.
+
+    They hang on all of its parameters that learn: several processes wait for all gradients.
+    """
+    content = next(encoder.parameters()).new_zeros(shape)
+    for parameter in encoder.parameters():
+        if parameter.requires_grad:
+            content = content + 0.0 * parameter.sum()
+    return content
+
+
 def placed(
     content: Tensor,
     mask: Tensor | None,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perceiver.adapters.pretrained.hub import find_weights, needs, published
-from perceiver.adapters.pretrained.images import numbers
+from perceiver.adapters.pretrained.plain import numbers
 from perceiver.adapters.pretrained.sound import PretrainedAudioAdapter, conv_field, conv_length
 from perceiver.adapters.pretrained.weights import load_weights, read_weights
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from perceiver.adapters.pretrained.hub import find_weights
-from perceiver.adapters.pretrained.images import numbers
+from perceiver.adapters.pretrained.plain import numbers, read_json
 from perceiver.adapters.pretrained.sound import PretrainedAudioAdapter, conv_field, conv_length
 from perceiver.adapters.pretrained.transformers_model import make_encoder, read_config
 
@@ -115,10 +114,7 @@ def _read_extractor(folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
         options = {}
     file = (folder if folder.is_dir() else folder.parent) / "preprocessor_config.json"
     if file.is_file():
-        try:
-            told = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{file} is not JSON: {error}") from error
+        told = read_json(file)
         own = set(_extractor({"model_type": found["model_type"]}).to_dict())
         options |= {n: v for n, v in told.items() if n in own and isinstance(v, bool | int | float)}
     return options

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -15,9 +14,8 @@ import torch
 from torch import nn
 
 from perceiver.adapters.pretrained.hub import needs
+from perceiver.adapters.pretrained.plain import first_line, is_plain, read_json
 
-# What text in an architecture may look like: the name of an activation, not a path or an address.
-_WORD = re.compile(r"[A-Za-z0-9_.-]{0,64}", re.ASCII)
 # A clip or sentence may be too short for training tricks of these, and processes that share a
 # training wait for gradients of layers that are skipped.
 _OFF = {
@@ -45,18 +43,16 @@ def read_config(folder: Path, *, types: Collection[str], what: str) -> dict[str,
         raise FileNotFoundError(
             f"weights={folder}: there is no {file}, which says what they are of"
         )
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        model_type = found["model_type"]
-    except (ValueError, TypeError, LookupError) as error:
-        raise ValueError(f"{file} is no config of transformers: {error!r:.200}") from error
-    known = _config_class(model_type, types=types, what=what)
+    found = read_json(file)
+    known = _config_class(found.get("model_type"), types=types, what=what)
     try:
         told = known.from_dict({n: v for n, v in found.items() if n != "auto_map"}).to_dict()
     except Exception as error:  # the library has errors of its own for each misfit
-        raise ValueError(f"{file} describes no {model_type}: {_first_line(error)}") from error
+        raise ValueError(
+            f"{file} describes no {found['model_type']}: {first_line(error)}"
+        ) from error
     options = {name: told[name] for name in _own(known) if told.get(name) is not None}
-    return {"model_type": model_type, "options": json.loads(json.dumps(options))}
+    return {"model_type": found["model_type"], "options": json.loads(json.dumps(options))}
 
 
 def make_encoder(
@@ -73,7 +69,7 @@ def make_encoder(
         raise ValueError(f"the architecture's options are {options!r:.100}, expected a mapping")
     own = _own(known)
     for name, value in options.items():
-        if name not in own or not _is_plain(value):
+        if name not in own or not is_plain(value, words=True):
             raise ValueError(f"{name}={value!r:.100} is no option of {architecture['model_type']}")
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
@@ -91,7 +87,7 @@ def make_encoder(
     except Exception as error:
         of = f" of {source}" if source else ""
         raise ValueError(
-            f"no {architecture['model_type']}{of} can be made: {_first_line(error)}"
+            f"no {architecture['model_type']}{of} can be made: {first_line(error)}"
         ) from error
 
 
@@ -131,21 +127,6 @@ def _own(config: Any) -> set[str]:
     from transformers import PretrainedConfig
 
     return {f.name for f in fields(config)} - {f.name for f in fields(PretrainedConfig)}
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(isinstance(n, str) and _is_plain(v) for n, v in value.items())
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    if isinstance(value, str):
-        return bool(_WORD.fullmatch(value))
-    return value is None or isinstance(value, bool | int | float)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
 
 
 @contextlib.contextmanager

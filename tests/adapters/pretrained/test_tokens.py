@@ -67,8 +67,15 @@ def test_a_padded_picture_is_read_as_if_it_came_alone(tmp_path):
 
 
 def test_weights_of_one_size_are_fitted_to_another(tmp_path):
+    import timm
+
     adapter = TimmAdapter(channels=3, weights=str(save_vit(tmp_path)), size=[24, 16])
-    assert adapter(torch.rand(1, 3, 5, 5)).content.shape == (1, 1 + 6 * 4, 24)
+    fitted = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, img_size=[24, 16]).eval()
+    pixels = torch.rand(1, 3, 24, 16)
+    with torch.no_grad():
+        expected = fitted.forward_features((pixels - adapter.mean) / adapter.std)
+    assert_close(adapter(2 * pixels - 1).content, normalised(expected))
+    assert expected.shape == (1, 1 + 6 * 4, 24)
 
 
 def test_a_torchvision_network_gives_its_last_map_and_reads_a_file_of_weights(tmp_path):
