@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from perceiver.adapters.adapter import Adapter
 from perceiver.adapters.pretrained.cache import TokenCache
-from perceiver.adapters.pretrained.tokens import layer_rates, no_tokens, placed, stacked
+from perceiver.adapters.pretrained.tokens import layer_rates, placed, stacked
 from perceiver.positions import Positions
 from perceiver.shapes import Bool
 from perceiver.types import Segment
@@ -138,22 +138,15 @@ class PretrainedAdapter(Adapter):
         tokens = self._tokens(
             [values[n] if mask is None else self.cut(values[n], mask[n]) for n in rows]
         )
-        content, is_token = self._stacked(tokens, rows, values)
+        least = self.num_tokens if self.fixed else self.prefix + 1
+        shape = (len(values), least, self.content_dim)
+        content, is_token = stacked(tokens, rows, shape, encoder=self.encoder)
         # Rows that are absent as a whole need no mask here: the model leaves them out.
         is_full = is_token.all(1) | (False if present is None else ~present.cpu())
         token_mask = None if is_full.all() else is_token.to(values.device)
         content = self.embed(self.norm(content.to(self.norm.weight.dtype)))
-        if (
-            token_mask is not None
-            and not self.fixed
-            and getattr(self.position, "is_relative", False)
-        ):
-            raise ValueError(
-                f"{type(self).__name__} was given inputs of several lengths, but its positions are "
-                "relative to the whole input: set position.absolute=true in the adapter"
-            )
-        shape = tuple(self.shape) if self.fixed else (content.shape[1] - self.prefix,)
-        return placed(content, token_mask, shape, prefix=self.prefix, position=self.position)
+        grid = tuple(self.shape) if self.fixed else None
+        return placed(content, token_mask, grid, prefix=self.prefix, position=self.position)
 
     @torch.compiler.disable
     def _tokens(self, examples: list[Tensor]) -> list[Tensor]:
@@ -163,13 +156,3 @@ class PretrainedAdapter(Adapter):
             if self.cache is None:
                 return self.encode(examples)
             return self.cache.through(self.encode, examples)
-
-    def _stacked(
-        self, tokens: list[Tensor], rows: list[int], values: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(b, n, c), zeros where there are no tokens, and (b, n), where there are some."""
-        if tokens:
-            return stacked(tokens, rows, len(values))
-        length = self.num_tokens if self.fixed else self.prefix + 1
-        content = no_tokens(self.encoder, (len(values), length, self.content_dim))
-        return content, torch.zeros(content.shape[:2], dtype=torch.bool)

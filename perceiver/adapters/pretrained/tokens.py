@@ -12,48 +12,67 @@ from perceiver.positions import Positions
 from perceiver.types import Segment
 
 
-def stacked(tokens: Sequence[Tensor], rows: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
+def stacked(
+    tokens: Sequence[Tensor],
+    rows: Sequence[int],
+    shape: tuple[int, int, int],
+    *,
+    encoder: nn.Module,
+) -> tuple[Tensor, Tensor]:
     """A batch (b, n, c) of tokens, zeros where there are none, and (b, n), where there are some.
 
     Args:
         tokens: (n, c) of some examples.
         rows: which of the batch they are.
-        size: of the batch.
+        shape: of the batch, where it has no tokens at all.
+        encoder: its zeros then hang on all parameters that learn: several processes wait for all
+            gradients.
     """
+    if not tokens:
+        content = next(encoder.parameters()).new_zeros(shape)
+        for parameter in encoder.parameters():
+            if parameter.requires_grad:
+                content = content + 0.0 * parameter.sum()
+        return content, torch.zeros(shape[:2], dtype=torch.bool)
     content = pad_sequence(list(tokens), batch_first=True)
-    if len(rows) < size:
+    if len(rows) < shape[0]:
         index = torch.tensor(rows, device=content.device)
-        whole = content.new_zeros(size, *content.shape[1:])
+        whole = content.new_zeros(shape[0], *content.shape[1:])
         content = whole.index_copy(0, index, content)
-    lengths = torch.zeros(size, dtype=torch.long)
+    lengths = torch.zeros(shape[0], dtype=torch.long)
     lengths[list(rows)] = torch.tensor([len(each) for each in tokens])
     return content, torch.arange(content.shape[1]) < lengths[:, None]
-
-
-def no_tokens(encoder: nn.Module, shape: tuple[int, int, int]) -> Tensor:
-    """Zeros (b, n, c) of an encoder that nothing was read by.
-
-    They hang on all of its parameters that learn: several processes wait for all gradients.
-    """
-    content = next(encoder.parameters()).new_zeros(shape)
-    for parameter in encoder.parameters():
-        if parameter.requires_grad:
-            content = content + 0.0 * parameter.sum()
-    return content
 
 
 def placed(
     content: Tensor,
     mask: Tensor | None,
-    shape: tuple[int, ...],
+    grid: tuple[int, ...] | None,
     *,
     prefix: int,
     position: Positions | None,
 ) -> Segment:
-    """Tokens with the codes of a grid; those of the prefix, which is on none, are zeros."""
+    """Tokens with the codes of a grid; those of the prefix, which is on none, are zeros.
+
+    Args:
+        content: (b, n, c).
+        mask: (b, n), True on tokens.
+        grid: of every example; None = as many places in a row as there are tokens.
+        prefix: tokens before the grid.
+        position: makes the codes; None = none.
+
+    Raises:
+        ValueError: for positions that depend on the length of a batch with several lengths.
+    """
     length = content.shape[1]
     if position is None:
         return Segment(content=content, mask=mask, shape=(length,))
+    if mask is not None and grid is None and position.is_relative:
+        raise ValueError(
+            "inputs of several lengths were padded to one, but the positions are relative to the "
+            "whole input: set position.absolute=true in the adapter"
+        )
+    shape = (length - prefix,) if grid is None else grid
     axes = position(shape)
     if not prefix and not position.add:
         return Segment(content=content, axes=axes, mask=mask, shape=shape)
