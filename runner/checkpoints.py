@@ -11,6 +11,8 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from perceiver.tasks.optimisers import parameter_groups
+
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The contents of a checkpoint, tensors on the CPU.
@@ -103,6 +105,22 @@ def check_same_optimizer(
         raise ValueError(
             f"checkpoint {path} was trained by {saved}, whose state {ours} cannot go on from: "
             "choose the same optimizer"
+        )
+
+
+def check_same_groups(checkpoint: dict[str, Any], module: nn.Module, path: str | Path) -> None:
+    """Refuse to resume where other parameters are trained: encoders frozen in one run alone, say.
+
+    Raises:
+        ValueError: the optimiser's state is of other parameters.
+    """
+    saved = [len(g["params"]) for g in checkpoint["optimizer_states"][0]["param_groups"]]
+    ours = [len(group["params"]) for group in parameter_groups(module)]
+    if saved != ours:
+        raise ValueError(
+            f"checkpoint {path} trains {sum(saved)} parameters in groups of {saved}, this run "
+            f"{sum(ours)} in groups of {ours}: give frozen, lr_scale and lr_decay of pretrained "
+            "encoders as its run had them"
         )
 
 

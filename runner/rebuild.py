@@ -13,7 +13,8 @@ import torch
 
 from perceiver.tasks import Task
 from runner.checkpoints import check_same_model, read_checkpoint
-from runner.trusted import build, check_plain
+from runner.pretrained import without_weights
+from runner.trusted import build, check_plain, check_size
 
 # Options of data that name places. A checkpoint may be a stranger's: what lies there is opened
 # where the user names it alone.
@@ -51,14 +52,16 @@ def rebuild(
         isinstance(config.get(name), dict) for name in ("task", "data")
     ):
         raise ValueError(f"{path} does not say how to rebuild its model: train.py did not write it")
+    check_size(config)
     given = {name: value for name, value in (data_options or {}).items() if value is not None}
     data, recorded = _without_places(config["data"])
+    described = without_weights(config["task"])
     if unknown := sorted(set(given) - set(data) - set(recorded)):
         raise ValueError(f"the data set of {path} has no option {', '.join(unknown)}")
     try:
         check_plain(recorded, names=("path",), places=_PLACES)
         check_plain(data, names=_NAMES)
-        check_plain(config["task"])
+        check_plain(described)
         lacking = {n: recorded[n] for n in _NEEDED if recorded.get(n) and n not in given}
         if not reads_data:
             given |= {name: _NOWHERE for name in lacking if name != _TOKENIZER}
@@ -72,9 +75,9 @@ def rebuild(
         if _TOKENIZER in given:
             data["text"] |= {"tokenizer": given.pop(_TOKENIZER)}
         data |= given
-        _check_shapes(checkpoint["state_dict"], config["task"], path)
+        _check_shapes(checkpoint["state_dict"], described)
         datamodule = build(data, kind=pl.LightningDataModule, where="data")
-        task = build(config["task"], kind=Task, where="task")
+        task = build(described, kind=Task, where="task")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(task, Task) or not isinstance(datamodule, pl.LightningDataModule):
@@ -85,7 +88,7 @@ def rebuild(
     return task.eval(), datamodule, config
 
 
-def _check_shapes(weights: Mapping[str, torch.Tensor], task: Any, path: str | Path) -> None:
+def _check_shapes(weights: Mapping[str, torch.Tensor], task: Mapping[str, Any]) -> None:
     """Compare the shapes of the model before any memory is taken for it.
 
     Raises:

@@ -24,6 +24,7 @@ from perceiver.tasks import SingleLabel, Task
 from runner.build import build_data, build_task
 from runner.checkpoints import (
     KeptFiles,
+    check_same_groups,
     check_same_model,
     check_same_optimizer,
     read_checkpoint,
@@ -33,6 +34,7 @@ from runner.ending import results_told, signals_end_in_order
 from runner.errors import keep_traceback, name_failed_job
 from runner.literal import literal
 from runner.loggers import build_callbacks, build_loggers
+from runner.pretrained import prepare_encoders
 from runner.processes import alone_in, launches_of_this_job_alone
 from runner.report import environment, print_summary, write_results
 from runner.resuming import checkpoint_to_resume
@@ -87,6 +89,7 @@ def _run(config: DictConfig) -> float:
     quiet_lightning()
     with open_dict(config):
         config.ckpt_path = checkpoint_to_resume(config)
+    prepare_encoders(config)
     check_config(config)
     check_model(config)
     torch.set_float32_matmul_precision(config.matmul_precision)
@@ -109,6 +112,7 @@ def _run(config: DictConfig) -> float:
         check_same_model(resumed, task, config.ckpt_path)
         if config.fit:
             check_same_optimizer(resumed, plain, config.ckpt_path)
+            check_same_groups(resumed, task.model, config.ckpt_path)
             if Path(config.ckpt_path).resolve().parent.parent == folder.resolve():
                 resume_step = int(resumed["global_step"])
         del resumed  # it is as large as the model and its optimiser

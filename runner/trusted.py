@@ -14,6 +14,7 @@ from hydra.utils import get_object
 from torch import nn
 from torch.optim import Optimizer
 
+from perceiver.adapters import PretrainedAdapter
 from perceiver.tasks import Task
 from perceiver.tasks import schedules as schedule_functions
 from runner.options import check_option
@@ -55,9 +56,7 @@ def check_plain(config: Any, *, names: Collection[str] = (), places: Collection[
         ValueError: something else than dicts with names for keys, lists and scalars; text that
             OmegaConf would evaluate, or that names a URL or a path.
     """
-    for number, (key, node) in enumerate(_leaves(config, "", _DEPTH)):
-        if number == _MOST:
-            raise ValueError(f"the checkpoint's config holds more than {_MOST:,} values")
+    for key, node in _leaves(config, "", _DEPTH):
         is_found = key in names
         if type(node) not in _SCALARS or (not is_found and "${" in str(node)):
             raise ValueError(
@@ -66,6 +65,21 @@ def check_plain(config: Any, *, names: Collection[str] = (), places: Collection[
         if type(node) is str and _LEADS_OUT.search(node) and key not in {*names, *places}:
             raise ValueError(
                 f"its config names the place {node!r:.200}, which a checkpoint must not"
+            )
+
+
+def check_size(config: Any) -> None:
+    """Refuse what holds parts of itself so often that to go through it would have no end.
+
+    Raises:
+        ValueError: it does, or is nested too deep.
+    """
+    for number, (_, node) in enumerate(_leaves(config, "", _DEPTH)):
+        is_deeper = type(node) is list or (type(node) is dict and all(type(n) is str for n in node))
+        if number == _MOST or is_deeper:
+            raise ValueError(
+                f"the checkpoint's config holds more than {_MOST:,} values, or is nested more than "
+                f"{_DEPTH} deep"
             )
 
 
@@ -111,6 +125,9 @@ def build(node: Any, *, kind: type = nn.Module, where: str) -> Any:
         if type(value) is not known.get(name):
             raise ValueError(f"{where}.{name}={value!r:.200} is not read from a checkpoint")
     found = _find(str(marks.get("_target_")), kind)
+    is_encoder = inspect.isclass(found) and issubclass(found, PretrainedAdapter)
+    if is_encoder and options.get("weights") is not None:  # they would be opened, or fetched
+        raise ValueError(f"{where}.weights={options['weights']!r:.200} is not read at its word")
     for name, value in options.items():
         check_option(found, f"{where}.{name}", name, value)
     built = {name: build(item, where=f"{where}.{name}") for name, item in options.items()}

@@ -90,6 +90,23 @@ def test_a_module_imports_from_the_rooms_below_its_own_alone():
     assert not above
 
 
+def test_the_library_imports_optional_packages_when_they_are_asked_for_alone():
+    optional = {"hydra", "wandb", "torchvision", "torchaudio", "timm", "transformers", "tokenizers"}
+    found = {
+        (path.name, name.partition(".")[0])
+        for path in (ROOT / "perceiver").rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [str(node.module)]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert not {(file, name) for file, name in found if name in optional}
+
+
 def test_no_modules_import_each_other_in_a_circle():
     try:
         TopologicalSorter(IMPORTS).prepare()

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from perceiver.tasks.draws import seed_batch
-from perceiver.tasks.optimisers import parameter_groups
+from perceiver.tasks.optimisers import parameter_groups, scale_rates
 from perceiver.tasks.resuming import (
     is_between_steps,
     leave_epoch_open,
@@ -58,7 +58,7 @@ class Task(pl.LightningModule):
         self._stepped: list[Any] = []  # states of the loaders when the optimiser last stepped
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(parameter_groups(self.model))
+        optimizer = scale_rates(self.optimizer(parameter_groups(self.model)))
         if self.scheduler is None:
             return optimizer
         total_steps = self.trainer.estimated_stepping_batches
