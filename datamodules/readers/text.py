@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from datamodules.readers.field import Field
+from datamodules.readers.hf_tokenizer import open_tokenizer
 from datamodules.readers.reader import Cell, Reader, sample, span
 from datamodules.readers.vocabulary import (
+    NUM_SPECIALS,
+    Words,
     case_is_idle,
     known_share,
     learn_vocabulary,
-    open_tokenizer,
-    words_tokenizer,
 )
 
 BYTES, WORDS = "bytes", "words"
@@ -33,7 +34,6 @@ _BYTES_A_TOKEN = 5  # about
 _LONGEST = 512  # `fit` chooses no more tokens
 _MAX_BYTES = 2**26  # of a file: a larger one is no text
 BOM = b"\xef\xbb\xbf"
-NUM_SPECIALS = 6  # pad 0, bos 1, eos 2, mask 3, cls 4, sep 5, as the Perceiver IO paper's tokenizer
 BYTE_VOCAB_SIZE = 256 + NUM_SPECIALS
 
 
@@ -79,7 +79,7 @@ class TextReader(Reader):
                 f"data.text.vocabulary is {'not ' if self.vocabulary is None else ''}given, "
                 f"data.text.tokenizer={self.tokenizer}: {WORDS} have one, nothing else does."
             )
-        size = BYTE_VOCAB_SIZE if self.tokenizer == BYTES else self._tokenizer.get_vocab_size()
+        size = self._size()
         if self.vocab_size is None:
             object.__setattr__(self, "vocab_size", size)
         if self.vocab_size != size:
@@ -88,11 +88,24 @@ class TextReader(Reader):
                 f"has {size} ids: leave data.text.vocab_size=null."
             )
 
+    def _size(self) -> int:
+        if self.tokenizer == BYTES:
+            return BYTE_VOCAB_SIZE
+        return self._words.vocab_size if self.tokenizer == WORDS else self._file.get_vocab_size()
+
     @cached_property
-    def _tokenizer(self) -> Any:
-        if self.tokenizer == WORDS:
-            return words_tokenizer(self.vocabulary or "", lowercase=bool(self.lowercase))
+    def _words(self) -> Words:
+        return Words(self.vocabulary or "", lowercase=bool(self.lowercase))
+
+    @cached_property
+    def _file(self) -> Any:
         return open_tokenizer(self.tokenizer)
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Those of words, or of a Hugging Face tokenizer."""
+        if self.tokenizer == WORDS:
+            return [self._words(text) for text in texts]
+        return [found.ids for found in self._file.encode_batch(texts)]
 
     def field(self) -> Field:
         return Field(
@@ -128,8 +141,7 @@ class TextReader(Reader):
             for cell in cells
         ]
         if self.tokenizer != BYTES:
-            encoded = self._tokenizer.encode_batch([self._near(text) for text in texts])
-            return [self._part(found.ids) for found in encoded]
+            return [self._part(ids) for ids in self._ids([self._near(text) for text in texts])]
         raw = [self._cut(text) for text in texts]
         rows = _byte_ids(b"".join(raw)).split(list(map(len, raw)))
         return [row if text else None for row, text in zip(rows, raw, strict=True)]
@@ -179,7 +191,7 @@ class TextReader(Reader):
         texts = _texts(columns, _TEXTS)
         if "tokenizer" not in found:
             few = texts[:: -(-len(texts) // _SAMPLE) or 1]
-            is_known = known_share(few, lowercase=True) >= _KNOWN
+            is_known = known_share(few) >= _KNOWN
             found["tokenizer"] = WORDS if is_known else BYTES
         if found["tokenizer"] == WORDS:
             found.setdefault("lowercase", case_is_idle(texts))
@@ -222,7 +234,8 @@ class TextReader(Reader):
         """
         rng = rng if self.draws else None
         if self.tokenizer != BYTES:
-            return self._part(self._tokenizer.encode(self._near(text, rng)).ids, rng)
+            (ids,) = self._ids([self._near(text, rng)])
+            return self._part(ids, rng)
         return self._part(_byte_ids(text.encode("utf-8") if rng else self._cut(text)), rng)
 
 

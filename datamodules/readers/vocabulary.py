@@ -2,140 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from unicodedata import category, name, normalize
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-
-# The ids 0 to 5, as the Perceiver IO paper's tokenizer of bytes has them; 6 is any other word.
-SPECIALS = ("[PAD]", "[BOS]", "[EOS]", "[MASK]", "[CLS]", "[SEP]")
-UNKNOWN = "[UNK]"
+NUM_SPECIALS = 6  # pad 0, bos 1, eos 2, mask 3, cls 4, sep 5, as the Perceiver IO paper's tokenizer
+UNKNOWN = NUM_SPECIALS  # the id of any other word
 LARGEST = 16_000  # words at most
-_FILE = "tokenizer.json"
-_SECONDS = 5  # until the hub counts as out of reach
 _LEAST = 2  # occurrences of a word
 _MAX_CHARACTERS = 2**25  # of all texts, that words are counted in
+_NO_SPACES = ("CJK UNIFIED", "HIRAGANA", "KATAKANA")  # scripts whose signs are words of their own
+_APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
 
 
-def words_tokenizer(vocabulary: str, *, lowercase: bool) -> Tokenizer:
-    """Texts → ids: the words of a vocabulary, split at spaces and around punctuation.
+class _Spacing(dict[int, str]):
+    """Character → itself, with spaces around what is a word by itself."""
 
-    Signs of Chinese are words of their own. Nothing but the words comes from the outside.
+    def __missing__(self, code: int) -> str:
+        sign = chr(code)
+        is_word = category(sign)[0] in "PS" or name(sign, "").startswith(_NO_SPACES)
+        self[code] = f" {sign} " if is_word else sign
+        return self[code]
+
+
+_SPACING = _Spacing()
+
+
+def split_words(text: str, *, lowercase: bool) -> list[str]:
+    """The words of a text: what stands between spaces; punctuation and Chinese signs are words.
+
+    An apostrophe within a word belongs to it (don't), as a letter of its own kind (U+02BC).
+    """
+    text = normalize("NFKC", text)
+    text = _APOSTROPHE.sub("\u02bc", text.lower() if lowercase else text)
+    return text.translate(_SPACING).split()
+
+
+class Words:
+    """Texts → ids of a vocabulary's words.
 
     Args:
         vocabulary: the words of the ids 7 and on, with a space between.
         lowercase: whether texts are read in small letters.
+
+    Raises:
+        ValueError: it names a word twice.
     """
-    words = [*SPECIALS, UNKNOWN, *filter(None, vocabulary.split(" "))]
-    ids = {word: number for number, word in enumerate(words)}
-    if len(ids) < len(words):
-        raise ValueError("data.text.vocabulary names a word twice: give each once.")
-    return _splitting(Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN)), lowercase=lowercase)
+
+    def __init__(self, vocabulary: str, *, lowercase: bool) -> None:
+        words = vocabulary.split()
+        self.lowercase = lowercase
+        self.ids = {word: number for number, word in enumerate(words, UNKNOWN + 1)}
+        if len(self.ids) < len(words):
+            raise ValueError("data.text.vocabulary names a word twice: give each once.")
+
+    def __call__(self, text: str) -> list[int]:
+        get = self.ids.get
+        return [get(word, UNKNOWN) for word in split_words(text, lowercase=self.lowercase)]
+
+    @property
+    def vocab_size(self) -> int:
+        return UNKNOWN + 1 + len(self.ids)
 
 
-def learn_vocabulary(texts: Sequence[str], *, lowercase: bool, least: int = _LEAST) -> str:
-    """The words of texts that come more than once, the most frequent first.
+def learn_vocabulary(texts: Iterable[str], *, lowercase: bool, least: int = _LEAST) -> str:
+    """The words of texts that come more than once, the most frequent first, a space between.
 
     Args:
         texts: of the training examples.
         lowercase: whether to count them in small letters.
         least: occurrences of a word.
     """
-    words = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-    _splitting(words, lowercase=lowercase)
-    trainer = trainers.WordLevelTrainer(
-        vocab_size=LARGEST, min_frequency=least, special_tokens=[UNKNOWN], show_progress=False
-    )
-    words.train_from_iterator(_so_many(texts), trainer)
-    found = words.get_vocab()
-    return " ".join(sorted(set(found) - {UNKNOWN, *SPECIALS}, key=found.__getitem__))
+    counts: Counter[str] = Counter()
+    total = 0
+    for text in texts:
+        counts.update(split_words(text, lowercase=lowercase))
+        total += len(text)
+        if total >= _MAX_CHARACTERS:
+            break
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    return " ".join(word for word in words[:LARGEST] if counts[word] >= least)
 
 
-def known_share(texts: Sequence[str], *, lowercase: bool) -> float:
+def known_share(texts: Sequence[str]) -> float:
     """The share of the words in one half of some texts that the other half has as well.
 
     It is high of sentences, and low of codes, of scripts that put no spaces between words, and of
     very few texts.
     """
     seen, others = texts[::2], texts[1::2] or texts
-    words = words_tokenizer(
-        learn_vocabulary(seen, lowercase=lowercase, least=1), lowercase=lowercase
-    )
-    ids = [id for text in words.encode_batch(list(others)) for id in text.ids]
-    return sum(id > len(SPECIALS) for id in ids) / max(len(ids), 1)
+    words = Words(learn_vocabulary(seen, lowercase=True, least=1), lowercase=True)
+    ids = [id for text in others for id in words(text)]
+    return sum(id != UNKNOWN for id in ids) / max(len(ids), 1)
 
 
 def case_is_idle(texts: Sequence[str]) -> bool:
     """Whether texts that differ stay different in small letters, all but one in a hundred."""
     distinct = set(texts)
     return len({text.lower() for text in distinct}) >= 0.99 * len(distinct)
-
-
-def open_tokenizer(name: str) -> Tokenizer:
-    """A Hugging Face tokenizer: a `tokenizer.json`, a folder with one, or a name on the hub.
-
-    Raises:
-        FileNotFoundError: there is no such file, and no such name either.
-        ValueError: the file holds no tokenizer.
-    """
-    path = Path(name)
-    if path.is_dir():
-        path = path / _FILE
-    if not path.is_file():
-        path = Path(_from_hub(name))
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more precise
-        what = (str(error).splitlines() or ["it is damaged"])[0]
-        raise ValueError(
-            f"data.text.tokenizer={name} is not a Hugging Face {_FILE}: {what}."
-        ) from error
-
-
-def _from_hub(name: str) -> str:
-    """The file of a name on the hub, from the disk where it was fetched before."""
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.utils import get_session
-
-    refusal = f"data.text.tokenizer={name} is not a file, nor a name"
-    if name.endswith(".json") or name.count("/") > 1 or name.startswith((".", "/", "~")):
-        raise FileNotFoundError(f"data.text.tokenizer={name} is not a file.")
-    try:
-        return hf_hub_download(name, _FILE, local_files_only=True)
-    except (OSError, ValueError):
-        pass
-    try:
-        if constants.HF_HUB_OFFLINE:
-            raise OSError("HF_HUB_OFFLINE is set")
-        get_session().head(constants.ENDPOINT, timeout=_SECONDS)  # fetching would ask for long
-    except Exception as error:  # of whatever library asks
-        raise FileNotFoundError(
-            f"{refusal} that was fetched before, and the hub cannot be asked ({error}): name a "
-            f"{_FILE} on the disk, or data.text.tokenizer=null for one of the training texts."
-        ) from error
-    try:
-        return hf_hub_download(name, _FILE)
-    except (OSError, ValueError) as error:
-        what = str(error).splitlines()[0]
-        raise FileNotFoundError(f"{refusal} on the hub with a {_FILE}: {what}") from error
-
-
-def _splitting(tokenizer: Tokenizer, *, lowercase: bool) -> Tokenizer:
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            normalizers.NFKC(),
-            normalizers.BertNormalizer(strip_accents=False, lowercase=lowercase),
-        ]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return tokenizer
-
-
-def _so_many(texts: Sequence[str]) -> Iterator[str]:
-    """The texts, as many as are counted."""
-    total = 0
-    for text in texts:
-        if total >= _MAX_CHARACTERS:
-            return
-        total += len(text)
-        yield text
