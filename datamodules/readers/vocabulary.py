@@ -11,6 +11,7 @@ NUM_SPECIALS = 6  # pad 0, bos 1, eos 2, mask 3, cls 4, sep 5, as the Perceiver 
 UNKNOWN = NUM_SPECIALS  # the id of any other word
 LARGEST = 16_000  # words at most
 _LEAST = 2  # occurrences of a word
+_LONGEST = 64  # characters of a word
 _MAX_CHARACTERS = 2**25  # of all texts, that words are counted in
 _NO_SPACES = ("CJK UNIFIED", "HIRAGANA", "KATAKANA")  # scripts whose signs are words of their own
 _APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
@@ -58,8 +59,10 @@ class Words:
             raise ValueError("data.text.vocabulary names a word twice: give each once.")
 
     def __call__(self, text: str) -> list[int]:
+        """At least one id of a text that is not empty, be it of blanks."""
         get = self.ids.get
-        return [get(word, UNKNOWN) for word in split_words(text, lowercase=self.lowercase)]
+        ids = [get(word, UNKNOWN) for word in split_words(text, lowercase=self.lowercase)]
+        return ids or [UNKNOWN] * bool(text)
 
     @property
     def vocab_size(self) -> int:
@@ -81,8 +84,8 @@ def learn_vocabulary(texts: Iterable[str], *, lowercase: bool, least: int = _LEA
         total += len(text)
         if total >= _MAX_CHARACTERS:
             break
-    words = sorted(counts, key=lambda word: (-counts[word], word))
-    return " ".join(word for word in words[:LARGEST] if counts[word] >= least)
+    known = (word for word, count in counts.items() if count >= least and len(word) <= _LONGEST)
+    return " ".join(sorted(known, key=lambda word: (-counts[word], word))[:LARGEST])
 
 
 def known_share(texts: Sequence[str]) -> float:

@@ -187,6 +187,16 @@ def test_words_that_repeat_are_the_tokens_and_the_most_frequent_come_first():
     assert reader.max_length == 8
 
 
+def test_a_text_of_blanks_or_of_no_known_word_is_there_all_the_same():
+    for texts in (["one"] * 5, FILMS):
+        reader = TextReader(**TextReader.fit({}, [texts]))
+        assert [reader.encode(text).tolist() for text in (" ", "x" * 70)] == [[6], [6]]
+        assert reader.encode("") is None
+    endless = TextReader.fit({"tokenizer": "words"}, [["x" * 10**5] * 5])
+    assert endless["vocabulary"] == ""
+    assert TextReader(**endless).vocab_size == 7
+
+
 def test_the_options_of_words_make_the_same_reader_again_from_plain_data():
     reader = TextReader(**TextReader.fit({}, [FILMS]))
     again = TextReader(**json.loads(json.dumps(asdict(reader))))
