@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from unicodedata import category, name, normalize
 
 NUM_SPECIALS = 6  # pad 0, bos 1, eos 2, mask 3, cls 4, sep 5, as the Perceiver IO paper's tokenizer
 UNKNOWN = NUM_SPECIALS  # the id of any other word
 LARGEST = 16_000  # words at most
 _LEAST = 2  # occurrences of a word
+_STEM = 4  # characters of a word's beginning
 _LONGEST = 64  # characters of a word
 _MAX_CHARACTERS = 2**25  # of all texts, that words are counted in
 _NO_SPACES = ("CJK UNIFIED", "HIRAGANA", "KATAKANA")  # scripts whose signs are words of their own
@@ -40,8 +42,16 @@ def split_words(text: str, *, lowercase: bool) -> list[str]:
     return text.translate(_SPACING).split()
 
 
+def _stem(word: str) -> str:
+    """The beginning of a word that is longer, marked; "" of a short one."""
+    return f"{word[:_STEM]}…" if len(word) > _STEM else ""
+
+
 class Words:
-    """Texts → ids of a vocabulary's words.
+    """Texts → ids of a vocabulary's words, each long one followed by that of its beginning.
+
+    The beginning (char…) is what charm, charming and charmless share; of a word that is not known
+    it stands alone.
 
     Args:
         vocabulary: the words of the ids 7 and on, with a space between.
@@ -60,8 +70,13 @@ class Words:
 
     def __call__(self, text: str) -> list[int]:
         """At least one id of a text that is not empty, be it of blanks."""
-        get = self.ids.get
-        ids = [get(word, UNKNOWN) for word in split_words(text, lowercase=self.lowercase)]
+        get, ids = self.ids.get, []
+        for word in split_words(text, lowercase=self.lowercase):
+            id, stem = get(word), get(_stem(word))
+            if id is not None or stem is None:
+                ids.append(UNKNOWN if id is None else id)
+            if stem is not None:
+                ids.append(stem)
         return ids or [UNKNOWN] * bool(text)
 
     @property
@@ -69,13 +84,12 @@ class Words:
         return UNKNOWN + 1 + len(self.ids)
 
 
-def learn_vocabulary(texts: Iterable[str], *, lowercase: bool, least: int = _LEAST) -> str:
-    """The words of texts that come more than once, the most frequent first, a space between.
+def learn_vocabulary(texts: Iterable[str], *, lowercase: bool) -> str:
+    """The words and beginnings that come more than once, the most frequent first, spaces between.
 
     Args:
         texts: of the training examples.
         lowercase: whether to count them in small letters.
-        least: occurrences of a word.
     """
     counts: Counter[str] = Counter()
     total = 0
@@ -84,7 +98,10 @@ def learn_vocabulary(texts: Iterable[str], *, lowercase: bool, least: int = _LEA
         total += len(text)
         if total >= _MAX_CHARACTERS:
             break
-    known = (word for word, count in counts.items() if count >= least and len(word) <= _LONGEST)
+    for word, count in list(counts.items()):
+        if stem := _stem(word):
+            counts[stem] += count
+    known = (word for word, count in counts.items() if count >= _LEAST and len(word) <= _LONGEST)
     return " ".join(sorted(known, key=lambda word: (-counts[word], word))[:LARGEST])
 
 
@@ -94,10 +111,10 @@ def known_share(texts: Sequence[str]) -> float:
     It is high of sentences, and low of codes, of scripts that put no spaces between words, and of
     very few texts.
     """
-    seen, others = texts[::2], texts[1::2] or texts
-    words = Words(learn_vocabulary(seen, lowercase=True, least=1), lowercase=True)
-    ids = [id for text in others for id in words(text)]
-    return sum(id != UNKNOWN for id in ids) / max(len(ids), 1)
+    words = [split_words(text, lowercase=True) for text in texts]
+    seen = set(chain.from_iterable(words[::2]))
+    others = list(chain.from_iterable(words[1::2] or words))
+    return sum(word in seen for word in others) / max(len(others), 1)
 
 
 def case_is_idle(texts: Sequence[str]) -> bool:
