@@ -44,8 +44,8 @@ class TextReader(Reader):
     Args:
         max_length: longer texts are cut to this many tokens (a cut may split a character of bytes).
         vocab_size: number of distinct ids; None = as many as the tokenizer has.
-        tokenizer: "bytes"; "words" of a vocabulary (see `Words`); or the path of a Hugging Face `tokenizer.json`,
-            or its name on the hub.
+        tokenizer: "bytes"; "words" of a vocabulary (see `Words`); or the path of a Hugging Face
+            `tokenizer.json`, or its name on the hub.
         vocabulary: the words, with a space between; of "words" alone.
         lowercase: whether texts are read in small letters; of "words" alone.
         errors: what to do with bytes that are not UTF-8: "raise", or "replace" by U+FFFD.
