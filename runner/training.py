@@ -109,6 +109,12 @@ def _run(config: DictConfig) -> float:
             results["compile_seconds"] = round(compiling.seconds, 2)
         if trainer.interrupted:
             rank_zero_info("interrupted: reporting on what was trained so far")
+        stopping = trainer.early_stopping_callback
+        if stopping is not None and stopping.stopped_epoch:
+            rank_zero_info(
+                f"stopped after epoch {stopping.stopped_epoch}: the last {stopping.patience} "
+                f"validations had no better {stopping.monitor} (callbacks.early_stopping.patience)"
+            )
     checkpoint = best_checkpoint(trainer) if config.fit else config.ckpt_path
     if config.float8 and config.fit:  # what is tested is what evaluate.py and predict.py will run
         trained, task = task, build_task(config, datamodule.facts())
