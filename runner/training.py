@@ -34,6 +34,7 @@ from runner.loggers import build_callbacks, build_loggers
 from runner.pretrained import prepare_encoders
 from runner.processes import launches_of_this_job_alone
 from runner.report import environment, print_summary, write_results
+from runner.resolve import shown_config
 from runner.speed import CompileTime, compile_model, use_float8, uses_gpu
 
 
@@ -73,7 +74,8 @@ def _run(config: DictConfig) -> float:
     task = build_task(config, datamodule.facts())
     plain = task.run_config
     folder = Path(config.paths.run_dir)
-    save_config(plain, folder)
+    shown = shown_config(plain)
+    save_config(shown, folder)
     if config.float8 and config.fit:
         use_float8(task.model, emulated=not uses_gpu(config.trainer))
     if config.compile:
@@ -90,7 +92,7 @@ def _run(config: DictConfig) -> float:
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)
     for logger in trainer.loggers:  # Lightning's own write it with OmegaConf
         by_omegaconf = isinstance(logger, CSVLogger | TensorBoardLogger)
-        logger.log_hyperparams(literal(plain) if by_omegaconf else plain)
+        logger.log_hyperparams(literal(shown) if by_omegaconf else shown)
     if config.ckpt_path:
         resumed = read_checkpoint(config.ckpt_path)
         check_same_model(resumed, task, config.ckpt_path)

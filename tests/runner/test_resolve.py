@@ -204,6 +204,19 @@ def test_resolving_gives_a_new_config_in_which_names_are_text(compose_run):
     assert plain["trainer"]["max_epochs"] == 1, "of 10,000 steps"
 
 
+def test_embeddings_of_words_are_dropped_and_begin_small_and_those_of_bytes_as_ever(compose_run):
+    config = compose_run("data=manifest", "data.path=my.csv", "model.adapters.text.dropout=0.1")
+    text = {"tokenizer": "words", "vocabulary": "a b", "vocab_size": 9, "max_length": 8}
+    facts = replace(FACTS, options={"modalities": ["text_title", "text_body"], "text": text})
+    for adapter in resolve(config, facts).model.adapters.values():
+        assert 0 < adapter.init_std < 0.02
+        assert 0 < adapter.token_dropout < 1
+        assert adapter.dropout == 0.1
+    text |= {"tokenizer": "bytes", "vocabulary": None, "vocab_size": 262}
+    adapters = resolve(config, facts).model.adapters
+    assert adapters.text_title.init_std is adapters.text_body.token_dropout is None
+
+
 def test_a_final_config_that_the_facts_do_not_fit_is_refused(compose_run):
     fixed = ["modality@model.adapters=[text]", "data.modalities=[text]", "data.path=my.csv"]
     config = compose_run("data=manifest", *fixed)
