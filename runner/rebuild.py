@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from datamodules.readers.text import BYTES, WORDS
 from perceiver.tasks import Task
 from runner.checkpoints import check_same_model, read_checkpoint
 from runner.pretrained import without_weights
-from runner.trusted import build, check_plain
+from runner.trusted import build, check_plain, check_size
 
 # Options of data that name places. A checkpoint may be a stranger's: what lies there is opened
 # where the user names it alone.
@@ -52,6 +53,7 @@ def rebuild(
         isinstance(config.get(name), dict) for name in ("task", "data")
     ):
         raise ValueError(f"{path} does not say how to rebuild its model: train.py did not write it")
+    check_size(config)
     given = {name: value for name, value in (data_options or {}).items() if value is not None}
     data, recorded = _without_places(config["data"])
     described = without_weights(config["task"])
@@ -77,14 +79,37 @@ def rebuild(
         if vocabulary is not None:
             data["text"] |= {"vocabulary": vocabulary}
         data |= given
+        _check_shapes(checkpoint["state_dict"], described)
         datamodule = build(data, kind=pl.LightningDataModule, where="data")
         task = build(described, kind=Task, where="task")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if not isinstance(task, Task) or not isinstance(datamodule, pl.LightningDataModule):
+        raise ValueError(f"{path} does not say how to rebuild its model: train.py did not write it")
     check_same_model(checkpoint, task, path)
     task.load_state_dict(checkpoint["state_dict"])
     task.run_config = config
     return task.eval(), datamodule, config
+
+
+def _check_shapes(weights: Mapping[str, torch.Tensor], task: Mapping[str, Any]) -> None:
+    """Compare the shapes of the model before any memory is taken for it.
+
+    Raises:
+        ValueError: a weight is of another shape than the config says.
+    """
+    try:
+        with torch.device("meta"):
+            model = build(task.get("model"), where="task.model")
+        shapes = {f"model.{name}": values.shape for name, values in model.state_dict().items()}
+    except (ValueError, AttributeError, NotImplementedError):
+        return  # the task itself says what is wrong
+    for name, shape in shapes.items():
+        if name in weights and weights[name].shape != shape:
+            raise ValueError(
+                f"its {name} is {tuple(weights[name].shape)}, its config says {tuple(shape)}: "
+                "one of them was changed"
+            )
 
 
 def _without_places(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
