@@ -78,17 +78,18 @@ def number_columns(table: pa.Table, columns: Sequence[str], *, ids: Sequence[str
         ValueError: a cell is no number; the message names the row.
     """
     found = {name: numbers(table[name]) for name in columns}
-    for name, values in found.items():
-        if values is None:
-            some = numbers(table[name], max_strays=1.0)
-            stray = None if some is None else first_stray(table[name], some)
-            if stray is None:
-                raise ValueError(f"the column {name} is not of numbers")
+    wrong = [name for name, values in found.items() if values is None]
+    for name in wrong:
+        some = numbers(table[name], max_strays=1.0)
+        if some is not None:
+            count, row = first_stray(table[name], some) or (0, 0)
             raise ValueError(
-                f"{ids[stray[1]]}: the column {name} holds {table[name][stray[1]].as_py()!r:.60}, "
-                f"which is no number ({stray[0]:,} of {len(table):,} rows are like that): repair "
-                "or empty it, or list what stands for nothing in data.missing_cells"
+                f"{ids[row]}: the column {name} holds {table[name][row].as_py()!r:.60}, which is "
+                f"no number, as {count:,} of {len(table):,} rows do: repair or empty it, or list "
+                "what stands for nothing in data.missing_cells"
             )
+    if wrong:
+        raise ValueError(f"the column {', '.join(wrong)} is not of numbers")
     return np.stack([values.to_numpy() for values in found.values()], axis=1)
 
 
