@@ -173,7 +173,7 @@ def _told_by(column: pa.ChunkedArray, targets: Sequence[pa.ChunkedArray]) -> str
 
 
 def _spread(columns: Mapping[str, str | Sequence[str]]) -> dict[str, str | list[str]]:
-    """One modality per column, numbers and such together; several of a kind have names of their own."""
+    """One modality per column, numbers and such together; several of a kind are named apart."""
     spread: dict[str, str | list[str]] = {}
     for modality, names in columns.items():
         names = [names] if isinstance(names, str) else list(names)

@@ -138,13 +138,14 @@ def _fit(values: np.ndarray) -> tuple[float, float, list[list[float]] | None]:
 
 
 def _quantiles(values: np.ndarray) -> list[list[float]]:
-    """Values that are apart by about the same number of others, and their normal scores."""
+    """Values whose normal scores are about as far from one another, and the scores."""
     distinct, counts = np.unique(values, return_counts=True)
     shares = (np.cumsum(counts) - counts / 2) / len(values)  # the middle of those that are equal
-    places = np.unique(np.searchsorted(shares, np.linspace(0, 1, _KNOTS)).clip(0, len(shares) - 1))
-    places = np.unique([0, *places, len(shares) - 1])
-    scores = [NormalDist().inv_cdf(share) for share in shares[places]]
-    return [distinct[places].tolist(), scores]
+    scores = np.array([NormalDist().inv_cdf(share) for share in shares])
+    # Denser in the tails than quantiles are: what lies beside an outlier keeps its place.
+    wanted = np.linspace(scores[0], scores[-1], _KNOTS)
+    places = np.unique([0, *np.searchsorted(scores, wanted).clip(0, len(scores) - 1)])
+    return [distinct[places].tolist(), scores[places].tolist()]
 
 
 def _curve(given: Any) -> Curve | None:
