@@ -143,7 +143,7 @@ def table_of_columns(tmp_path):
         colour = ["red", "${oc.env:HOME}", "???", "~/.ssh"][n // 3 % 4]
         day = f"2024-{n % 12 + 1:02}-{n % 28 + 1:02}"
         price = f'"${1000 + 17 * n % 97:,}"'
-        rows.append(f"N{n},{price},{n % 7},{colour},{'yes' * (n % 2)},{day},{'abc'[n % 3]}")
+        rows.append(f"N{n},{price},{n % 7},{colour},{'x' * (n // 2 % 2)},{day},{'abc'[n % 3]}")
     (tmp_path / "columns.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return tmp_path / "columns.csv"
 

@@ -53,7 +53,7 @@ def column_kind(name: str, column: pa.ChunkedArray) -> str:
     is_wordy = np.mean([cell.count(" ") for cell in some]) >= 1.5
     if name.lower() in _TEXT or (is_wordy and distinct > min(_FEW, count / 20)):
         return "text"
-    if distinct == 1:
+    if distinct == 1 and not column.null_count:  # else whether it is empty says something
         return "all the same"
     return "category" if distinct <= count / 2 else f"names, {distinct:,} different"
 

@@ -87,6 +87,7 @@ def test_dates_are_read_in_the_form_that_all_cells_have(cells, expected):
         ([f"a sentence with a number, {n}" for n in range(60)], "text"),
         ([f"P{n}" for n in range(60)], "names, 60 different"),
         (["red"] * 60, "all the same"),
+        (["x", None] * 30, "category"),
         ([3] * 60, "all the same"),
         (range(5, 65), "row numbers"),
         ([1, 2, 3] * 20, "array"),
