@@ -40,6 +40,8 @@ class NumberAdapter(Adapter):
         ValueError: for an unknown encoding, or no features; in `forward`, for other shapes.
     """
 
+    edges: Tensor
+
     def __init__(
         self,
         *,
@@ -112,6 +114,8 @@ class CategoryAdapter(Adapter):
         ValueError: for a column of fewer than two ids; in `forward`, for values that are not ids
             (b, columns).
     """
+
+    column: Tensor
 
     def __init__(self, *, sizes: Sequence[int], dim: int = 32) -> None:
         super().__init__(content_dim=dim, shape=[len(sizes)], position=None)
