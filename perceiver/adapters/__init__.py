@@ -7,6 +7,14 @@ from perceiver.adapters.columns import CategoryAdapter, NumberAdapter
 from perceiver.adapters.dropout import ModalityDropout
 from perceiver.adapters.fuse import Fusion, PaddingFusion, ProjectionFusion
 from perceiver.adapters.image import ConvStemAdapter, PatchAdapter, PixelAdapter
+from perceiver.adapters.pretrained import (
+    PretrainedAdapter,
+    TimmAdapter,
+    TorchaudioAdapter,
+    TorchvisionAdapter,
+    TransformersAudioAdapter,
+    TransformersTextAdapter,
+)
 from perceiver.adapters.text import TokenAdapter
 from perceiver.adapters.video import VideoAdapter
 
@@ -21,9 +29,15 @@ __all__ = [
     "PaddingFusion",
     "PatchAdapter",
     "PixelAdapter",
+    "PretrainedAdapter",
     "ProjectionFusion",
     "SpectrogramAdapter",
+    "TimmAdapter",
     "TokenAdapter",
+    "TorchaudioAdapter",
+    "TorchvisionAdapter",
+    "TransformersAudioAdapter",
+    "TransformersTextAdapter",
     "VideoAdapter",
     "WaveformAdapter",
 ]
