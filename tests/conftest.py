@@ -136,6 +136,19 @@ def table_of_films(tmp_path):
 
 
 @pytest.fixture
+def table_of_columns(tmp_path):
+    """A table of sixty rows: numbers, categories that may be called anything, dates and a class."""
+    rows = ["name,price,age,colour,member,joined,label"]
+    for n in range(60):
+        colour = ["red", "${oc.env:HOME}", "???", "~/.ssh"][n // 3 % 4]
+        day = f"2024-{n % 12 + 1:02}-{n % 28 + 1:02}"
+        price = f'"${1000 + 17 * n % 97:,}"'
+        rows.append(f"N{n},{price},{n % 7},{colour},{'x' * (n // 2 % 2)},{day},{'abc'[n % 3]}")
+    (tmp_path / "columns.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return tmp_path / "columns.csv"
+
+
+@pytest.fixture
 def tiny_layout(tmp_path):
     """tiny_layout("mnist") → the folder of a tiny copy, and the overrides that fit it."""
 

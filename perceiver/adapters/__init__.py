@@ -3,6 +3,7 @@
 from perceiver.adapters.adapter import Adapter
 from perceiver.adapters.array import ArrayAdapter
 from perceiver.adapters.audio import SpectrogramAdapter, WaveformAdapter
+from perceiver.adapters.columns import CategoryAdapter, NumberAdapter
 from perceiver.adapters.dropout import ModalityDropout
 from perceiver.adapters.fuse import Fusion, PaddingFusion, ProjectionFusion
 from perceiver.adapters.image import ConvStemAdapter, PatchAdapter, PixelAdapter
@@ -20,9 +21,11 @@ from perceiver.adapters.video import VideoAdapter
 __all__ = [
     "Adapter",
     "ArrayAdapter",
+    "CategoryAdapter",
     "ConvStemAdapter",
     "Fusion",
     "ModalityDropout",
+    "NumberAdapter",
     "PaddingFusion",
     "PatchAdapter",
     "PixelAdapter",

@@ -12,6 +12,7 @@ from omegaconf import open_dict
 
 from datamodules.layouts.manifest import ManifestDataModule
 from datamodules.layouts.shards.writer import pack
+from datamodules.readers import READERS
 from datamodules.sets.digits import DigitsDataModule
 from perceiver.models import MeanPoolDecoder
 from perceiver.types import Batch
@@ -155,11 +156,15 @@ def test_data_set_takes_a_step(step, choice):
 
 
 @pytest.mark.parametrize("choice", [choice for _, choice in cases("modality")])
-def test_modality_takes_a_step(step, choice):
-    # The default job has neither numbers nor films.
-    data = {"array": "manifest", "video": "video_folder"}.get(choice.partition("_")[0], "digits")
-    small = ["data.video.size=[16,16]"] if data == "video_folder" else []
+def test_modality_takes_a_step(step, table_of_columns, choice):
+    # The default job has neither columns of a table nor films.
     override = f"modality@model.adapters=[{choice}]"
+    kind = choice.partition("_")[0]
+    if READERS[kind].takes_columns:
+        assert math.isfinite(step("data=manifest", f"data.path={table_of_columns}", override))
+        return
+    data = "video_folder" if kind == "video" else "digits"
+    small = ["data.video.size=[16,16]"] if data == "video_folder" else []
     assert math.isfinite(step(f"data={data}", override, *small, data=data))
 
 

@@ -73,6 +73,34 @@ def test_a_path_is_all_it_takes_to_train_and_to_evaluate_and_predicting_needs_no
     assert answer.sum() == pytest.approx(1.0, abs=1e-5)
 
 
+def test_numbers_categories_and_dates_of_any_name_are_trained_on_evaluated_and_predicted(
+    run, compose_run, table_of_columns, tmp_path
+):
+    config, results = run(f"data.path={table_of_columns}")
+    assert list(config.data.modalities) == ["array", "category", "date"]
+    assert dict(config.data.columns) | {"array": ["price", "age"]} == dict(config.data.columns)
+    assert config.data.columns.category == ["colour", "member"]
+    assert config.data.columns.date == ["joined"]
+    assert "test/acc/array+category" in results
+    checkpoint = f"ckpt_path={tmp_path}/run/checkpoints/best.ckpt"
+    same = [checkpoint, f"data.path={table_of_columns}", f"paths.run_dir={tmp_path}/again"]
+    run_evaluation(compose_run(*same, name="evaluate"))
+    again = json.loads((tmp_path / "again" / "results.json").read_text())
+    assert again["test/loss"] == results["test/loss"]
+    values = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)["run_config"]
+    assert values["data"]["category"]["values"][0] == ["${oc.env:HOME}", "???", "red", "~/.ssh"]
+    answers = [
+        run_prediction(compose_run(checkpoint, *given, name="predict"))
+        for given in (
+            ["array=[1017,3]", "category=[red,null]", "date=[2024-02-29]"],
+            ["array=[1017,3]", "category=['~/.ssh',null]", "date=[2024-02-29]"],
+            ["array=[1017,3]", "category=[mauve,yes]"],
+        )
+    ]
+    assert all(answer.sum() == pytest.approx(1.0, abs=1e-5) for answer in answers)
+    assert not torch.equal(answers[0], answers[1])
+
+
 def test_adapters_that_were_chosen_limit_what_is_read(run, table_of_films):
     adapters = "modality@model.adapters=[image_pixels,text]"
     config, _ = run(f"data.path={table_of_films}", adapters)
