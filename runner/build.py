@@ -15,6 +15,7 @@ from datamodules.core.facts import DataFacts
 from perceiver.tasks import Task
 from perceiver.types import TargetKind
 from runner.checks import check_final
+from runner.inputs import describe_inputs
 from runner.processes import prepare_once_a_node
 from runner.resolve import MAX_STEPS, plain_config, resolve, wanted_targets
 
@@ -33,6 +34,8 @@ def build_data(config: DictConfig) -> tuple[pl.LightningDataModule, DictConfig]:
         rank_zero_info(line)
     said = HydraConfig.get().overrides.task if HydraConfig.initialized() else None
     final = resolve(config, facts, overrides=said)
+    for line in describe_inputs(final, config, facts):
+        rank_zero_info(line)
     check_final(final, facts)
     if final.trainer.max_epochs != config.trainer.max_epochs:
         rank_zero_info(

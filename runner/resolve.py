@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from datamodules.core.facts import DataFacts
 from datamodules.readers import kind_of
 from perceiver.types import TargetKind
+from runner.inputs import settle_inputs
 from runner.literal import can_be_literal, literal
 
 MAX_STEPS = 10_000  # some ten minutes of a laptop
@@ -48,6 +49,7 @@ def resolve(config: DictConfig, facts: DataFacts, *, overrides: Sequence[str] | 
             _fit_task(final, facts)
             if overrides is not None:
                 _limit_epochs(final, facts, overrides)
+        settle_inputs(final, facts)
     return final
 
 

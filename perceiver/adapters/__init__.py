@@ -5,13 +5,15 @@ from perceiver.adapters.array import ArrayAdapter
 from perceiver.adapters.audio import SpectrogramAdapter, WaveformAdapter
 from perceiver.adapters.dropout import ModalityDropout
 from perceiver.adapters.fuse import Fusion, PaddingFusion, ProjectionFusion
-from perceiver.adapters.image import ConvStemAdapter, PatchAdapter, PixelAdapter
+from perceiver.adapters.image import PatchAdapter, PixelAdapter
+from perceiver.adapters.image_convolutions import ConvStagesAdapter, ConvStemAdapter
 from perceiver.adapters.text import TokenAdapter
 from perceiver.adapters.video import VideoAdapter
 
 __all__ = [
     "Adapter",
     "ArrayAdapter",
+    "ConvStagesAdapter",
     "ConvStemAdapter",
     "Fusion",
     "ModalityDropout",
