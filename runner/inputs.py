@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from datamodules.core.facts import DataFacts
 from datamodules.readers import kind_of
-from datamodules.sets.sklearn_digits import DIGIT_NAMES
+from datamodules.sets.synthesis.number_names import NAMES
 from perceiver.adapters import ConvStagesAdapter
 from perceiver.adapters.image_convolutions import fitting_stages
 from perceiver.types import TargetKind
@@ -19,6 +19,7 @@ _MOST = 100_000  # training examples; more of them need no changed copies
 _LEAST_SIDE = 24  # pixels of a picture that can be shifted and is still what it was
 _LEAST_SECONDS = 0.25  # likewise of a sound that can lose a stretch
 _SIDES = {"left", "right", "clockwise", "anticlockwise", "counterclockwise"}
+_DIGITS = {name.lower() for names in NAMES.values() for name in names}
 _V2 = "torchvision.transforms.v2"
 _STAGES = f"perceiver.adapters.{ConvStagesAdapter.__name__}"
 
@@ -75,7 +76,7 @@ def why_not_mirrored(config: DictConfig, facts: DataFacts) -> str | None:
         return "the targets are values"
     if len(cameras) > 1:
         return "pictures belong together"
-    if names and all(len(n) == 1 or n.isdigit() or n in DIGIT_NAMES for n in names):
+    if names and all(len(n) == 1 or n.isdigit() or n in _DIGITS for n in names):
         return "classes named by characters may be characters"
     if any(_SIDES & set(re.split(r"[\W_]+", name)) for name in names):
         return "classes name sides"
