@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +109,7 @@ class ConvStagesAdapter(PatchAdapter):
             if here is None:
                 values = stage(values)
                 continue
-            conv, norm, relu = stage
+            conv, norm, relu = cast(nn.Sequential, stage)
             here = here[:, ::stride, ::stride]
             values = relu(_batch_norm(norm, conv(values), here)).masked_fill(~here[:, None], 0.0)
             mask = None if mask is None else mask[:, ::stride, ::stride]
