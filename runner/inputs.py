@@ -52,14 +52,20 @@ def describe_inputs(final: DictConfig, given: DictConfig, facts: DataFacts) -> l
     """
     lines = []
     for name, adapter in (final.model.get("adapters") or {}).items():
-        if adapter.get("_target_") == _STAGES:
+        if adapter.get("_target_") == _STAGES and adapter.dims:
             stages = zip(adapter.dims, adapter.strides, strict=True)
             told = ", ".join(f"{dim} channels at stride {stride}" for dim, stride in stages)
-            lines.append(f"{name:10} {f'3×3 convolutions: {told}' if told else 'patches'}")
+            lines.append(f"{name:10} 3×3 convolutions: {told}")
+        before = given.model.adapters.get(name) or given.model.adapters.get(kind_of(name))
+        if before.get("augment", "") is None and adapter.augment is not None:
+            frames, bins = adapter.augment.time_mask_param, adapter.augment.freq_mask_param
+            told = f"up to {frames} frames and {bins} bins hidden (augment/spectrogram=…)"
+            lines.append(f"augment    {name}: {told}")
     augment = given.data.get("augment") or {}
     for kind, choose in (("image", _picture_changes), ("audio", _sound_changes)):
         if kind in augment and augment[kind] is None and kind in _kinds(final):
-            lines.append(f"augment    {kind}: {choose(final, facts)[1]} (augment/{kind}=…)")
+            steps, told = choose(final, facts)
+            lines += [f"augment    {kind}: {told} (augment/{kind}=…)"] if steps else []
     return lines
 
 
@@ -88,12 +94,9 @@ def why_not_mirrored(config: DictConfig, facts: DataFacts) -> str | None:
 def _picture_changes(config: DictConfig, facts: DataFacts) -> tuple[list[dict[str, Any]], str]:
     """Transforms of pictures in training, and what they do."""
     image = config.data.image
-    if reason := _why_unchanged(facts):
-        return [], reason
-    if min(image.size) < _LEAST_SIDE:
-        return [], f"none, below {_LEAST_SIDE} pixels a side"
-    if image.get("resize") == "keep":
-        return [], "none, data.image.resize=keep leaves sizes to transforms"
+    # Where sizes are kept, transforms have to bring pictures to one.
+    if _is_large(facts) or min(image.size) < _LEAST_SIDE or image.get("resize") == "keep":
+        return [], ""
     steps, told = [], []
     reason = why_not_mirrored(config, facts)
     if reason is None:
@@ -110,21 +113,17 @@ def _picture_changes(config: DictConfig, facts: DataFacts) -> tuple[list[dict[st
 
 
 def _sound_changes(config: DictConfig, facts: DataFacts) -> tuple[list[dict[str, Any]], str]:
-    """Transforms of waveforms in training, and what they do, with what the model's adapter does."""
-    reason = _why_unchanged(facts)
-    if reason is None and config.data.audio.max_seconds < _LEAST_SECONDS:
-        reason = f"none, below {_LEAST_SECONDS} s"
-    if reason is None and facts.targets == TargetKind.VALUES:
-        reason = "none, as the targets are values"
-    if reason is not None:
-        return [], reason
+    """Transforms of waveforms in training, and what they do."""
+    is_short = config.data.audio.max_seconds < _LEAST_SECONDS
+    if _is_large(facts) or is_short or facts.targets == TargetKind.VALUES:
+        return [], ""
     speed = {"_target_": "datamodules.transforms.audio.RandomSpeed", "low": 0.9, "high": 1.1}
     return [speed], "up to 10 % faster or slower"
 
 
 def _spectrogram_changes(adapter: DictConfig, facts: DataFacts) -> dict[str, Any] | None:
     """SpecAugment (Park et al. 2019) in proportion to the spectrogram; None for short sounds."""
-    if _why_unchanged(facts) or adapter.max_seconds < _LEAST_SECONDS:
+    if _is_large(facts) or adapter.max_seconds < _LEAST_SECONDS:
         return None
     frames = adapter.sample_rate * adapter.max_seconds / adapter.hop_length
     return {
@@ -138,9 +137,8 @@ def _spectrogram_changes(adapter: DictConfig, facts: DataFacts) -> dict[str, Any
     }
 
 
-def _why_unchanged(facts: DataFacts) -> str | None:
-    examples = facts.num_examples.get("train", 0)
-    return f"none, there are {examples:,} examples" if examples > _MOST else None
+def _is_large(facts: DataFacts) -> bool:
+    return facts.num_examples.get("train", 0) > _MOST
 
 
 def _kinds(config: DictConfig) -> Sequence[str]:

@@ -109,7 +109,9 @@ def test_what_was_chosen_is_left_alone(chosen):
 @pytest.mark.parametrize(("seconds", "is_changed"), [(2.0, True), (0.1, False)])
 def test_sound_that_is_long_enough_is_changed(chosen, seconds, is_changed):
     audio = {"sample_rate": 8000, "max_seconds": seconds}
-    final, _ = chosen(with_options(modalities=["audio_a", "audio_b"], audio=audio))
+    final, said = chosen(with_options(modalities=["audio_a", "audio_b"], audio=audio))
+    assert ("audio_b: up to 20 frames and 8 bins hidden" in said) == is_changed
+    assert ("audio: up to 10 % faster or slower" in said) == is_changed
     assert names(final.data.augment.audio) == (["RandomSpeed"] if is_changed else [])
     for adapter in final.model.adapters.values():
         assert (adapter.augment is not None) == is_changed
