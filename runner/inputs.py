@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -31,7 +30,7 @@ def settle_inputs(config: DictConfig, facts: DataFacts) -> None:
         config: with the data set's options as they were found; is changed.
         facts: of the data set.
     """
-    for adapter in (config.model.get("adapters") or {}).values():
+    for adapter in filter(None, (config.model.get("adapters") or {}).values()):
         if adapter.get("_target_") == _STAGES and adapter.dims is None and adapter.strides is None:
             adapter.dims, adapter.strides = fitting_stages(adapter.size)
         if "augment" in adapter and adapter.augment is None:
@@ -52,11 +51,12 @@ def describe_inputs(final: DictConfig, given: DictConfig, facts: DataFacts) -> l
     """
     lines = []
     for name, adapter in (final.model.get("adapters") or {}).items():
+        adapter = adapter or {}
         if adapter.get("_target_") == _STAGES and adapter.dims:
             stages = zip(adapter.dims, adapter.strides, strict=True)
             told = ", ".join(f"{dim} channels at stride {stride}" for dim, stride in stages)
             lines.append(f"{name:10} 3×3 convolutions: {told}")
-        before = given.model.adapters.get(name) or given.model.adapters.get(kind_of(name))
+        before = given.model.adapters.get(name) or given.model.adapters.get(kind_of(name)) or {}
         if before.get("augment", "") is None and adapter.augment is not None:
             frames, bins = adapter.augment.time_mask_param, adapter.augment.freq_mask_param
             told = f"up to {frames} frames and {bins} bins hidden (augment/spectrogram=…)"
@@ -141,5 +141,7 @@ def _is_large(facts: DataFacts) -> bool:
     return facts.num_examples.get("train", 0) > _MOST
 
 
-def _kinds(config: DictConfig) -> Sequence[str]:
-    return [kind_of(name) for name in config.data.get("modalities") or ()]
+def _kinds(config: DictConfig) -> set[str]:
+    """Kinds of modalities to change: not what frozen encoders read, whose tokens are kept."""
+    names, adapters = config.data.get("modalities") or (), config.model.get("adapters") or {}
+    return {kind_of(n) for n in names if not (adapters.get(n) or {}).get("frozen", False)}

@@ -7,6 +7,14 @@ from perceiver.adapters.dropout import ModalityDropout
 from perceiver.adapters.fuse import Fusion, PaddingFusion, ProjectionFusion
 from perceiver.adapters.image import PatchAdapter, PixelAdapter
 from perceiver.adapters.image_convolutions import ConvStagesAdapter, ConvStemAdapter
+from perceiver.adapters.pretrained import (
+    PretrainedAdapter,
+    TimmAdapter,
+    TorchaudioAdapter,
+    TorchvisionAdapter,
+    TransformersAudioAdapter,
+    TransformersTextAdapter,
+)
 from perceiver.adapters.text import TokenAdapter
 from perceiver.adapters.video import VideoAdapter
 
@@ -20,9 +28,15 @@ __all__ = [
     "PaddingFusion",
     "PatchAdapter",
     "PixelAdapter",
+    "PretrainedAdapter",
     "ProjectionFusion",
     "SpectrogramAdapter",
+    "TimmAdapter",
     "TokenAdapter",
+    "TorchaudioAdapter",
+    "TorchvisionAdapter",
+    "TransformersAudioAdapter",
+    "TransformersTextAdapter",
     "VideoAdapter",
     "WaveformAdapter",
 ]

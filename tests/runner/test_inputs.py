@@ -30,7 +30,7 @@ def chosen(compose_run):
 
     def chosen(facts, *overrides):
         given = compose_run("data=manifest", "data.path=my.csv", *overrides)
-        final = resolve(given, facts, overrides=None)
+        final = resolve(given, facts)
         return final, "\n".join(describe_inputs(final, given, facts))
 
     return chosen
@@ -56,7 +56,7 @@ def test_photographs_are_read_by_stages_mirrored_and_shifted(chosen):
     assert final.data.augment.image[1].padding == [6, 4], "an eighth of columns and rows"
     assert "64 channels at stride 2" in said
     assert "mirrored, shifted by up to 6 pixels (augment/image=…)" in said
-    assert resolve(final, FACTS, overrides=None) == final
+    assert resolve(final, FACTS) == final
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,13 @@ def test_what_was_chosen_is_left_alone(chosen):
     assert said == ""
     final, _ = chosen(FACTS, "model.adapters.image.dims=[5]", "model.adapters.image.strides=[3]")
     assert final.model.adapters.image.dims == [5]
+
+
+def test_what_a_frozen_encoder_reads_stays_as_it_is_so_that_its_tokens_can_be_kept(chosen):
+    encoder = ["modality@model.adapters.image=timm", "model.adapters.image.name=resnet18"]
+    assert chosen(FACTS, *encoder)[0].data.augment.image is None
+    final, _ = chosen(FACTS, *encoder, "model.adapters.image.frozen=false")
+    assert len(final.data.augment.image) == 2
 
 
 @pytest.mark.parametrize(("seconds", "is_changed"), [(2.0, True), (0.1, False)])
