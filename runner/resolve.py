@@ -13,6 +13,7 @@ from datamodules.core.facts import DataFacts
 from datamodules.readers import READERS, kind_of
 from datamodules.readers.text import BYTES
 from perceiver.types import TargetKind
+from runner.inputs import settle_inputs
 from runner.literal import can_be_literal, literal
 from runner.recipe import settle
 
@@ -51,6 +52,7 @@ def resolve(config: DictConfig, facts: DataFacts) -> DictConfig:
                 final.model.adapters = _adapters(final)
             _fit_task(final, facts)
         _fit_embeddings(final)
+        settle_inputs(final, facts)
     return settle(final, facts)
 
 
