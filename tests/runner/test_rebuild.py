@@ -3,7 +3,6 @@
 import os
 import pickle
 from collections import OrderedDict
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from runner.checkpoints import check_same_model, read_checkpoint
 from runner.rebuild import rebuild
 from runner.training import run_training
 from tests.configs import compose_config
-
 
 
 @pytest.fixture(scope="module")
