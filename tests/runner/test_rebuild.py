@@ -19,6 +19,7 @@ def trained(tmp_path_factory):
     """A checkpoint of a short run."""
     folder = tmp_path_factory.mktemp("run")
     short = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "test=false"]
+    short += ["trainer.limit_val_batches=1", "task.val_subsets=none"]
     run_training(compose_config(overrides=(f"paths.run_dir={folder}", *short)))
     return folder / "checkpoints" / "best.ckpt"
 

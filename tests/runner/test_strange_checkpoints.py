@@ -258,7 +258,7 @@ def test_a_prediction_opens_no_data_and_evaluation_says_what_it_needs(
 
 
 SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1"]
-SHORT += ["test=false", "logger=none"]
+SHORT += ["test=false", "logger=none", "task.val_subsets=none"]
 
 
 def test_resuming_loads_and_removes_nothing_that_a_checkpoint_names(compose_run, tmp_path, watched):

@@ -8,6 +8,7 @@ from runner.evaluation import run_evaluation
 
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=3", "logger=none"]
+SHORT += ["trainer.limit_val_batches=2", "task.val_subsets=none"]
 
 
 LACKING = "data.missing={test:{audio:0.4}}"
