@@ -1,5 +1,6 @@
 """The LightningModule under a real Trainer: what it trains, logs and saves."""
 
+import math
 from functools import partial
 
 import pytest
@@ -122,6 +123,8 @@ def test_validation_reports_the_whole_and_single_modalities_exactly(tmp_path, la
     fit.fit(module, loader(batches(3)), loader(made))
     logged = {k: v.item() for k, v in fit.callback_metrics.items() if k.startswith("val/")}
     assert logged.pop("val/f1") >= 0
+    score = logged["val/acc"] + 1e-4 * math.exp(-logged["val/loss"])
+    assert logged.pop("val/score") == pytest.approx(score, rel=1e-6)
     assert logged == pytest.approx({f"val/{k}": v for k, v in expected.items()}, rel=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from perceiver.tasks.objectives.objective import Objective, widened
+from perceiver.tasks.objectives.objective import Objective, metric_then_loss, widened
 from perceiver.types import Batch, TargetKind
 
 
@@ -84,6 +85,9 @@ class SingleLabel(Objective):
                 "f1": MulticlassF1Score(self.out_dim, average="macro"),
             }
         )
+
+    def score(self, values: Mapping[str, Tensor]) -> Tensor:
+        return metric_then_loss(values, self.monitor, self.mode)
 
     def metric_target(self, target: Tensor) -> Tensor:
         return target.argmax(-1) if target.is_floating_point() else target
