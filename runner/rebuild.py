@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from datamodules.readers.text import BYTES, WORDS
 from perceiver.tasks import Task
 from runner.checkpoints import check_same_model, read_checkpoint
 from runner.pretrained import without_weights
@@ -22,7 +23,17 @@ _TOKENIZER = "text.tokenizer"
 _NEEDED = ("path", "root", _TOKENIZER)
 _PLACES = (*_NEEDED, "local", "cache_dir", "outside")
 # Options whose text was found in data: columns, classes and the like may be called anything.
-_NAMES = ("classes", "columns", "group", "id", "missing_cells", "separator", "split", "target")
+_NAMES = (
+    "category",
+    "classes",
+    "columns",
+    "group",
+    "id",
+    "missing_cells",
+    "separator",
+    "split",
+    "target",
+)
 # Training alone augments, and nothing is downloaded on a stranger's word.
 _OF_TRAINING = ("augment", "mix", "download")
 _NOWHERE = "not-opened"  # stands for places of data that are not read
@@ -63,6 +74,7 @@ def rebuild(
         raise ValueError(f"the data set of {path} has no option {', '.join(unknown)}")
     try:
         check_plain(recorded, names=("path",), places=_PLACES)
+        vocabulary = _pop_vocabulary(data)
         check_plain(data, names=_NAMES)
         check_plain(described)
         lacking = {n: recorded[n] for n in _NEEDED if recorded.get(n) and n not in given}
@@ -77,6 +89,8 @@ def rebuild(
             )
         if _TOKENIZER in given:
             data["text"] |= {"tokenizer": given.pop(_TOKENIZER)}
+        if vocabulary is not None:
+            data["text"] |= {"vocabulary": vocabulary}
         data |= given
         _check_shapes(checkpoint["state_dict"], described)
         datamodule = build(data, kind=pl.LightningDataModule, where="data")
@@ -115,10 +129,20 @@ def _without_places(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
     """The options of a run's data without those of training and of places, and the latter."""
     data = {name: value for name, value in options.items() if name not in _OF_TRAINING}
     places = {name: data.pop(name) for name in _PLACES if name in data}
-    if isinstance(data.get("text"), dict) and "tokenizer" in data["text"]:
-        data["text"] = dict(data["text"])
-        places[_TOKENIZER] = data["text"].pop("tokenizer")
+    if isinstance(data.get("text"), dict):
+        text = data["text"] = dict(data["text"])
+        if text.get("tokenizer", BYTES) not in (BYTES, WORDS):
+            places[_TOKENIZER] = text.pop("tokenizer")
     return data, places
+
+
+def _pop_vocabulary(data: dict[str, Any]) -> str | None:
+    """Takes out the words of the training texts, which may be any: nothing evaluates them."""
+    text = data.get("text")
+    words = text.pop("vocabulary", None) if isinstance(text, dict) else None
+    if words is not None and type(words) is not str:
+        raise ValueError("its config holds a vocabulary that is no text")
+    return words
 
 
 def _override(name: str, place: Any) -> str:

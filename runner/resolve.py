@@ -10,11 +10,15 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.core.facts import DataFacts
-from datamodules.readers import kind_of
+from datamodules.readers import READERS, kind_of
+from datamodules.readers.text import BYTES
 from perceiver.types import TargetKind
+from runner.inputs import settle_inputs
 from runner.literal import can_be_literal, literal
 from runner.recipe import settle
 
+# Of an adapter of words, which are many and mostly rare: chosen by validation on SST-2 and AG News.
+_WORDS = {"init_std": 0.002, "token_dropout": 0.2, "dropout": 0.5}
 _TASKS = Path(__file__).parents[1] / "conf" / "task"
 
 
@@ -40,10 +44,15 @@ def resolve(config: DictConfig, facts: DataFacts) -> DictConfig:
         for name, value in facts.options.items():
             if can_be_literal(value):  # what cannot is in the checkpoint alone
                 final.data[name] = literal(value)
+            elif name in READERS:  # the model reads sizes of what has a strange name
+                known = {key: found for key, found in value.items() if can_be_literal(found)}
+                final.data[name] = OmegaConf.merge(final.data[name], literal(known))
         if is_open:
             if final.model.get("adapters") is not None:
                 final.model.adapters = _adapters(final)
             _fit_task(final, facts)
+        _fit_embeddings(final)
+        settle_inputs(final, facts)
     return settle(final, facts)
 
 
@@ -55,6 +64,14 @@ def plain_config(final: DictConfig, facts: DataFacts) -> dict[str, Any]:
     plain = OmegaConf.to_container(final, resolve=True)
     plain["data"] |= facts.options
     return plain | {"class_names": list(facts.class_names)}
+
+
+def shown_config(plain: dict[str, Any]) -> dict[str, Any]:
+    """A run's config for people: without the words of its texts, which its checkpoints hold."""
+    data = plain["data"]
+    if not isinstance(data.get("text"), dict) or not data["text"].get("vocabulary"):
+        return plain
+    return plain | {"data": data | {"text": data["text"] | {"vocabulary": None}}}
 
 
 def wanted_targets(config: DictConfig) -> TargetKind | None:
@@ -81,6 +98,17 @@ def _adapters(config: DictConfig) -> dict[str, Any]:
         # Unresolved: references to the data's options stay references.
         adapters[name] = OmegaConf.to_container(copy.deepcopy(choice), resolve=False)
     return adapters
+
+
+def _fit_embeddings(config: DictConfig) -> None:
+    """How embeddings of words begin and what is dropped of them, where that was left open."""
+    text = config.data.get("text")
+    if not text or text.get("tokenizer") in (None, BYTES):
+        return
+    for adapter in (config.model.get("adapters") or {}).values():
+        for name, value in _WORDS.items():
+            if adapter.get(name, 0) is None:
+                adapter[name] = value
 
 
 def _fit_task(config: DictConfig, facts: DataFacts) -> None:

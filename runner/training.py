@@ -37,6 +37,7 @@ from runner.loggers import build_callbacks, build_loggers
 from runner.pretrained import prepare_encoders
 from runner.processes import alone_in, launches_of_this_job_alone
 from runner.report import environment, print_summary, write_results
+from runner.resolve import shown_config
 from runner.resuming import checkpoint_to_resume
 from runner.speed import CompileTime, compile_model, use_float8, uses_gpu
 
@@ -98,7 +99,8 @@ def _run(config: DictConfig) -> float:
     task = build_task(config, datamodule.facts())
     plain = task.run_config
     folder = Path(config.paths.run_dir)
-    save_config(plain, folder)
+    for_people = shown_config(plain)
+    save_config(for_people, folder)
     if config.float8 and config.fit:
         use_float8(task.model, emulated=not uses_gpu(config.trainer))
     if config.compile:
@@ -128,7 +130,7 @@ def _run(config: DictConfig) -> float:
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)
     for logger in trainer.loggers:  # Lightning's own write it with OmegaConf
         by_omegaconf = isinstance(logger, CSVLogger | TensorBoardLogger)
-        logger.log_hyperparams(literal(plain) if by_omegaconf else plain)
+        logger.log_hyperparams(literal(for_people) if by_omegaconf else for_people)
     results: dict[str, Any] = {"seed": config.seed}
     told = None
     with results_told(folder / "results.json", results):

@@ -187,7 +187,7 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     def _open(self, kind: str) -> list[str]:
         """The options of a kind that are left to be inferred."""
-        return [n for n in READERS[kind].fitted if self.given.get(kind, {}).get(n) is None]
+        return READERS[kind].open_options(self.given.get(kind, {}))
 
     @abstractmethod
     def build(self) -> tuple[list[str], dict[str, Source]]:

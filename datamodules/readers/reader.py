@@ -14,7 +14,7 @@ from torch import Tensor
 
 from datamodules.readers.field import Field
 
-# What a row holds of a modality: a file, a file's content, a text, numbers, or nothing.
+# What a row holds of a modality: a file, a file's content, a text, numbers, names, or nothing.
 Cell = Path | bytes | str | np.ndarray | Tensor | None
 
 
@@ -31,6 +31,7 @@ class Reader(ABC):
 
     suffixes: ClassVar[frozenset[str]] = frozenset()  # of its files, lower case, with the dot
     fitted: ClassVar[tuple[str, ...]] = ()  # options that `fit` fills in where they are None
+    takes_columns: ClassVar[bool] = False  # whether a cell is of several columns of a table
     is_costly: ClassVar[bool] = True  # to decode: kept decoded in memory where it fits
 
     @property
@@ -94,6 +95,15 @@ class Reader(ABC):
             given: the options as configured.
             columns: the cells of each modality of this kind.
         """
+
+    @classmethod
+    def open_options(cls, given: Mapping[str, Any]) -> list[str]:
+        """The options that `fit` is to fill in, of those as configured."""
+        return [name for name in cls.fitted if given.get(name) is None]
+
+    def chosen(self) -> str:
+        """What `fit` decided, in a few words for people; "" = nothing to say."""
+        return ""
 
     @classmethod
     def describe(cls, columns: Sequence[Sequence[Cell]]) -> str:

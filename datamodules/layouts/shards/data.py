@@ -22,6 +22,7 @@ from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.shards.layout import DESCRIPTION, Description, Index, read_file
 from datamodules.layouts.shards.reader import Place, ShardReader
 from datamodules.readers import READERS, Cell, Reader, kind_of
+from datamodules.readers.text import BYTES, WORDS
 from perceiver.types import TargetKind
 
 TENSOR = "tensor.npy"  # suffix of cells that are decoded; numbers of a table are .npy alone
@@ -245,7 +246,7 @@ class ShardsDataModule(RowsDataModule):
         for name in {kind_of(modality) for modality in self.modalities}:
             told = self.description.kinds.get(name, {})
             given = self.given.get(name, {})
-            if told.get("tokenizer") and "tokenizer" not in given:
+            if told.get("tokenizer") not in (None, BYTES, WORDS) and "tokenizer" not in given:
                 raise ValueError(
                     f"The {name} in {self.root} was read with the tokenizer "
                     f"{told['tokenizer']!r}: name your copy with data.text.tokenizer=FILE."

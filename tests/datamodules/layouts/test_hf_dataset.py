@@ -16,7 +16,8 @@ KINDS = ["image", "audio", "text"]
 def make(make_data, tmp_path):
     def make(**options):
         path = str(tmp_path / "hf_dataset")
-        data = make_data("hf_dataset", **({"kinds": KINDS, "path": path} | options))
+        given = {"kinds": KINDS, "path": path, "text": {"tokenizer": "bytes"}}
+        data = make_data("hf_dataset", **(given | options))
         data.setup()
         return data
 
