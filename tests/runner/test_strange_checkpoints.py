@@ -253,7 +253,7 @@ def test_a_prediction_opens_no_data_and_evaluation_says_what_it_needs(
     with_quotes = [given[0], "text='a good film'"]
     assert run_prediction(compose_run(*with_quotes, name="predict")).shape == (1, 2)
     assert run_prediction(compose_run(*given, name="predict")).shape == (1, 2)
-    with pytest.raises(ValueError, match=f"by adding data.root={sentences}$"):
+    with pytest.raises(ValueError, match=f"by adding data.root={sentences}(\\n|$)"):
         run_evaluation(compose_run(given[0], name="evaluate"))
 
 
