@@ -79,7 +79,8 @@ def test_tested_weights_are_those_of_the_best_checkpoint(compose_run, tmp_path):
     assert len(names) == 9
     assert {name: evaluated[name] for name in names} == {name: trained[name] for name in names}
     # The best epoch's own validation, as it was logged during the fit.
-    assert trained["val/loss"] == pytest.approx(min(_column(tmp_path / "run", "val/loss")[:-1]))
+    scores, losses = (_column(tmp_path / "run", f"val/{name}")[:-1] for name in ("score", "loss"))
+    assert trained["val/loss"] == pytest.approx(losses[scores.index(max(scores))])
 
 
 def _column(folder, name):
