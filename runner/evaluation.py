@@ -12,7 +12,14 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from runner.errors import keep_traceback
 from runner.loggers import build_loggers
 from runner.rebuild import rebuild
-from runner.training import as_floats, environment, finish, quiet_lightning, report_callbacks
+from runner.training import (
+    ResultsFirst,
+    as_floats,
+    environment,
+    finish,
+    quiet_lightning,
+    report_callbacks,
+)
 
 
 def run_evaluation(config: DictConfig) -> float:
@@ -40,9 +47,11 @@ def _run(config: DictConfig) -> float:
     trainer: pl.Trainer = instantiate(
         config.trainer, logger=build_loggers(config.get("logger")), callbacks=reports
     )
+    about = {"ckpt_path": str(config.ckpt_path)}
+    if config.split == "test":
+        trainer.callbacks.insert(0, ResultsFirst(folder, about))
     evaluate = trainer.test if config.split == "test" else trainer.validate
     evaluate(task, datamodule=datamodule, verbose=False)
     results = as_floats(trainer.callback_metrics, f"{config.split}/")
-    about = {"ckpt_path": str(config.ckpt_path)} | environment()
-    finish(results | about, task, datamodule, folder, split=config.split)
+    finish(results | about | environment(), task, datamodule, folder, split=config.split)
     return results[f"{config.split}/{task.monitor}"]

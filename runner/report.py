@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,13 @@ def _git_commit() -> str | None:
 
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
-    """Write `results` as JSON, whole or not at all."""
+    """Write `results` as JSON, whole or not at all; numbers that JSON does not know are null."""
+    plain = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in results.items()
+    }
     with replacing(path) as file:
-        file.write((json.dumps(results, indent=2) + "\n").encode("utf-8"))
+        file.write((json.dumps(plain, indent=2, allow_nan=False) + "\n").encode("utf-8"))
 
 
 def print_summary(
@@ -60,23 +65,45 @@ def print_summary(
     parts: str,
     whole: str,
     files: Mapping[str, Path],
+    baselines: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """The monitored metric of every part of a split and of the whole, and where the files are.
+
+    Subsets of the modalities are over the examples that have any of them: others for each. Where
+    some examples lack a modality, another column is over those that have all.
 
     Args:
         parts: what the parts are: subsets of the modalities, or sequences of some lengths.
         whole: a name for the whole.
+        files: what they are → where.
+        baselines: name in `metrics` → what a row calls it.
+        notes: lines below the table.
     """
-    name_of_all = f"{split}/{monitor}"
-    prefix = f"{name_of_all}/"
-    rows = {n.removeprefix(prefix): value for n, value in metrics.items() if prefix in n}
-    table = Table(parts, name_of_all, title="What the model knows from what it is given")
-    for name, value in rows.items():
-        table.add_row(name.replace("+", " + "), f"{value:.4f}")
-    if name_of_all in metrics:
-        table.add_row(whole, f"{metrics[name_of_all]:.4f}", style="bold")
+    head, _, metric = monitor.rpartition("/")
+    start = f"{split}/{head}/" if head else f"{split}/"
+    name_of_all, complete = f"{start}{metric}", f"{start}complete/"
+    names = [n.removeprefix(name_of_all) for n in metrics if n.startswith(f"{name_of_all}/")]
+    names += [""] if name_of_all in metrics else []
+    columns = {"examples": f"{start}examples"} if f"{start}examples" in metrics else {}
+    columns[name_of_all] = name_of_all
+    if f"{complete}{metric}" in metrics:
+        count = f"{metrics[f'{complete}examples']:,.0f}"
+        columns[f"of the {count} that have all"] = f"{complete}{metric}"
+    table = Table(parts, *columns, title="What the model knows from what it is given")
+    for name in names:
+        cells = [_shown(metrics.get(f"{column}{name}"), column) for column in columns.values()]
+        label = name.removeprefix("/").replace("+", " + ") or whole
+        table.add_row(label, *cells, style="" if name else "bold")
+    known = {name: label for name, label in (baselines or {}).items() if name in metrics}
+    table.add_section()
+    for name, label in known.items():
+        values = dict.fromkeys(columns, "") | {name_of_all: _shown(metrics[name], name)}
+        table.add_row(f"baseline: {label}", *values.values())
     console = Console(soft_wrap=True)
     console.print(table)
+    for note in notes:
+        console.print(note, highlight=False)
     padding = {n.rpartition("/")[2]: share for n, share in metrics.items() if "/padding/" in n}
     if padding:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in padding.items())
@@ -84,3 +111,9 @@ def print_summary(
     for what, where in files.items():
         if where.exists():
             console.print(f"{what:12} {where}", highlight=False)
+
+
+def _shown(value: float | None, name: str) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if name.endswith("examples") else f"{value:.4f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
+from datamodules.core.datamodule import MultimodalDataModule
 from perceiver.callbacks import ConfusionMatrix, PredictionTable
 from perceiver.files import replacing
 from perceiver.tasks import SingleLabel, Task
+from runner.baseline import KINDS, Baselines, fit_baselines
 from runner.build import build_data, build_task
 from runner.checkpoints import (
     KeptFiles,
@@ -98,6 +101,7 @@ def _run(config: DictConfig) -> float:
         raise ValueError("fit=false tests a checkpoint: name it with ckpt_path=FILE")
 
     results: dict[str, Any] = {"seed": config.seed}
+    results["num_params"] = sum(p.numel() for p in task.model.parameters())
     if config.fit:
         start = time.perf_counter()
         trainer.fit(task, datamodule=datamodule, ckpt_path=config.ckpt_path, weights_only=True)
@@ -117,11 +121,16 @@ def _run(config: DictConfig) -> float:
     trainer.validate(task, ckpt_path=checkpoint, **rest)
     results |= as_floats(trainer.callback_metrics, "val/")
     if config.test:
+        trainer.callbacks.insert(0, ResultsFirst(folder, results))
         trainer.test(task, ckpt_path=checkpoint, **rest)
         results |= as_floats(trainer.callback_metrics, "test/")
-    results["num_params"] = sum(p.numel() for p in task.model.parameters())
     finish(
-        results | environment(), task, datamodule, folder, split="test" if config.test else "val"
+        results | environment(),
+        task,
+        datamodule,
+        folder,
+        split="test" if config.test else "val",
+        with_baselines=config.baseline and config.test and uses_all_data(trainer),
     )
     return results[f"val/{task.monitor}"]
 
@@ -155,6 +164,41 @@ def as_floats(metrics: dict[str, Any], prefix: str) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if name.startswith(prefix)}
 
 
+class ResultsFirst(pl.Callback):
+    """Writes what is known after a test, before other callbacks draw pictures of it.
+
+    Args:
+        folder: of the run.
+        results: what was known before.
+    """
+
+    def __init__(self, folder: Path, results: Mapping[str, Any]) -> None:
+        self.path, self.results = folder / "results.json", results
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            found = as_floats(trainer.callback_metrics, "test/")
+            write_results(self.path, {**self.results, **found, **environment()})
+
+
+def uses_all_data(trainer: pl.Trainer) -> bool:
+    """Whether training and test see whole splits: a run that tries something out does not."""
+    limits = (trainer.limit_train_batches, trainer.limit_test_batches)
+    return limits == (1.0, 1.0) and not trainer.overfit_batches and not trainer.fast_dev_run
+
+
+def baselines_beside(task: Task, datamodule: pl.LightningDataModule) -> Baselines | None:
+    """What simple models reach on the same splits; None where there is nothing to compare."""
+    objectives = getattr(task, "heads", {})
+    objective = objectives.get(getattr(task, "monitored", ""))
+    is_of_data = getattr(objective, "target", "") == "target"
+    if not isinstance(datamodule, MultimodalDataModule) or not is_of_data:
+        return None
+    if objective.targets not in KINDS or not {"train", "test"} <= set(datamodule.splits):
+        return None
+    return fit_baselines(datamodule, objective)
+
+
 @rank_zero_only
 def finish(
     results: dict[str, Any],
@@ -163,8 +207,21 @@ def finish(
     folder: Path,
     *,
     split: str,
+    with_baselines: bool = False,
 ) -> None:
-    """Write results.json and print the summary."""
+    """Write results.json and print the summary.
+
+    Args:
+        results: of the run.
+        task: that was run.
+        datamodule: of its data.
+        folder: of the run.
+        split: whose metrics the summary shows.
+        with_baselines: whether simple models are fitted, to be compared with.
+    """
+    found = baselines_beside(task, datamodule) if with_baselines else None
+    if found is not None:
+        results = results | found.values | {"baseline_seconds": found.seconds}
     broken = getattr(datamodule, "bad_examples", None)
     files = {}
     if broken is not None:
@@ -178,9 +235,12 @@ def finish(
         monitor=task.monitor,
         parts=task.parts,
         whole=" + ".join(datamodule.modalities),
+        baselines={} if found is None else found.rows(task.heads[task.monitored].monitor),
+        notes=() if found is None else found.notes,
         files=files
         | {
             "confusion": folder / "confusion.png",
+            "classes": folder / "classes.csv",
             "predictions": folder / "predictions.csv",
             "results": folder / "results.json",
             "checkpoint": folder / "checkpoints" / "best.ckpt",

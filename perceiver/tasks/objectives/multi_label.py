@@ -7,12 +7,15 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MultilabelAccuracy, MultilabelAveragePrecision
 
+from perceiver.tasks.objectives.class_metrics import LabelsAUROC
 from perceiver.tasks.objectives.objective import Objective, widened
 from perceiver.types import Batch, TargetKind
 
 
 class MultiLabel(Objective):
     """Any number of `out_dim` labels: binary cross-entropy, mean average precision, accuracy.
+
+    The test also reports AUROC.
 
     Targets are (b, out_dim) of 0 and 1, of any type, or shares between them, as mixed examples
     have; metrics round them. For each of o outputs they are (b, o, out_dim).
@@ -61,6 +64,9 @@ class MultiLabel(Objective):
                 "acc": MultilabelAccuracy(self.out_dim),
             }
         )
+
+    def test_metrics(self) -> MetricCollection:
+        return MetricCollection({**self.metrics(), "auroc": LabelsAUROC(self.out_dim)})
 
     def predict(self, outputs: Tensor, batch: Batch | None = None) -> Tensor:
         return outputs.float().sigmoid()
