@@ -65,7 +65,7 @@ def print_summary(
     parts: str,
     whole: str,
     files: Mapping[str, Path],
-    baselines: Mapping[str, str] | None = None,
+    baselines: Mapping[str, tuple[str, int]] | None = None,
     notes: Sequence[str] = (),
 ) -> None:
     """The monitored metric of every part of a split and of the whole, and where the files are.
@@ -77,7 +77,7 @@ def print_summary(
         parts: what the parts are: subsets of the modalities, or sequences of some lengths.
         whole: a name for the whole.
         files: what they are → where.
-        baselines: name in `metrics` → what a row calls it.
+        baselines: name in `metrics` → what a row calls it, and of how many examples it is.
         notes: lines below the table.
     """
     head, _, metric = monitor.rpartition("/")
@@ -95,11 +95,10 @@ def print_summary(
         cells = [_shown(metrics.get(f"{column}{name}"), column) for column in columns.values()]
         label = name.removeprefix("/").replace("+", " + ") or whole
         table.add_row(label, *cells, style="" if name else "bold")
-    known = {name: label for name, label in (baselines or {}).items() if name in metrics}
     table.add_section()
-    for name, label in known.items():
-        values = dict.fromkeys(columns, "") | {name_of_all: _shown(metrics[name], name)}
-        table.add_row(f"baseline: {label}", *values.values())
+    for name, (label, count) in (baselines or {}).items():
+        found = {"examples": f"{count:,}", name_of_all: _shown(metrics[name], name)}
+        table.add_row(f"baseline: {label}", *(found.get(column, "") for column in columns))
     console = Console(soft_wrap=True)
     console.print(table)
     for note in notes:

@@ -36,18 +36,23 @@ class Baselines:
         values: "baseline/majority/acc", "baseline/linear/acc", …: the metrics of the objective on
             the test split.
         labels: "majority", "mean" or "linear" → what it is called in a table.
+        examples: the same → the test examples that it was measured on.
         notes: what people should know, a line each.
         seconds: that all took.
     """
 
     values: dict[str, float] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    examples: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
-    def rows(self, metric: str) -> dict[str, str]:
-        """The names of a metric's values → what a table calls them."""
-        return {f"baseline/{name}/{metric}": label for name, label in self.labels.items()}
+    def rows(self, metric: str) -> dict[str, tuple[str, int]]:
+        """The names of a metric's values → what a table calls them, and of how many examples."""
+        return {
+            f"baseline/{name}/{metric}": (label, self.examples[name])
+            for name, label in self.labels.items()
+        }
 
 
 def fit_baselines(datamodule: MultimodalDataModule, objective: Objective) -> Baselines:
@@ -206,6 +211,7 @@ def _add(
     found: Baselines, name: str, objective: Objective, predictions: Tensor, targets: Tensor
 ) -> None:
     values = _measured(objective, predictions, targets)
+    found.examples[name] = len(targets)
     found.values |= {f"baseline/{name}/{metric}": value for metric, value in values.items()}
 
 

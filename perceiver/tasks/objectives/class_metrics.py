@@ -17,7 +17,7 @@ class BalancedAccuracy(MulticlassRecall):
         super().__init__(num_classes, average="none")
 
     def compute(self) -> Tensor:
-        has_examples = self.tp + self.fn > 0
+        has_examples = torch.as_tensor(self.tp) + torch.as_tensor(self.fn) > 0
         return super().compute()[has_examples].mean()
 
 
@@ -30,9 +30,9 @@ class AUROC(MulticlassAUROC):
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes, average="none", validate_args=False)
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]
         target = dim_zero_cat(self.target)
-        counts = target.bincount(minlength=self.num_classes)
+        counts = target.bincount(minlength=int(self.num_classes))
         with warnings.catch_warnings(action="ignore"):  # of classes that do not count
             areas = super().compute()
         return areas[(counts > 0) & (counts < len(target))].mean()
@@ -44,8 +44,9 @@ class LabelsAUROC(MultilabelAUROC):
     def __init__(self, num_labels: int) -> None:
         super().__init__(num_labels, average="none", validate_args=False)
 
-    def compute(self) -> Tensor:
-        counts = torch.as_tensor(dim_zero_cat(self.target)).sum(0)
+    def compute(self) -> Tensor:  # type: ignore[override]
+        target = dim_zero_cat(self.target)
         with warnings.catch_warnings(action="ignore"):
             areas = super().compute()
-        return areas[(counts > 0) & (counts < len(dim_zero_cat(self.target)))].mean()
+        counts = target.sum(0)
+        return areas[(counts > 0) & (counts < len(target))].mean()

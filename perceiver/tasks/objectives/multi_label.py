@@ -66,7 +66,9 @@ class MultiLabel(Objective):
         )
 
     def test_metrics(self) -> MetricCollection:
-        return MetricCollection({**self.metrics(), "auroc": LabelsAUROC(self.out_dim)})
+        found = self.metrics()
+        found.add_metrics({"auroc": LabelsAUROC(self.out_dim)})
+        return found
 
     def predict(self, outputs: Tensor, batch: Batch | None = None) -> Tensor:
         return outputs.float().sigmoid()

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassCalibrationError,
@@ -123,10 +123,11 @@ class SingleLabel(Objective):
         )
 
     def test_metrics(self) -> MetricCollection:
-        more: dict[str, Metric] = {"ece": MulticlassCalibrationError(self.out_dim, n_bins=15)}
+        found = self.metrics()
+        found.add_metrics({"ece": MulticlassCalibrationError(self.out_dim, n_bins=15)})
         if self.out_dim <= _MANY:
-            more["auroc"] = AUROC(self.out_dim)
-        return MetricCollection({**self.metrics(), **more})
+            found.add_metrics({"auroc": AUROC(self.out_dim)})
+        return found
 
     def metric_target(self, target: Tensor) -> Tensor:
         return target.argmax(-1) if target.is_floating_point() else target
