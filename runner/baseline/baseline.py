@@ -62,22 +62,26 @@ def fit_baselines(datamodule: MultimodalDataModule, objective: Objective) -> Bas
         datamodule: set up, with a test split.
         objective: whose metrics are reported; its targets are those of the data.
     """
-    start = time.monotonic()
-    found = Baselines()
-    train, test = datamodule.splits["train"], datamodule.splits["test"]
-    targets = test.source.targets
-    constant = _constant(train.source.targets, objective)
-    name = "mean" if objective.targets == TargetKind.VALUES else "majority"
-    found.labels[name] = _called(train.source.targets, targets, objective, datamodule.class_names)
-    _add(found, name, objective, constant.expand(len(targets), -1), targets)
-    try:
-        with _own_random_numbers():
+    start, found = time.monotonic(), Baselines()
+    with _undisturbed():
+        _largest_or_mean(found, datamodule, objective)
+        try:
             _linear(found, datamodule, objective)
-    except Exception as error:  # the run's own results must not be lost to it
-        found.notes.append(f"no linear baseline: {error}")
+        except Exception as error:  # the run's own results must not be lost to it
+            found.notes.append(f"no linear baseline: {error}")
     found.seconds = round(time.monotonic() - start, 2)
     found.notes.append(f"the baselines took {found.seconds:.1f} s (baseline=false leaves them out)")
     return found
+
+
+def _largest_or_mean(
+    found: Baselines, datamodule: MultimodalDataModule, objective: Objective
+) -> None:
+    """Adds what one answer to everything reaches."""
+    train, test = (datamodule.splits[name].source.targets for name in ("train", "test"))
+    name = "mean" if objective.targets == TargetKind.VALUES else "majority"
+    found.labels[name] = _called(train, test, objective, datamodule.class_names)
+    _add(found, name, objective, _constant(train, objective).expand(len(test), -1), test)
 
 
 def _constant(targets: Tensor, objective: Objective) -> Tensor:
@@ -216,7 +220,7 @@ def _add(
 
 
 @contextmanager
-def _own_random_numbers() -> Iterator[None]:
+def _undisturbed() -> Iterator[None]:
     """Leaves the run's generators as they are, and the terminal free of others' warnings."""
     numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
     try:
