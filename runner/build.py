@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules.core.datamodule import MultimodalDataModule
 from datamodules.core.facts import DataFacts
+from perceiver.names import shown
 from perceiver.tasks import Task
 from perceiver.types import TargetKind
 from runner.checks import check_final
 from runner.processes import prepare_once_a_node
-from runner.resolve import MAX_STEPS, plain_config, resolve, wanted_targets
+from runner.recipe import describe
+from runner.resolve import plain_config, resolve, wanted_targets
 
+_LINE = 4000  # characters of a line about the data
 _TRANSFORMS = ("augment", "transform", "mix")  # may refer to facts: a crop to the pictures' size
 
 
@@ -30,14 +32,11 @@ def build_data(config: DictConfig) -> tuple[pl.LightningDataModule, DictConfig]:
     datamodule = open_data(config)
     facts = datamodule.facts()
     for line in datamodule.summary():
-        rank_zero_info(line)
-    said = HydraConfig.get().overrides.task if HydraConfig.initialized() else None
-    final = resolve(config, facts, overrides=said)
+        rank_zero_info(shown(line, _LINE))
+    final = resolve(config, facts)
+    for line in describe(final, config):
+        rank_zero_info(shown(line, _LINE))
     check_final(final, facts)
-    if final.trainer.max_epochs != config.trainer.max_epochs:
-        rank_zero_info(
-            f"{final.trainer.max_epochs} epochs make {MAX_STEPS:,} steps (trainer.max_epochs)"
-        )
     if isinstance(datamodule, MultimodalDataModule):
         given = {name: final.data.get(name) for name in _TRANSFORMS}
         built = {n: instantiate(node, _convert_="all") for n, node in given.items() if node}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import warnings
 from itertools import product
@@ -18,6 +17,7 @@ from datamodules.core.facts import DataFacts
 from datamodules.readers import kind_of
 from perceiver.types import TargetKind
 from runner.options import check_options
+from runner.recipe import provisional
 from runner.resolve import wanted_targets
 from runner.speed import check_speed
 
@@ -32,6 +32,7 @@ def check_config(config: DictConfig) -> None:
     Raises:
         ValueError: for the first misfit found.
     """
+    config = provisional(config)
     _check_modalities(config)
     _check_targets(config)
     _check_interpolations(config)
@@ -65,7 +66,7 @@ def check_model(config: DictConfig) -> None:
         ValueError: what the model's parts refuse, or Hydra's error around it.
     """
     try:
-        _build_without_memory(copy.deepcopy(config))
+        _build_without_memory(provisional(config))
     except Exception as error:
         root: BaseException = error
         while root.__cause__ is not None:
@@ -82,6 +83,9 @@ def _build_without_memory(config: DictConfig) -> None:
     if config.data.get("num_classes", 0) is None:  # no matter here
         config.data.num_classes = 1
     adapters = config.model.get("adapters")
+    for adapter in (adapters or {}).values():
+        if "weights" in adapter:
+            adapter.weights = None  # they are read when the model is built to stay
     if adapters is None:
         with torch.device("meta"):
             instantiate(config.model, _convert_="all")

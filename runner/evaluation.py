@@ -9,13 +9,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from runner.ending import results_told, signals_end_in_order
 from runner.errors import keep_traceback
 from runner.loggers import build_loggers
+from runner.processes import alone_in
 from runner.rebuild import rebuild
+from runner.report import environment
 from runner.training import (
     ResultsFirst,
     as_floats,
-    environment,
     finish,
     quiet_lightning,
     report_callbacks,
@@ -24,7 +26,8 @@ from runner.training import (
 
 def run_evaluation(config: DictConfig) -> float:
     """Evaluate `config.ckpt_path` on a split of its data; returns the monitored metric."""
-    with keep_traceback(Path(config.paths.run_dir)):
+    folder = Path(config.paths.run_dir)
+    with signals_end_in_order(), keep_traceback(folder), alone_in(folder):
         return _run(config)
 
 
@@ -47,11 +50,11 @@ def _run(config: DictConfig) -> float:
     trainer: pl.Trainer = instantiate(
         config.trainer, logger=build_loggers(config.get("logger")), callbacks=reports
     )
-    about = {"ckpt_path": str(config.ckpt_path)}
-    if config.split == "test":
-        trainer.callbacks.insert(0, ResultsFirst(folder, about))
     evaluate = trainer.test if config.split == "test" else trainer.validate
-    evaluate(task, datamodule=datamodule, verbose=False)
-    results = as_floats(trainer.callback_metrics, f"{config.split}/")
-    finish(results | about | environment(), task, datamodule, folder, split=config.split)
+    results = {"ckpt_path": str(config.ckpt_path)} | environment()
+    with results_told(folder / "results.json", results):
+        trainer.callbacks.insert(0, ResultsFirst(folder / "results.json", results))
+        evaluate(task, datamodule=datamodule, verbose=False)
+        results |= as_floats(trainer.callback_metrics, f"{config.split}/")
+        finish(results, task, datamodule, folder, split=config.split)
     return results[f"{config.split}/{task.monitor}"]

@@ -13,8 +13,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from perceiver.files import replacing
+from perceiver.names import shown
 
 PACKAGES = (
     "perceiver-multimodal",
@@ -48,13 +50,19 @@ def _git_commit() -> str | None:
 
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
-    """Write `results` as JSON, whole or not at all; numbers that JSON does not know are null."""
-    plain = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in results.items()
-    }
+    """Write `results` as JSON, whole or not at all; null for what is not finite."""
     with replacing(path) as file:
-        file.write((json.dumps(plain, indent=2, allow_nan=False) + "\n").encode("utf-8"))
+        text = json.dumps(_finite(results), indent=2, allow_nan=False)
+        file.write(f"{text}\n".encode())
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no word for NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_summary(
@@ -92,27 +100,29 @@ def print_summary(
         columns[f"of the {count} that have all"] = f"{complete}{metric}"
     table = Table(parts, *columns, title="What the model knows from what it is given")
     for name in names:
-        cells = [_shown(metrics.get(f"{column}{name}"), column) for column in columns.values()]
+        cells = [_number(metrics.get(f"{column}{name}"), column) for column in columns.values()]
         label = name.removeprefix("/").replace("+", " + ") or whole
-        table.add_row(label, *cells, style="" if name else "bold")
+        table.add_row(Text(shown(label)), *cells, style="" if name else "bold")
     table.add_section()
-    for name, (label, count) in (baselines or {}).items():
-        found = {"examples": f"{count:,}", name_of_all: _shown(metrics[name], name)}
-        table.add_row(f"baseline: {label}", *(found.get(column, "") for column in columns))
+    for name, (label, of) in (baselines or {}).items():
+        found = {"examples": f"{of:,}", name_of_all: _number(metrics[name], name)}
+        table.add_row(
+            Text(shown(f"baseline: {label}")), *(found.get(column, "") for column in columns)
+        )
     console = Console(soft_wrap=True)
     console.print(table)
     for note in notes:
-        console.print(note, highlight=False)
+        console.print(Text(shown(note, 1000)))
     padding = {n.rpartition("/")[2]: share for n, share in metrics.items() if "/padding/" in n}
     if padding:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in padding.items())
-        console.print(f"{'padding':12} {shares} of what training read", highlight=False)
+        console.print(Text(f"{'padding':12} {shares} of what training read"))
     for what, where in files.items():
         if where.exists():
-            console.print(f"{what:12} {where}", highlight=False)
+            console.print(Text(f"{what:12} {shown(str(where), 1000)}"))
 
 
-def _shown(value: float | None, name: str) -> str:
+def _number(value: float | None, name: str) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if name.endswith("examples") else f"{value:.4f}"

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
+from datamodules.core.inside import HINT
 from datamodules.readers import Cell, Reader
 
 _AT_ONCE = 2**12  # cells that are Python objects while all are gone through
@@ -198,7 +199,7 @@ class Files(Column):
             path = os.path.join(self._root, name)
             if refusal := self._refusal(name, path, is_link=bool(is_link)):
                 found[index] = refusal
-            elif is_link is None and not os.path.isfile(path):
+            elif is_link is not False and not os.path.isfile(path):
                 found[index] = f"There is no file {self.root / name}: replace or remove it."
         return found
 
@@ -226,10 +227,9 @@ class Files(Column):
             real = real or _real_folder(os.path.dirname(path))
             if real == self._real_inside or real.startswith(self._below):
                 return None
-        hint = "set data.root to a folder that holds it, or allow this with data.outside=true"
         if climbs:
-            return f"The path {name!r} climbs out of folders with '..': {hint}."
-        return f"The file {path} lies outside data.root={self.inside}: {hint}."
+            return f"The path {name!r} climbs out of folders with '..': {HINT}."
+        return f"The file {path} lies outside data.root={self.inside}: {HINT}."
 
 
 class Numbers(Column):
@@ -295,13 +295,13 @@ def _real_folder(folder: str) -> str:
 
 
 def _listing(folder: str) -> dict[str, bool]:
-    """The names in a folder that are no folders; True = a symbolic link."""
+    """The names of plain files and symbolic links in a folder; True = a link."""
     try:
         with os.scandir(folder) as entries:
             return {
-                entry.name: entry.is_symlink()
+                entry.name: is_link
                 for entry in entries
-                if not entry.is_dir(follow_symlinks=False)
+                if (is_link := entry.is_symlink()) or entry.is_file(follow_symlinks=False)
             }
     except OSError:
         return {}

@@ -97,8 +97,8 @@ class RowsDataModule(MultimodalDataModule):
             columns = [train.columns[m] for m in self.modalities if kind_of(m) == name]
             if columns and self._open(name):
                 self.readers[name] = reader(**reader.fit(self.given.get(name, {}), columns))
-                said = reader.describe(columns)
-                self.notes += [f"{name:5} {said}"] if said else []
+                said = (reader.describe(columns), self.readers[name].chosen())
+                self.notes += [f"{name:5} {line}" for line in said if line]
 
 
 def without_lost_files(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 
 from datamodules.core.labels import sorted_labels
 from datamodules.layouts.table import numbers, strings
+from datamodules.readers.json_text import load_json
 from perceiver.types import TargetKind
 
 _MAX_CLASSES = 20  # that any number of rows may have; more must come twice on average
@@ -89,8 +89,8 @@ def _several(cell: Any, separator: str | None) -> list[str]:
     text = str(cell).strip()
     if text.startswith("["):
         try:
-            return [str(label) for label in json.loads(text)]
-        except json.JSONDecodeError:
+            return [str(label) for label in load_json(text)]
+        except ValueError:
             text = text.strip("[]")
     parts = text.split(separator) if separator else [text]
     return [part.strip() for part in parts if part.strip()]

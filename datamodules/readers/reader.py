@@ -96,6 +96,15 @@ class Reader(ABC):
         """
 
     @classmethod
+    def open_options(cls, given: Mapping[str, Any]) -> list[str]:
+        """The options that `fit` is to fill in, of those as configured."""
+        return [name for name in cls.fitted if given.get(name) is None]
+
+    def chosen(self) -> str:
+        """What `fit` decided, in a few words for people; "" = nothing to say."""
+        return ""
+
+    @classmethod
     def describe(cls, columns: Sequence[Sequence[Cell]]) -> str:
         """What the cells are like, in a few words for people; "" = nothing to say."""
         return ""

@@ -1,8 +1,9 @@
-"""Text → token ids: UTF-8 bytes, or any Hugging Face tokenizer file."""
+"""Text → token ids: UTF-8 bytes, the words of the training texts, or any Hugging Face tokenizer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +14,26 @@ import torch
 from torch import Tensor
 
 from datamodules.readers.field import Field
+from datamodules.readers.hf_tokenizer import open_tokenizer
 from datamodules.readers.reader import Cell, Reader, sample, span
+from datamodules.readers.vocabulary import (
+    NUM_SPECIALS,
+    Words,
+    case_is_idle,
+    known_share,
+    learn_vocabulary,
+)
 
+BYTES, WORDS = "bytes", "words"
 _SAMPLE = 4096  # texts whose length is measured
+_TEXTS = 2**16  # texts whose words are counted
+_KNOWN = 0.5  # share of known words, from which on texts are read as words
+_LONGEST_TEXT = 2**16  # characters of a text whose words are counted
+_CHARACTERS = 32  # more than a token has
+_BYTES_A_TOKEN = 4  # about
 _LONGEST = 512  # `fit` chooses no more tokens
 _MAX_BYTES = 2**26  # of a file: a larger one is no text
 BOM = b"\xef\xbb\xbf"
-NUM_SPECIALS = 6  # pad 0, bos 1, eos 2, mask 3, cls 4, sep 5, as the Perceiver IO paper's tokenizer
 BYTE_VOCAB_SIZE = 256 + NUM_SPECIALS
 
 
@@ -28,22 +42,27 @@ class TextReader(Reader):
     """What a text is to the model (`data.text` in the config).
 
     Args:
-        max_length: longer texts are cut to this many tokens (a cut may split a character).
-        vocab_size: number of distinct ids; 262 for bytes.
-        tokenizer: path of a Hugging Face `tokenizer.json`; None = bytes.
+        max_length: longer texts are cut to this many tokens (a cut may split a character of bytes).
+        vocab_size: number of distinct ids; None = as many as the tokenizer has.
+        tokenizer: "bytes"; "words" of a vocabulary (see `Words`); or the path of a Hugging Face
+            `tokenizer.json`, or its name on the hub.
+        vocabulary: the words, with a space between; of "words" alone.
+        lowercase: whether texts are read in small letters; of "words" alone.
         errors: what to do with bytes that are not UTF-8: "raise", or "replace" by U+FFFD.
         pad_multiple: batches are padded to a multiple of this many tokens.
         crop: which part of a longer text stays: "first", "last", or "random" (in training; in
             evaluation the first).
     """
 
-    fitted: ClassVar[tuple[str, ...]] = ("max_length",)
+    fitted: ClassVar[tuple[str, ...]] = ("max_length", "tokenizer", "vocab_size")
     suffixes: ClassVar[frozenset[str]] = frozenset({".txt", ".md", ".text"})
     is_costly: ClassVar[bool] = False
 
     max_length: int
-    vocab_size: int = BYTE_VOCAB_SIZE
-    tokenizer: str | None = None
+    vocab_size: int | None = None
+    tokenizer: str = BYTES
+    vocabulary: str | None = None
+    lowercase: bool | None = None
     errors: str = "raise"
     pad_multiple: int = 1
     crop: str = "first"
@@ -55,26 +74,38 @@ class TextReader(Reader):
             raise ValueError(f"data.text.crop={self.crop!r}, expected first, last or random.")
         if self.errors not in ("raise", "replace"):
             raise ValueError(f"data.text.errors={self.errors!r}, expected raise or replace.")
-        size = self._tokenizer.get_vocab_size() if self.tokenizer else BYTE_VOCAB_SIZE
-        if self.vocab_size != size:
-            name = self.tokenizer or "UTF-8 bytes"
+        if (self.tokenizer == WORDS) != (self.vocabulary is not None):
             raise ValueError(
-                f"data.text.vocab_size={self.vocab_size}, but {name} has {size} ids: "
-                f"set data.text.vocab_size={size}."
+                f"data.text.vocabulary is {'not ' if self.vocabulary is None else ''}given, "
+                f"data.text.tokenizer={self.tokenizer}: {WORDS} have one, nothing else does."
+            )
+        size = self._size()
+        if self.vocab_size is None:
+            object.__setattr__(self, "vocab_size", size)
+        if self.vocab_size != size:
+            raise ValueError(
+                f"data.text.vocab_size={self.vocab_size}, but data.text.tokenizer={self.tokenizer} "
+                f"has {size} ids: leave data.text.vocab_size=null."
             )
 
+    def _size(self) -> int:
+        if self.tokenizer == BYTES:
+            return BYTE_VOCAB_SIZE
+        return self._words.vocab_size if self.tokenizer == WORDS else self._file.get_vocab_size()
+
     @cached_property
-    def _tokenizer(self) -> Any:
-        try:
-            from tokenizers import Tokenizer
-        except ImportError as error:
-            raise ValueError(
-                f"data.text.tokenizer={self.tokenizer} needs the package tokenizers: "
-                "pip install 'perceiver-multimodal[text]'."
-            ) from error
-        if not Path(self.tokenizer).is_file():
-            raise FileNotFoundError(f"data.text.tokenizer={self.tokenizer} is not a file.")
-        return Tokenizer.from_file(str(self.tokenizer))
+    def _words(self) -> Words:
+        return Words(self.vocabulary or "", lowercase=bool(self.lowercase))
+
+    @cached_property
+    def _file(self) -> Any:
+        return open_tokenizer(self.tokenizer)
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Those of words, or of a Hugging Face tokenizer."""
+        if self.tokenizer == WORDS:
+            return [self._words(text) for text in texts]
+        return [found.ids for found in self._file.encode_batch(texts)]
 
     def field(self) -> Field:
         return Field(
@@ -101,14 +132,17 @@ class TextReader(Reader):
 
     def decode_all(self, cells: Sequence[Cell]) -> list[Tensor | None] | None:
         """Of texts and their bytes; a tensor made by itself takes longer than its bytes."""
-        if self.tokenizer or not set(map(type, cells)) <= {str, bytes, type(None)}:
+        if not set(map(type, cells)) <= {str, bytes, type(None)}:
             return None
-        raw = [
-            self._cut(decode_utf8(cell.removeprefix(BOM), where="", errors=self.errors))
+        texts = [
+            decode_utf8(cell.removeprefix(BOM), where="", errors=self.errors)
             if isinstance(cell, bytes)
-            else self._cut(cell or "")
+            else cell or ""
             for cell in cells
         ]
+        if self.tokenizer != BYTES:
+            return [self._part(ids) for ids in self._ids([self._near(text) for text in texts])]
+        raw = [self._cut(text) for text in texts]
         rows = _byte_ids(b"".join(raw)).split(list(map(len, raw)))
         return [row if text else None for row, text in zip(rows, raw, strict=True)]
 
@@ -119,17 +153,72 @@ class TextReader(Reader):
             return text[-self.max_length :].encode("utf-8")[-self.max_length :]
         return text[: self.max_length].encode("utf-8")[: self.max_length]
 
+    def _near(self, text: str, rng: np.random.Generator | None = None) -> str:
+        """So many characters as surely make the longest sequence: tokens take time to find."""
+        spare = len(text) - _CHARACTERS * self.max_length
+        if spare <= 0:
+            return text
+        start = int(rng.integers(spare + 1)) if rng else spare if self.crop == "last" else 0
+        return text[start : start + _CHARACTERS * self.max_length]
+
+    def _part(self, ids: Sequence[int], rng: np.random.Generator | None = None) -> Tensor | None:
+        """The ids that stay, as a tensor."""
+        spare = len(ids) - self.max_length
+        if spare > 0:
+            start = int(rng.integers(spare + 1)) if rng else spare if self.crop == "last" else 0
+            ids = ids[start : start + self.max_length]
+        return torch.as_tensor(ids, dtype=torch.int64) if len(ids) else None
+
     def length_of(self, cell: Cell) -> int:
-        return min(_num_bytes(cell), self.max_length)
+        length = _num_bytes(cell)
+        length = length if self.tokenizer == BYTES else -(-length // _BYTES_A_TOKEN)
+        return min(length, self.max_length)
+
+    @classmethod
+    def open_options(cls, given: Mapping[str, Any]) -> list[str]:
+        learned = ("vocabulary", "lowercase") if given.get("tokenizer") == WORDS else ()
+        return [name for name in (*cls.fitted, *learned) if given.get(name) is None]
 
     @classmethod
     def fit(cls, given: Mapping[str, Any], columns: Sequence[Sequence[Cell]]) -> dict[str, Any]:
-        """A length that 99 % of the texts keep to, up to 512 tokens (counted as bytes)."""
-        found = dict(given)
-        if found.get("max_length") is None:
-            long = float(np.quantile(_lengths(columns) or [_LONGEST], 0.99))
+        """What is left open, from the training texts.
+
+        The tokens are words, where half of them come again in other texts, else bytes; words are
+        read in small letters where texts that differ still differ then. 99 % of the texts keep to
+        the length, up to 512 tokens.
+        """
+        found = {name: value for name, value in given.items() if value is not None}
+        texts = _texts(columns, _TEXTS)
+        if "tokenizer" not in found:
+            few = texts[:: -(-len(texts) // _SAMPLE) or 1]
+            is_known = known_share(few) >= _KNOWN
+            found["tokenizer"] = WORDS if is_known else BYTES
+        if found["tokenizer"] == WORDS:
+            found.setdefault("lowercase", case_is_idle(texts))
+            if "vocabulary" not in found:
+                found["vocabulary"] = learn_vocabulary(texts, lowercase=found["lowercase"])
+        if "max_length" not in found:
+            reader = cls(**found | {"max_length": _LONGEST + 1, "pad_multiple": 1})
+            if found["tokenizer"] == BYTES:
+                lengths = _lengths(columns)
+            else:
+                tensors = map(reader.encode, texts[:: -(-len(texts) // _SAMPLE) or 1])
+                lengths = [len(ids) for ids in tensors if ids is not None]
+            long = float(np.quantile(lengths or [_LONGEST], 0.99))
             found["max_length"] = int(min(max(-(-long // 8) * 8, 8), _LONGEST))
         return found
+
+    def chosen(self) -> str:
+        """What its tokens are, for people."""
+        if self.tokenizer == WORDS:
+            case = ", in small letters" if self.lowercase else ""
+            return (
+                f"tokens are words of the training texts, {self.vocab_size:,} of them{case} "
+                f"(data.text.tokenizer={WORDS}; {BYTES} would be UTF-8)"
+            )
+        if self.tokenizer == BYTES:
+            return f"tokens are UTF-8 bytes (data.text.tokenizer={BYTES})"
+        return f"tokens are those of {self.tokenizer}, {self.vocab_size:,} of them"
 
     @classmethod
     def describe(cls, columns: Sequence[Sequence[Cell]]) -> str:
@@ -143,17 +232,11 @@ class TextReader(Reader):
             text: of any length.
             rng: draws which part stays, where `crop` is "random"; None = the first.
         """
-        is_last = self.crop == "last"
-        is_random = self.draws and rng is not None
-        if self.tokenizer:
-            ids = torch.tensor(self._tokenizer.encode(text).ids, dtype=torch.int64)
-        else:
-            ids = _byte_ids(text.encode("utf-8") if is_random else self._cut(text))
-        spare = ids.shape[0] - self.max_length
-        if spare > 0:
-            start = int(rng.integers(spare + 1)) if is_random else spare if is_last else 0
-            ids = ids[start : start + self.max_length]
-        return ids if ids.shape[0] else None
+        rng = rng if self.draws else None
+        if self.tokenizer != BYTES:
+            (ids,) = self._ids([self._near(text, rng)])
+            return self._part(ids, rng)
+        return self._part(_byte_ids(text.encode("utf-8") if rng else self._cut(text)), rng)
 
 
 def decode_utf8(raw: bytes, *, where: str, errors: str = "raise") -> str:
@@ -193,6 +276,17 @@ def _read_file(path: Path) -> bytes:
     except OSError as error:
         what = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise ValueError(f"Cannot read the text {path}: {what}. Replace or remove it.") from error
+
+
+def _texts(columns: Sequence[Sequence[Cell]], count: int) -> list[str]:
+    """Some of the texts; without those that cannot be read, which reading reports."""
+    found = []
+    for cell in sample(columns, count):
+        with suppress(ValueError):
+            raw = _read_file(cell) if isinstance(cell, Path) else cell
+            text = raw if isinstance(raw, str) else raw.removeprefix(BOM).decode("utf-8", "replace")
+            found.append(text[:_LONGEST_TEXT])
+    return found
 
 
 def _lengths(columns: Sequence[Sequence[Cell]]) -> list[int]:

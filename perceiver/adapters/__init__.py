@@ -6,6 +6,14 @@ from perceiver.adapters.audio import SpectrogramAdapter, WaveformAdapter
 from perceiver.adapters.dropout import ModalityDropout
 from perceiver.adapters.fuse import Fusion, PaddingFusion, ProjectionFusion
 from perceiver.adapters.image import ConvStemAdapter, PatchAdapter, PixelAdapter
+from perceiver.adapters.pretrained import (
+    PretrainedAdapter,
+    TimmAdapter,
+    TorchaudioAdapter,
+    TorchvisionAdapter,
+    TransformersAudioAdapter,
+    TransformersTextAdapter,
+)
 from perceiver.adapters.text import TokenAdapter
 from perceiver.adapters.video import VideoAdapter
 
@@ -18,9 +26,15 @@ __all__ = [
     "PaddingFusion",
     "PatchAdapter",
     "PixelAdapter",
+    "PretrainedAdapter",
     "ProjectionFusion",
     "SpectrogramAdapter",
+    "TimmAdapter",
     "TokenAdapter",
+    "TorchaudioAdapter",
+    "TorchvisionAdapter",
+    "TransformersAudioAdapter",
+    "TransformersTextAdapter",
     "VideoAdapter",
     "WaveformAdapter",
 ]

@@ -14,9 +14,8 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from perceiver.files import replacing
+from perceiver.names import cell, shown
 from perceiver.types import Batch
-
-_LONGEST = 30  # characters of a class's name in a picture
 
 
 class ConfusionMatrix(pl.Callback):
@@ -79,13 +78,13 @@ def _draw(counts: Tensor, names: list[str]) -> Any:
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     axes.set_xlabel("predicted")
     axes.set_ylabel("actual")
+    names = [shown(name, 24) for name in names]
     axes.set_title(f"test: {int(counts.diag().sum())} of {int(counts.sum())} right")
     if len(names) <= 40:
-        shown = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
         turn = 90 if max(map(len, names)) > 2 else 0
-        # Names come from data: a $ in them is no formula.
-        axes.set_xticks(range(len(names)), shown, rotation=turn, parse_math=False)
-        axes.set_yticks(range(len(names)), shown, parse_math=False)
+        # A $ in a name is no formula.
+        axes.set_xticks(range(len(names)), names, rotation=turn, parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
     if len(names) <= 20:
         for row, column in counts.nonzero().tolist():
             axes.text(
@@ -114,13 +113,15 @@ def _per_class(counts: Tensor, names: list[str]) -> list[list[Any]]:
 
 def _write_csv(path: Path, rows: list[list[Any]]) -> None:
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
+    csv.writer(text).writerows([[cell(value) for value in row] for row in rows])
     with replacing(path) as file:
-        file.write(text.getvalue().encode("utf-8"))
+        file.write(text.getvalue().encode("utf-8", errors="backslashreplace"))
 
 
 class PredictionTable(pl.Callback):
     """Writes the first test examples with their predictions to `predictions.csv` and to wandb.
+
+    Names that a spreadsheet would take for a formula begin with an apostrophe in the file.
 
     Args:
         class_names: names of the classes, in the order of their labels.

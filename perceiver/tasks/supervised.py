@@ -24,7 +24,8 @@ class SupervisedTask(Task):
     """Trains a model to answer what a batch asks, from whatever modalities an example has.
 
     Logs `train/loss` per step (and `train/reinforce`, what sampled attention adds to it). Over a
-    whole split it logs `val/loss`, `val/acc` (or the objective's other metrics), and
+    whole split it logs `val/loss`, `val/acc` (or the objective's other metrics), `val/score` (the
+    higher, the better: what the best epoch is chosen by) and
     `val/acc/image+text` for subsets of the modalities: the same model, given those alone, over the
     examples that have at least one of them. Parts of a split are logged apart,
     `test/acc/length_40`. The test also logs how many examples each value is of,
@@ -210,9 +211,11 @@ class SupervisedTask(Task):
 
     def _log_split(self, split: str) -> None:
         values: dict[str, Tensor] = {}
-        for name in self.heads:
+        for name, objective in self.heads.items():
             found = self.metrics[split][f"of_{name}"].compute()
             values |= {_named(name, metric): value for metric, value in found.items()}
+            if split == "val" and name == self.monitored and found:
+                values["score"] = objective.score(found)
             self.metrics[split][f"of_{name}"].reset()
         losses = {name: values.get(_named(name, "loss")) for name in self.objectives}
         weighted = [self.weights.get(n, 1.0) * x for n, x in losses.items() if x is not None]

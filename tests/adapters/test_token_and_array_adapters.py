@@ -43,6 +43,28 @@ def test_embeddings_start_as_a_truncated_normal():
     assert weight.abs().max() <= 0.04
     assert weight.std().item() == pytest.approx(0.02 * 0.8796, rel=0.03)
 
+    small = TokenAdapter(vocab_size=97, dim=101, max_length=3, position=None, init_std=0.001)
+    assert small.embedding.weight.abs().max() <= 0.002
+
+
+def test_tokens_are_dropped_in_training_at_their_rate_and_each_text_keeps_one():
+    adapter = TokenAdapter(
+        vocab_size=13, dim=5, max_length=997, position=None, token_dropout=0.3, dropout=0.2
+    )
+    ids = torch.ones(7, 997, dtype=torch.long)
+    mask = torch.arange(997) < torch.tensor([997, 997, 997, 997, 997, 1, 0])[:, None]
+    segment = adapter(ids, mask)
+    assert not (segment.mask & ~mask).any()
+    # Four standard deviations of a binomial share.
+    assert segment.mask[:5].float().mean().item() == pytest.approx(0.7, abs=0.026)
+    assert segment.mask.any(1).tolist() == [True] * 6 + [False]
+    assert (segment.content[:5] == 0).float().mean().item() == pytest.approx(0.2, abs=0.011)
+    assert adapter(ids[:, :1]).mask.all()
+    assert adapter.eval()(ids).mask is None
+    assert_close(adapter(ids).content, adapter.embedding(ids))
+    with pytest.raises(ValueError, match=r"token_dropout=1\.0"):
+        TokenAdapter(vocab_size=13, dim=5, max_length=7, position=None, token_dropout=1.0)
+
 
 @pytest.mark.parametrize("wrong", [13, -1])
 def test_ids_out_of_the_vocabulary_are_named(wrong):

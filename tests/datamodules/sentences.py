@@ -25,7 +25,7 @@ class Sentences(RowsDataModule):
     def __init__(self, **options):
         common = {"modalities": ["text", "array", "audio"], "batch_size": 3, "cache_gib": 0}
         kinds = {
-            "text": {"max_length": 40, "pad_multiple": 4},
+            "text": {"tokenizer": "bytes", "max_length": 40, "pad_multiple": 4},
             "array": {"length": 2, "mean": [1.0, 2.0], "std": [1.0, 3.0]},
             "audio": {"sample_rate": 10, "max_seconds": 1.0},
         }

@@ -194,9 +194,9 @@ FACTS = DataFacts(
 def test_resolving_gives_a_new_config_in_which_names_are_text(compose_run):
     config = compose_run("data=manifest", "data.path=my.csv")
     before = OmegaConf.to_yaml(config)
-    final = resolve(config, FACTS, overrides=["data=manifest"])
+    final = resolve(config, FACTS)
     assert OmegaConf.to_yaml(config) == before
-    assert OmegaConf.to_yaml(resolve(final, FACTS, overrides=None)) == OmegaConf.to_yaml(final)
+    assert OmegaConf.to_yaml(resolve(final, FACTS)) == OmegaConf.to_yaml(final)
     plain = plain_config(final, FACTS)
     assert plain["class_names"] == plain["data"]["target"] == ["weight", "${oc.env:HOME}"]
     assert plain["model"]["adapters"]["image_left"]["size"] == [5, 11]
@@ -209,20 +209,25 @@ def test_resolving_gives_a_new_config_in_which_names_are_text(compose_run):
 def test_balanced_weights_come_from_the_training_examples_of_each_class(compose_run):
     options = ["data=manifest", "data.path=my.csv", "task.objective.class_weights=balanced"]
     facts = replace(FACTS, targets="a class", class_names=["a", "b", "c"], class_counts=[30, 10, 0])
-    final = resolve(compose_run(*options), facts, overrides=None)
+    final = resolve(compose_run(*options), facts)
     weights = list(final.task.objective.class_weights)
     expected = compute_class_weight("balanced", classes=np.arange(2), y=[0] * 30 + [1] * 10)
     assert weights == pytest.approx([*expected, 1.0])
     with pytest.raises(ValueError, match=r"class_weights=balanced is of classes.* is values"):
-        resolve(compose_run(*options), FACTS, overrides=None)
+        resolve(compose_run(*options), FACTS)
 
 
-@pytest.mark.parametrize(
-    "said", [None, ["trainer.max_epochs=40"], ["+experiment=x"], ["debug=fast"]]
-)
-def test_epochs_stay_as_they_were_asked_for(compose_run, said):
-    config = compose_run("data=manifest", "data.path=my.csv", "trainer.max_epochs=40")
-    assert resolve(config, FACTS, overrides=said).trainer.max_epochs == 40
+def test_embeddings_of_words_are_dropped_and_begin_small_and_those_of_bytes_as_ever(compose_run):
+    config = compose_run("data=manifest", "data.path=my.csv", "model.adapters.text.dropout=0.1")
+    text = {"tokenizer": "words", "vocabulary": "a b", "vocab_size": 9, "max_length": 8}
+    facts = replace(FACTS, options={"modalities": ["text_title", "text_body"], "text": text})
+    for adapter in resolve(config, facts).model.adapters.values():
+        assert 0 < adapter.init_std < 0.02
+        assert 0 < adapter.token_dropout < 1
+        assert adapter.dropout == 0.1
+    text |= {"tokenizer": "bytes", "vocabulary": None, "vocab_size": 262}
+    adapters = resolve(config, facts).model.adapters
+    assert adapters.text_title.init_std is adapters.text_body.token_dropout is None
 
 
 def test_a_final_config_that_the_facts_do_not_fit_is_refused(compose_run):
@@ -231,7 +236,7 @@ def test_a_final_config_that_the_facts_do_not_fit_is_refused(compose_run):
     check_config(config)
     facts = replace(FACTS, options={"modalities": ["text"], "targets": "values"})
     with pytest.raises(ValueError, match=r"trains on a class .*values: choose task=regression"):
-        check_final(resolve(config, facts, overrides=None), facts)
+        check_final(resolve(config, facts), facts)
 
 
 def test_transforms_cannot_change_once_the_splits_are_made(compose_run):

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from torch.testing import assert_close
 
+from predict import as_it_stands
 from runner.prediction import run_prediction
 from runner.rebuild import rebuild
 from runner.training import run_training
@@ -61,6 +63,7 @@ def test_texts_are_transformed_as_in_the_test(sentences, checkpoint, compose_run
     path = checkpoint(
         "data=text_tsv",
         f"data.root={sentences}",
+        "data.text.tokenizer=bytes",
         "augment/text=case_noise",
         "augment/mix=mixup",
         "data.transform.text=[{_target_:datamodules.transforms.text.Lowercase}]",
@@ -70,6 +73,27 @@ def test_texts_are_transformed_as_in_the_test(sentences, checkpoint, compose_run
     )
     rows = as_in_the_test_loop(path, sentences)  # a line is its id
     assert_close(answer[0], rows["test.tsv:2"])
+
+
+def test_words_of_the_training_texts_are_read_without_a_file(
+    sentences, checkpoint, compose_run, capsys
+):
+    strange = "/ ${oc.env:HOME} a://b ??? Film\t0\n"
+    for name in ("train", "test"):  # twice, so that they are words of the vocabulary
+        file = sentences / f"{name}.tsv"
+        file.write_text(2 * strange + file.read_text(), encoding="utf-8")
+    path = checkpoint("data=text_tsv", f"data.root={sentences}", "augment/text=byte_noise")
+    text = strange.partition("\t")[0]
+    answer = run_prediction(
+        compose_run(f"ckpt_path={path}", as_it_stands(f"text={text}"), name="predict")
+    )
+    assert_close(answer[0], as_in_the_test_loop(path, sentences)["test.tsv:1"])
+    _, data, config = rebuild(path, reads_data=False)
+    assert config["data"]["text"]["tokenizer"] == "words"
+    assert (data.readers["text"].encode(text) > 6).all()
+    shown = OmegaConf.load(path.parents[1] / "config.yaml")
+    assert shown.data.text.vocabulary is None
+    assert shown.data.text.vocab_size == len(config["data"]["text"]["vocabulary"].split(" ")) + 7
 
 
 def test_films_are_seen_and_heard_as_in_the_test(films, checkpoint, compose_run, capsys):

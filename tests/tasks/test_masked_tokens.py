@@ -6,6 +6,7 @@ from hydra.utils import instantiate
 
 from perceiver.tasks import MaskedTokens
 from perceiver.types import Batch
+from runner.recipe import provisional
 from runner.training import run_training
 
 
@@ -92,7 +93,7 @@ def test_masking_that_makes_no_sense_is_refused():
 def test_steps_on_hidden_bytes_lower_their_cost_for_texts_of_any_length(compose_run):
     torch.manual_seed(0)
     config = compose_run("task=masked_tokens", "model.modality_dropout.p=0.0", "optimizer.lr=1e-3")
-    task = instantiate(config.task, _convert_="all")
+    task = instantiate(provisional(config).task, _convert_="all")
     task.log = lambda *args, **options: None
     optimizer = task.optimizer(task.model.parameters())
     inputs = {"image": torch.rand(2, 1, 8, 8), "audio": torch.rand(2, 1024)}

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from perceiver.tasks import Reconstruction
 from perceiver.types import Batch
+from runner.recipe import provisional
 
 
 def test_the_target_of_a_pixel_is_its_colours():
@@ -63,7 +64,7 @@ def test_steps_on_pictures_lower_the_error_of_their_pixels(compose_run):
     config = compose_run(
         "task=reconstruction", "modality@model.adapters=[image]", "optimizer.lr=1e-3"
     )
-    task = instantiate(config.task, _convert_="all")
+    task = instantiate(provisional(config).task, _convert_="all")
     task.log = lambda *args, **options: None
     optimizer = task.optimizer(task.model.parameters())
     shades = torch.linspace(-1, 1, 8).expand(3, 1, 8, 8)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
+from runner.recipe import provisional
 from runner.training import run_training
 
 EXPERIMENTS = {  # experiment → answers of a test sequence of size n, and bits that one is worth
@@ -24,7 +25,7 @@ def test_steps_on_a_batch_lower_its_cost(compose_run, experiment):
     torch.manual_seed(0)
     config = compose_run(f"experiment={experiment}", *SHORT)
     data = instantiate(config.data)
-    task = instantiate(config.task, _convert_="all")
+    task = instantiate(provisional(config).task, _convert_="all")
     task.log = lambda *args, **options: None
     batch = data.split("train")[0, 0]
     optimizer = task.optimizer(task.model.parameters())

@@ -16,6 +16,7 @@ from datamodules.core.collate import Collator, Example
 from datamodules.readers import Field
 from perceiver.tasks import Regression, SingleLabel, SupervisedTask
 from perceiver.types import Batch
+from runner.recipe import provisional
 from runner.training import run_training
 
 # A class and a value of the same pictures, by a head each; what composes a run of them.
@@ -165,7 +166,7 @@ def test_a_run_composed_of_two_targets_learns_both(compose_run):
     OmegaConf.set_struct(base, False)
     base.task.objectives, base.task.weights, base.model.decoder = {}, {}, {}
     config = OmegaConf.merge(base, OmegaConf.create(TWO_TARGETS))
-    module = instantiate(config.task, _convert_="all")
+    module = instantiate(provisional(config).task, _convert_="all")
     module.log = lambda *args, **options: None
     shade = torch.linspace(-1, 1, 12)
     made = Batch(

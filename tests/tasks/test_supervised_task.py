@@ -1,5 +1,6 @@
 """The LightningModule under a real Trainer: what it trains, logs and saves."""
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -124,6 +125,8 @@ def test_validation_reports_the_whole_and_single_modalities_exactly(tmp_path, la
     logged = {k: v.item() for k, v in fit.callback_metrics.items() if k.startswith("val/")}
     assert logged.pop("val/f1") >= 0
     assert logged.pop("val/balanced_acc") >= 0
+    score = logged["val/acc"] + 1e-4 * math.exp(-logged["val/loss"])
+    assert logged.pop("val/score") == pytest.approx(score, rel=1e-6)
     assert logged == pytest.approx({f"val/{k}": v for k, v in expected.items()}, rel=1e-5)
 
 

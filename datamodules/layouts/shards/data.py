@@ -22,6 +22,7 @@ from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.shards.layout import DESCRIPTION, Description, Index, read_file
 from datamodules.layouts.shards.reader import Place, ShardReader
 from datamodules.readers import READERS, Cell, Reader, kind_of
+from datamodules.readers.text import BYTES, WORDS
 from perceiver.types import TargetKind
 
 TENSOR = "tensor.npy"  # suffix of cells that are decoded; numbers of a table are .npy alone
@@ -135,6 +136,7 @@ class ShardsDataModule(RowsDataModule):
             that each process reads few shards at a time; 0 = shuffle all.
         local: folder to keep shards of a URL in; None = ask the URL for each example.
         local_gib: how much they may take there, in GiB.
+        outside: allow symbolic links that lead out of the root.
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
@@ -148,6 +150,7 @@ class ShardsDataModule(RowsDataModule):
         shuffle_window: int = 0,
         local: str | None = None,
         local_gib: float = 10.0,
+        outside: bool = False,
         **common: Any,
     ) -> None:
         # What is None is as the shards say, once they are looked at.
@@ -160,7 +163,8 @@ class ShardsDataModule(RowsDataModule):
         if shuffle_window < 0:
             raise ValueError(f"data.shuffle_window={shuffle_window}, expected 0 or more examples.")
         self.root, self.targets_option = str(root), read_targets_option(targets)
-        self.shuffle_window, self.local, self.local_gib = shuffle_window, local, local_gib
+        self.shuffle_window, self.outside = shuffle_window, outside
+        self.local, self.local_gib = local, local_gib
 
     def inferred(self) -> dict[str, Any]:
         """Every option as the shards say, so that a checkpoint needs no shards to predict."""
@@ -171,7 +175,7 @@ class ShardsDataModule(RowsDataModule):
     def rows(self) -> Rows:
         """Raises FileNotFoundError without shards, ValueError for some that make no sense."""
         where = f"{self.root}/{DESCRIPTION}"
-        told = Description.from_json(read_file(self.root, DESCRIPTION), where=where)
+        told = Description.from_json(self._read(DESCRIPTION), where=where)
         self.description = told
         self.targets = TargetKind(told.targets)
         if self.targets_option not in (None, self.targets):
@@ -186,7 +190,7 @@ class ShardsDataModule(RowsDataModule):
                 f"{', '.join(lost)}: choose 'modality@model.adapters=[…]' or pack others."
             )
         self.modalities = self._choose(self.modalities or told.modalities)
-        raw = {split: read_file(self.root, f"{split}.parquet") for split in SPLITS}
+        raw = {split: self._read(f"{split}.parquet") for split in SPLITS}
         members = {split: self._members(split, raw[split], self._near(raw)) for split in SPLITS}
         counts = [len(part.index.ids) for part in members.values()]
         columns = {
@@ -203,6 +207,9 @@ class ShardsDataModule(RowsDataModule):
             classes=told.classes,
         )
 
+    def _read(self, name: str) -> bytes:
+        return read_file(self.root, name, outside=self.outside)
+
     def _near(self, indices: Mapping[str, bytes]) -> str | None:
         """The folder that shards are kept in; another data set's may have the same names."""
         if not self.local:
@@ -217,7 +224,8 @@ class ShardsDataModule(RowsDataModule):
         fits = ((index.shard >= 0) & (index.shard < len(shards))).all()
         if not fits or any((size < 0).any() for size in index.size.values()):
             raise ValueError(f"{where} does not fit {DESCRIPTION}: pack them again.")
-        reader = ShardReader(self.root, shards, local=local, local_gib=self.local_gib)
+        options = {"local_gib": self.local_gib, "outside": self.outside}
+        reader = ShardReader(self.root, shards, local=local, **options)
         return Members(index, reader, self.modalities)
 
     def _labels(self, targets: list[torch.Tensor]) -> Any:
@@ -238,7 +246,7 @@ class ShardsDataModule(RowsDataModule):
         for name in {kind_of(modality) for modality in self.modalities}:
             told = self.description.kinds.get(name, {})
             given = self.given.get(name, {})
-            if told.get("tokenizer") and "tokenizer" not in given:
+            if told.get("tokenizer") not in (None, BYTES, WORDS) and "tokenizer" not in given:
                 raise ValueError(
                     f"The {name} in {self.root} was read with the tokenizer "
                     f"{told['tokenizer']!r}: name your copy with data.text.tokenizer=FILE."

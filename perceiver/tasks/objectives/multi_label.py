@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MultilabelAccuracy, MultilabelAveragePrecision
 
 from perceiver.tasks.objectives.class_metrics import LabelsAUROC
-from perceiver.tasks.objectives.objective import Objective, widened
+from perceiver.tasks.objectives.objective import Objective, metric_then_loss, widened
 from perceiver.types import Batch, TargetKind
 
 
@@ -53,6 +55,9 @@ class MultiLabel(Objective):
         wide = widened(outputs)
         target = target.to(wide.dtype)
         return F.binary_cross_entropy_with_logits(wide, target, reduction="none").mean(1)
+
+    def score(self, values: Mapping[str, Tensor]) -> Tensor:
+        return metric_then_loss(values, self.monitor, self.mode)
 
     def metric_target(self, target: Tensor) -> Tensor:
         return target.round().long() if target.is_floating_point() else target.long()

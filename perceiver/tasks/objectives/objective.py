@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -11,6 +12,8 @@ from torchmetrics import Metric, MetricCollection
 
 from perceiver.shapes import Bool, Float
 from perceiver.types import Batch, TargetKind
+
+_TIES = 1e-4  # less than one example of most validation splits weighs
 
 
 def widened(outputs: Tensor) -> Tensor:
@@ -81,6 +84,14 @@ class Objective(nn.Module, ABC):
     def monitored(self) -> Metric:
         """A fresh metric of the kind that is monitored."""
         return self.metrics()[self.monitor]
+
+    def score(self, values: Mapping[str, Tensor]) -> Tensor:
+        """What the best epoch is chosen by: the higher, the better; here the loss, negated.
+
+        Args:
+            values: the loss and the metrics of the validation split.
+        """
+        return -values["loss"]
 
     def predict(self, outputs: Float[Tensor, "*b k"], batch: Batch | None = None) -> Tensor:
         """Outputs as a person would read them: probabilities, or values."""
@@ -199,3 +210,18 @@ class Objective(nn.Module, ABC):
         if known is None:
             return None
         return known[:, None].expand(b, o) if known.dim() == 1 else known
+
+
+def metric_then_loss(values: Mapping[str, Tensor], monitor: str, mode: str) -> Tensor:
+    """A score for which the metric counts, and among equal metrics the loss.
+
+    The loss of classifiers goes on rising where they grow sure of their errors, while their
+    accuracy rises as well; but on small splits epochs are equally accurate.
+
+    Args:
+        values: the loss and the metrics of a split.
+        monitor: the metric.
+        mode: "max" or "min", which of its values is best.
+    """
+    best = values[monitor] if mode == "max" else -values[monitor]
+    return best + _TIES * torch.exp(-values["loss"])

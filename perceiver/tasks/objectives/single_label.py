@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from torchmetrics.classification import (
 )
 
 from perceiver.tasks.objectives.class_metrics import AUROC, BalancedAccuracy
-from perceiver.tasks.objectives.objective import Objective, widened
+from perceiver.tasks.objectives.objective import Objective, metric_then_loss, widened
 from perceiver.types import Batch, TargetKind
 
 _MANY = 100  # classes: of more, the test would keep too many probabilities for AUROC
@@ -128,6 +128,9 @@ class SingleLabel(Objective):
         if self.out_dim <= _MANY:
             found.add_metrics({"auroc": AUROC(self.out_dim)})
         return found
+
+    def score(self, values: Mapping[str, Tensor]) -> Tensor:
+        return metric_then_loss(values, self.monitor, self.mode)
 
     def metric_target(self, target: Tensor) -> Tensor:
         return target.argmax(-1) if target.is_floating_point() else target

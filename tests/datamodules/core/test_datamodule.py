@@ -36,7 +36,7 @@ class TinyDataModule(MultimodalDataModule):
             "modalities": ["audio", "text"],
             "batch_size": 3,
             "audio": {"sample_rate": 7, "max_seconds": 1.0},
-            "text": {"max_length": 5},
+            "text": {"max_length": 5, "tokenizer": "bytes", "vocab_size": 262},
         }
         super().__init__(**(defaults | common))
         self.targets = {"train": [0, 1, 1, 0, 1, 0, 1], "val": [1, 0], "test": [0, 1, 1]}

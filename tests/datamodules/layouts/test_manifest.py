@@ -25,7 +25,7 @@ def examples(data):
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
 def test_everything_is_inferred_from_a_table_of_any_kind(make, table, rows, suffix):
-    data = make(table(rows, f"my.{suffix}"))
+    data = make(table(rows, f"my.{suffix}"), text={"tokenizer": "bytes"})
     assert data.modalities == ["image", "audio", "text", "array"]
     assert data.class_names == ["cat", "dog", "eel"]
     assert [len(split) for split in data.splits.values()] == [42, 6, 12]
@@ -169,7 +169,7 @@ def test_texts_may_lie_in_files(make, table, rows, tmp_path):
     for n, row in enumerate(rows):
         (tmp_path / f"{n}.txt").write_bytes(f"\ufeffit says {n}".encode())
         row["remark"] = f"{n}.txt"
-    data = make(table(rows))
+    data = make(table(rows), text={"tokenizer": "bytes"})
     ids = examples(data)["my.csv:8"].inputs["text"] - 6
     assert bytes(ids.tolist()).decode() == "it says 7"
     (tmp_path / "9.txt").write_bytes(b"b\xe4d")

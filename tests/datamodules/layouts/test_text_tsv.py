@@ -24,7 +24,11 @@ def write(tmp_path):
 
 @pytest.fixture
 def make(make_data):
-    return lambda **overrides: make_data("text_tsv", modalities=["text"], **overrides)
+    def make(*, text=None, **overrides):
+        text = {"tokenizer": "bytes"} | (text or {})
+        return make_data("text_tsv", modalities=["text"], text=text, **overrides)
+
+    return make
 
 
 def read(path, *, header=False):

@@ -5,7 +5,8 @@ import pytest
 
 @pytest.fixture
 def make(make_data):
-    return lambda **options: make_data("ag_news", modalities=["text"], **options)
+    options = {"modalities": ["text"], "text": {"tokenizer": "bytes"}}
+    return lambda **others: make_data("ag_news", **options, **others)
 
 
 def test_news_are_titles_and_descriptions_with_their_class(make, tiny_layout):

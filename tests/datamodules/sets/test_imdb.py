@@ -7,7 +7,7 @@ from tests.tiny import imdb
 
 def test_reviews_carry_the_label_of_their_folder(make_data, tiny_layout):
     tiny_layout("imdb")
-    data = make_data("imdb", modalities=["text"])
+    data = make_data("imdb", modalities=["text"], text={"tokenizer": "bytes"})
     (batch,) = data.test_dataloader()
     assert data.class_names == ["neg", "pos"]
     for ids, label, name in zip(

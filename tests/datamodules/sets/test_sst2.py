@@ -5,7 +5,8 @@ import pytest
 
 @pytest.fixture
 def make(make_data):
-    return lambda **options: make_data("sst2", modalities=["text"], **options)
+    options = {"modalities": ["text"], "text": {"tokenizer": "bytes"}}
+    return lambda **others: make_data("sst2", **options, **others)
 
 
 def test_glues_dev_is_the_test_and_validation_is_taken_from_train(make, tiny_layout):

@@ -68,6 +68,7 @@ def test_byte_noise_replaces_and_drops_at_its_rates():
     assert replaced.min() >= 6
     assert replaced.max() <= 261
     assert len(ByteNoise(replace=0.0, drop=0.2)(ids)) / 4001 == pytest.approx(0.8, abs=0.026)
+    assert 262 < ByteNoise(replace=1.0, drop=0.0, vocab_size=1009)(ids).max() < 1009
 
 
 def test_byte_noise_leaves_at_least_one():
@@ -103,5 +104,7 @@ def test_case_changes_at_its_rates():
 def test_case_of_a_tokenizer_s_ids_is_refused():
     with pytest.raises(ValueError, match="tokenizer's ids"):
         Lowercase()(torch.tensor([300]))
+    with pytest.raises(ValueError, match=r"data\.text\.tokenizer=bytes"):
+        RandomCase(vocab_size=1009)
     with pytest.raises(ValueError, match="expected two chances"):
         RandomCase(upper=0.7, lower=0.7)

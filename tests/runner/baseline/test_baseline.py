@@ -26,7 +26,7 @@ class Table(MultimodalDataModule):
             modalities=["image", "text", "array"],
             batch_size=7,
             image={"channels": 1, "size": [5, 7]},
-            text={"max_length": 31},
+            text={"max_length": 31, "tokenizer": "bytes", "vocab_size": 262},
             array=array,
             **options,
         )

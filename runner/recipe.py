@@ -1,0 +1,145 @@
+"""How fast, how long and with which sizes a run trains: options left open, chosen from its data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from datamodules.core.facts import DataFacts
+from datamodules.readers import kind_of
+from perceiver.types import TargetKind
+
+MAX_STEPS = 10_000  # some ten minutes of a laptop
+_BUDGETS = {"fast": 0.3, "good": 1.0, "best": 3.0}  # → how many of the epochs
+OPTIONS = (  # that may be null in a config
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "model.encoder.num_latents",
+    "model.encoder.latent_dim",
+    "model.encoder.num_layers",
+    "model.encoder.dropout",
+    "model.modality_dropout.p",
+    "trainer.max_epochs",
+    "callbacks.early_stopping.patience",
+    "callbacks.ema.decay",
+)
+_PATIENCE = 0.3  # share of the epochs without a better one after which a run stops
+_AVERAGED = 0.05  # share of the steps that the average of the weights looks back on
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What learns one kind of data well.
+
+    Args:
+        lr: the highest learning rate.
+        epochs: passes over a small data set.
+        dropout: of the encoder.
+        weight_decay: of weights that are decayed.
+    """
+
+    lr: float = 2e-3
+    epochs: int = 80
+    dropout: float = 0.0
+    weight_decay: float = 0.05
+
+
+# Found by validation: docs/learning.md shows what each reaches.
+RECIPES = {
+    "text": Recipe(lr=5e-4, epochs=10, dropout=0.3),
+    "image": Recipe(lr=1e-3, epochs=40, dropout=0.1),
+    "video": Recipe(lr=1e-3, epochs=40, dropout=0.1),
+    "audio": Recipe(epochs=60, dropout=0.1),
+    "array": Recipe(epochs=80, dropout=0.1),
+}
+
+
+def recipe_for(modalities: Iterable[str]) -> Recipe:
+    """The recipe of a modality's kind; of several, that of examples with all of them."""
+    found = [RECIPES.get(kind, Recipe()) for kind in {kind_of(name) for name in modalities}]
+    return found[0] if len(found) == 1 else Recipe()
+
+
+def choose(config: DictConfig, facts: DataFacts) -> dict[str, Any]:
+    """Option → value, for every option of the recipe that the config leaves null.
+
+    Args:
+        config: with the data set's options as they were found.
+        facts: of the data set.
+
+    Raises:
+        ValueError: for a budget that is none.
+    """
+    budget = config.get("budget", "good")
+    if budget not in _BUDGETS:
+        raise ValueError(f"budget={budget!r}, expected {', '.join(_BUDGETS)}")
+    names = list(config.data.get("modalities") or ())
+    recipe = recipe_for(names)
+    steps_per_epoch = _steps_per_epoch(config, facts)
+    most = max(1, round(MAX_STEPS / steps_per_epoch)) if facts.num_examples else recipe.epochs
+    epochs = max(1, round(min(recipe.epochs, most) * _BUDGETS[budget]))
+    values = {
+        "optimizer.lr": recipe.lr,
+        "optimizer.weight_decay": recipe.weight_decay,
+        "model.encoder.num_latents": 24,
+        "model.encoder.latent_dim": 96,
+        "model.encoder.num_layers": 3,
+        "model.encoder.dropout": recipe.dropout,
+        "model.modality_dropout.p": 0.5 if len(names) > 1 else 0.0,
+        "trainer.max_epochs": epochs,
+    }
+    given = OmegaConf.select(config, "trainer.max_epochs")
+    epochs = epochs if given is None or given < 1 else given
+    steps = epochs * steps_per_epoch
+    seldom = config.trainer.get("check_val_every_n_epoch") or 1
+    validations = max(1, round(epochs / seldom))
+    # A recurrent model's loss stays level for long before it falls.
+    patience = max(5, round(_PATIENCE * validations)) if names else validations
+    values |= {
+        "callbacks.early_stopping.patience": patience,
+        "callbacks.ema.decay": round(min(0.998, 1 - 1 / max(_AVERAGED * steps, 2)), 4),
+    }
+    return {path: value for path, value in values.items() if _is_open(config, path)}
+
+
+def provisional(config: DictConfig) -> DictConfig:
+    """A copy whose open options have values of the right kind, to check before the data is read."""
+    return _with(config, choose(config, DataFacts(targets=TargetKind.CLASS)))
+
+
+def settle(config: DictConfig, facts: DataFacts) -> DictConfig:
+    """A copy whose open options have the values that the data ask for."""
+    return _with(config, choose(config, facts))
+
+
+def describe(final: DictConfig, given: DictConfig) -> list[str]:
+    """What was chosen, as overrides: a line for people, if anything was."""
+    chosen = [path for path in OPTIONS if _is_open(given, path)]
+    values = [f"{path}={OmegaConf.select(final, path):g}" for path in chosen]
+    return [f"chosen     {' '.join(values)}"] if values else []
+
+
+def _steps_per_epoch(config: DictConfig, facts: DataFacts) -> int:
+    examples = facts.num_examples.get("train", 0)
+    batches = config.data.get("batches") or {}
+    if not examples:
+        return batches.get("train", 1)
+    accumulated = config.trainer.get("accumulate_grad_batches") or 1
+    return max(1, math.ceil(examples / ((config.data.get("batch_size") or 64) * accumulated)))
+
+
+def _is_open(config: DictConfig, path: str) -> bool:
+    group, _, name = path.rpartition(".")
+    node = OmegaConf.select(config, group)
+    return OmegaConf.is_dict(node) and name in node and node[name] is None
+
+
+def _with(config: DictConfig, values: Mapping[str, Any]) -> DictConfig:
+    filled = config.copy()
+    for path, value in values.items():
+        OmegaConf.update(filled, path, value, force_add=True)
+    return filled
