@@ -23,7 +23,17 @@ _TOKENIZER = "text.tokenizer"
 _NEEDED = ("path", "root", _TOKENIZER)
 _PLACES = (*_NEEDED, "local", "cache_dir", "outside")
 # Options whose text was found in data: columns, classes and the like may be called anything.
-_NAMES = ("classes", "columns", "group", "id", "missing_cells", "separator", "split", "target")
+_NAMES = (
+    "category",
+    "classes",
+    "columns",
+    "group",
+    "id",
+    "missing_cells",
+    "separator",
+    "split",
+    "target",
+)
 # Training alone augments, and nothing is downloaded on a stranger's word.
 _OF_TRAINING = ("augment", "mix", "download")
 _NOWHERE = "not-opened"  # stands for places of data that are not read

@@ -184,8 +184,8 @@ def fit(
     try:
         trainer.fit(task, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     except Interrupted as told:
-        where = f"{told} after {trainer.global_step} steps"
-        rank_zero_info(f"{where}; resume=auto with hydra.run.dir=FOLDER goes on in a folder")
+        goes_on = f"resume=auto hydra.run.dir={trainer.default_root_dir}"
+        rank_zero_info(f"{told} after {trainer.global_step} steps: go on with {goes_on}")
         if told.signum != signal.SIGINT or trainer.world_size > 1:
             raise
         rank_zero_info("reporting on what was trained so far; Ctrl-C again ends without")

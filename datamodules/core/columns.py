@@ -1,4 +1,4 @@
-"""The columns of a data set's rows: files, inline values, numbers, tensors; cells, one a row."""
+"""The columns of a data set's rows: files, values, numbers, categories, tensors; a cell per row."""
 
 from __future__ import annotations
 
@@ -254,6 +254,35 @@ class Numbers(Column):
 
     def take(self, indices: np.ndarray) -> Numbers:
         return Numbers(self.values[indices])
+
+
+class Categories(Column):
+    """Rows of values that many rows share, as an array of strings; an empty one is missing.
+
+    A row of nothing else is absent.
+
+    Args:
+        codes: (n, k) of each value, its place in `names`; -1 = missing.
+        names: of each of the k columns, its values.
+    """
+
+    def __init__(self, codes: np.ndarray, names: Sequence[Sequence[str]]) -> None:
+        self.codes, self.names = codes, [[*values, ""] for values in names]  # -1 is the last
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        row = self.codes[index].tolist()
+        if max(row) < 0:
+            return None
+        return np.array([names[code] for names, code in zip(self.names, row, strict=True)])
+
+    def absent(self) -> np.ndarray:
+        return (self.codes < 0).all(axis=1)
+
+    def take(self, indices: np.ndarray) -> Categories:
+        return Categories(self.codes[indices], [names[:-1] for names in self.names])
 
 
 class Tensors(Column):

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.layouts.written import written_numbers
 from datamodules.readers.json_text import DEEPEST, is_deep, load_json
 from datamodules.readers.text import BOM, decode_utf8
 
@@ -69,21 +70,29 @@ def read_table(
     return table
 
 
-def numbers(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """A column as float64 with nulls where cells are missing; None if it holds anything else."""
+def numbers(column: pa.ChunkedArray, *, max_strays: float = 0.0) -> pa.ChunkedArray | None:
+    """A column as float64 with nulls where cells are missing; None if it holds anything else.
+
+    Args:
+        column: of numbers, or of strings that are numbers as people write them.
+        max_strays: part of its cells that may be no numbers, and are taken for missing.
+    """
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
         kind = column.type
-    if not (_is_number(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if not (_is_number(kind) or is_text):
         return None
     try:
-        if not _is_number(kind):
-            column = pc.utf8_trim_whitespace(column)
-        found = column.cast(pa.float64(), safe=False)
+        found = (pc.utf8_trim_whitespace(column) if is_text else column).cast(
+            pa.float64(), safe=False
+        )
     except pa.ArrowInvalid:
-        return None
-    return None if found.null_count == len(found) else found
+        if not is_text:
+            return None
+        found = written_numbers(column, max_strays=max_strays)
+    return None if found is None or found.null_count == len(found) else found
 
 
 def strings(column: pa.ChunkedArray) -> pa.ChunkedArray:

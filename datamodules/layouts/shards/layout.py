@@ -150,11 +150,14 @@ class Index:
 
 def _are_options(options: Any) -> bool:
     """Whether these are names with numbers, words or lists of them: nothing that could be built."""
-    return isinstance(options, dict) and all(
-        isinstance(one, _SCALARS)
-        for value in options.values()
-        for one in (value if isinstance(value, list) else [value])
-    )
+    return isinstance(options, dict) and all(_is_plain(value, 3) for value in options.values())
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Whether this is a scalar, or lists of them in one another, at most so many."""
+    if isinstance(value, list):
+        return depth > 0 and all(_is_plain(one, depth - 1) for one in value)
+    return isinstance(value, _SCALARS)
 
 
 def open_root(root: str, *, option: str = "data.root") -> tuple[fsspec.AbstractFileSystem, str]:
