@@ -18,9 +18,11 @@ def main(config: DictConfig) -> None:
     from hydra.utils import instantiate  # torch takes seconds to import; --help should not
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.text import Text
 
     from datamodules.core.datamodule import MultimodalDataModule
     from datamodules.layouts.shards.writer import draws, pack
+    from perceiver.names import shown
 
     with open_dict(config):
         if "cache_gib" in config.data:
@@ -33,7 +35,7 @@ def main(config: DictConfig) -> None:
     datamodule.prepare_data()
     console = Console(soft_wrap=True)
     for line in datamodule.summary():
-        console.print(line, highlight=False)
+        console.print(Text(shown(line, 4000)))
     if draws(datamodule):
         console.print("what is drawn anew every epoch is packed as it is in the first")
     columns = ("{task.description:5}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -47,8 +49,8 @@ def main(config: DictConfig) -> None:
             progress=lambda split, done, total: bar.update(tasks[split], completed=done),
         )
     count = sum(map(len, told.shards.values()))
-    console.print(f"{count} shards in {config.out}; train from them with", highlight=False)
-    console.print(f"  python train.py data=shards data.root={config.out}", highlight=False)
+    console.print(Text(f"{count} shards in {config.out}; train from them with"))
+    console.print(Text(f"  python train.py data=shards data.root={config.out}"))
 
 
 if __name__ == "__main__":

@@ -11,13 +11,16 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules.core.datamodule import MultimodalDataModule
 from datamodules.core.facts import DataFacts
+from perceiver.names import shown
 from perceiver.tasks import Task
 from perceiver.types import TargetKind
 from runner.checks import check_final
+from runner.inputs import describe_inputs
 from runner.processes import prepare_once_a_node
 from runner.recipe import describe
 from runner.resolve import plain_config, resolve, wanted_targets
 
+_LINE = 4000  # characters of a line about the data
 _TRANSFORMS = ("augment", "transform", "mix")  # may refer to facts: a crop to the pictures' size
 
 
@@ -30,10 +33,10 @@ def build_data(config: DictConfig) -> tuple[pl.LightningDataModule, DictConfig]:
     datamodule = open_data(config)
     facts = datamodule.facts()
     for line in datamodule.summary():
-        rank_zero_info(line)
+        rank_zero_info(shown(line, _LINE))
     final = resolve(config, facts)
-    for line in describe(final, config):
-        rank_zero_info(line)
+    for line in (*describe_inputs(final, config, facts), *describe(final, config)):
+        rank_zero_info(shown(line, _LINE))
     check_final(final, facts)
     if isinstance(datamodule, MultimodalDataModule):
         given = {name: final.data.get(name) for name in _TRANSFORMS}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import nn
+
+from perceiver.tasks.optimisers import parameter_groups
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -25,6 +28,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if "::" in str(path):  # Lightning would take it for a chain of URLs
         raise ValueError(f"a checkpoint must not be called {str(path)!r}: rename what has '::'")
     try:
+        _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
@@ -33,9 +37,31 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} is not a checkpoint of plain data (damaged, or made by other software): "
             f"{(str(error) or type(error).__name__).splitlines()[0]}"
         ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(weights, dict):
         raise ValueError(f"{path} is not a checkpoint: it has no state_dict")
+    if not all(isinstance(n, str) and isinstance(v, torch.Tensor) for n, v in weights.items()):
+        raise ValueError(f"{path} is not a checkpoint: its state_dict holds more than tensors")
     return checkpoint
+
+
+def _check_sums(path: str | Path) -> None:
+    """Refuse a file of which a bit has changed since it was written, or that holds more than it is.
+
+    torch looks at neither, and writes nothing compressed: so nothing inflates.
+
+    Raises:
+        ValueError: naming the member of the archive.
+    """
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no archive of torch's")
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        packed = [one.filename for one in members if one.compress_type != zipfile.ZIP_STORED]
+        if packed or sum(one.file_size for one in members) > os.path.getsize(path):
+            raise ValueError(f"{(packed or ['it'])[0]} is compressed, which torch does not write")
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} in it is not as it was written")
 
 
 def check_same_model(checkpoint: dict[str, Any], module: nn.Module, path: str | Path) -> None:
@@ -79,6 +105,22 @@ def check_same_optimizer(
         raise ValueError(
             f"checkpoint {path} was trained by {saved}, whose state {ours} cannot go on from: "
             "choose the same optimizer"
+        )
+
+
+def check_same_groups(checkpoint: dict[str, Any], module: nn.Module, path: str | Path) -> None:
+    """Refuse to resume where other parameters are trained: encoders frozen in one run alone, say.
+
+    Raises:
+        ValueError: the optimiser's state is of other parameters.
+    """
+    saved = [len(g["params"]) for g in checkpoint["optimizer_states"][0]["param_groups"]]
+    ours = [len(group["params"]) for group in parameter_groups(module)]
+    if saved != ours:
+        raise ValueError(
+            f"checkpoint {path} trains {sum(saved)} parameters in groups of {saved}, this run "
+            f"{sum(ours)} in groups of {ours}: give frozen, lr_scale and lr_decay of pretrained "
+            "encoders as its run had them"
         )
 
 

@@ -83,6 +83,9 @@ def _build_without_memory(config: DictConfig) -> None:
     if config.data.get("num_classes", 0) is None:  # no matter here
         config.data.num_classes = 1
     adapters = config.model.get("adapters")
+    for adapter in (adapters or {}).values():
+        if "weights" in adapter:
+            adapter.weights = None  # they are read when the model is built to stay
     if adapters is None:
         with torch.device("meta"):
             instantiate(config.model, _convert_="all")

@@ -17,12 +17,16 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from perceiver.names import shown
 
 # What a library or a data module raises for input that the user can mend. Anything else is a bug
 # of ours and keeps its traceback.
-USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError, ImportError)
+USER_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, ImportError)
 
 
+_LONGEST = 4000  # characters of a sentence
 _CONFIG = Path(__file__).parents[1] / "conf"
 
 
@@ -38,13 +42,15 @@ def clear_errors(config_dir: Path, config_name: str = "config") -> Iterator[None
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     try:
         yield
-    except USER_ERRORS as error:
+    except (*USER_ERRORS, MemoryError, RuntimeError) as error:
+        if not isinstance(error, USER_ERRORS) and not _of_the_machine(error):
+            raise
         said = sentence(error, config_dir, config_name)
         if error in _named:
             said = f"{len(_named)} of the sweep's jobs failed, as said above"
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {shown(said, _LONGEST)}", file=sys.stderr)
         hint = getattr(error, "__notes__", ["HYDRA_FULL_ERROR=1 shows the full traceback"])
-        print(f"({hint[-1]})", file=sys.stderr)
+        print(f"({shown(hint[-1], _LONGEST)})", file=sys.stderr)
         sys.exit(1)
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)
@@ -62,7 +68,8 @@ def name_failed_job() -> Iterator[None]:
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             job = HydraConfig.get()
             what = f"job {job.job.num} ({', '.join(job.overrides.task)})"
-            print(f"error: {what}: {sentence(error, _CONFIG, 'config')}", file=sys.stderr)
+            said = shown(sentence(error, _CONFIG, "config"), _LONGEST)
+            print(f"error: {what}: {said}", file=sys.stderr)
             _named.append(error)
         raise
 
@@ -108,7 +115,25 @@ def sentence(error: BaseException, config_dir: Path, config_name: str) -> str:
         where = re.search(r"full_key: (\S+)", str(error))
         cause = _one_line(error.__cause__)
         return f"{cause} (in {where.group(1)})" if where else cause
-    return _one_line(error)
+    return _of_the_machine(error) or _one_line(error)
+
+
+def _of_the_machine(error: BaseException) -> str:
+    """What to do where memory or a loader process is at an end; "" for other errors."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+        return (
+            f"there is no memory left ({_one_line(error)[:200]}): lower data.batch_size, "
+            "data.num_workers or the size of the model"
+        )
+    if re.search(r"DataLoader worker .* (is killed|exited unexpectedly)", text):
+        return (
+            f"a process that reads data has died ({_one_line(error)[:200]}): the machine may have "
+            "no memory left for it; lower data.num_workers, data.prefetch or data.batch_size"
+        )
+    if "Unable to configure handler" in text:
+        return f"the run folder cannot be written: {error.__cause__ or text}"
+    return ""
 
 
 def _one_line(error: BaseException) -> str:

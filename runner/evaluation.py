@@ -9,15 +9,25 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from runner.ending import results_told, signals_end_in_order
 from runner.errors import keep_traceback
 from runner.loggers import build_loggers
+from runner.processes import alone_in
 from runner.rebuild import rebuild
-from runner.training import as_floats, environment, finish, quiet_lightning, report_callbacks
+from runner.report import environment
+from runner.training import (
+    ResultsFirst,
+    as_floats,
+    finish,
+    quiet_lightning,
+    report_callbacks,
+)
 
 
 def run_evaluation(config: DictConfig) -> float:
     """Evaluate `config.ckpt_path` on a split of its data; returns the monitored metric."""
-    with keep_traceback(Path(config.paths.run_dir)):
+    folder = Path(config.paths.run_dir)
+    with signals_end_in_order(), keep_traceback(folder), alone_in(folder):
         return _run(config)
 
 
@@ -41,8 +51,10 @@ def _run(config: DictConfig) -> float:
         config.trainer, logger=build_loggers(config.get("logger")), callbacks=reports
     )
     evaluate = trainer.test if config.split == "test" else trainer.validate
-    evaluate(task, datamodule=datamodule, verbose=False)
-    results = as_floats(trainer.callback_metrics, f"{config.split}/")
-    about = {"ckpt_path": str(config.ckpt_path)} | environment()
-    finish(results | about, task, datamodule, folder, split=config.split)
+    results = {"ckpt_path": str(config.ckpt_path)} | environment()
+    with results_told(folder / "results.json", results):
+        trainer.callbacks.insert(0, ResultsFirst(folder / "results.json", results))
+        evaluate(task, datamodule=datamodule, verbose=False)
+        results |= as_floats(trainer.callback_metrics, f"{config.split}/")
+        finish(results, task, datamodule, folder, split=config.split)
     return results[f"{config.split}/{task.monitor}"]

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelSummary, ProgressBar
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
+from perceiver.callbacks import MetricsFile
 
-def build_loggers(config: DictConfig | None) -> list[Logger]:
-    """All chosen loggers; wandb goes offline by itself where no account is set up."""
+
+def build_loggers(config: DictConfig | None, *, resume_step: int | None = None) -> list[Logger]:
+    """All chosen loggers; wandb goes offline by itself where no account is set up.
+
+    Args:
+        config: name → logger.
+        resume_step: the first step of a run that goes on in its own folder: what was logged from
+            there on is logged again. None = a new run.
+    """
     loggers = []
     for name, choice in (config or {}).items():
         if choice is None:
@@ -26,8 +36,28 @@ def build_loggers(config: DictConfig | None) -> list[Logger]:
                 "wandb: no account on this machine, logging offline "
                 f"(afterwards: wandb login && wandb sync {choice.save_dir}/wandb/offline-run-*)"
             )
+        if resume_step is not None:
+            options |= _continued(choice, resume_step)
         loggers.append(instantiate(choice, **options))
     return loggers
+
+
+def _continued(choice: DictConfig, step: int) -> dict[str, Any]:
+    """Options that let a logger go on with what it logged in the same folder."""
+    kind = get_class(choice._target_)
+    if issubclass(kind, MetricsFile):
+        return {"resume_step": step}
+    if issubclass(kind, TensorBoardLogger):
+        return {"purge_step": step}
+    if issubclass(kind, WandbLogger):
+        # wandb's names: run-<time>-<id>, offline-run-<time>-<id>.
+        runs = sorted(Path(choice.save_dir, "wandb").glob("*run-*-*"), key=_time_of)
+        return {"id": runs[-1].name.rpartition("-")[2], "resume": "allow"} if runs else {}
+    return {}
+
+
+def _time_of(folder: Path) -> str:
+    return folder.name.split("run-")[-1]
 
 
 def _wandb_account() -> bool:

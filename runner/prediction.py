@@ -13,6 +13,7 @@ from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from datamodules.core.collate import Collator, Example
@@ -20,6 +21,7 @@ from datamodules.core.decoding import decode_all
 from datamodules.readers import Cell, kind_of
 from datamodules.readers.image import ImageReader
 from datamodules.transforms.apply import finish
+from perceiver.names import shown
 from perceiver.tasks import Objective, Regression
 from runner.rebuild import rebuild
 
@@ -56,25 +58,25 @@ def run_prediction(config: DictConfig) -> Tensor | Mapping[str, Tensor]:
             f"the model of {config.ckpt_path} answers for each element of an input, which makes no "
             "table: test it with evaluate.py"
         )
-    Console().print(f"from {', '.join(given)}")
+    Console().print(Text(f"from {', '.join(given)}"))
     for name, values in single.items():
         objective, names = task.heads[name], trained.get("class_names") or []
         if objective.target != "target" or len(names) != len(values):
             names = [str(n) for n in range(len(values))]
-        Console().print(_table(values, names, objective, title=name or None, top=config.top))
+        Console().print(_table(values, names, objective, title=name, top=config.top))
     return answer
 
 
 def _table(
-    values: Tensor, names: Sequence[str], objective: Objective, *, title: str | None, top: int
+    values: Tensor, names: Sequence[str], objective: Objective, *, title: str, top: int
 ) -> Table:
     """Values, or the likeliest classes."""
     is_value = isinstance(objective, Regression)
     columns = ("output", "value") if is_value else ("class", "probability")
-    table = Table(*columns, title=title)
+    table = Table(*columns, title=Text(shown(title)) if title else None)
     order = range(len(names)) if is_value else values.argsort(descending=True)[:top].tolist()
     for index in order:
-        table.add_row(names[index], f"{float(values[index]):.4f}")
+        table.add_row(Text(shown(names[index])), f"{float(values[index]):.4f}")
     return table
 
 

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import open_dict, read_write
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 # What Lightning's launcher leaves behind for its children; a second job must not inherit it.
 _LAUNCH_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _LONGEST_DOWNLOAD = timedelta(days=7)
+_TRIES, _PAUSE = 30, 0.1  # for a locked folder; seconds between two
 _prepared = count()  # data sets, of the jobs of a sweep
 
 
@@ -64,3 +73,32 @@ def prepare_once_a_node(datamodule: pl.LightningDataModule) -> None:
             store.set(done, "yes")
         else:
             store.wait([done])
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Refuse a folder that another run is writing to; where files cannot be locked, refuse none.
+
+    Raises:
+        ValueError: there is one.
+        OSError: the folder cannot be written.
+    """
+    if fcntl is None or rank_zero_only.rank:  # the first process answers for the others
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        for _ in range(_TRIES):  # the workers of a killed run take a moment to end
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_PAUSE)
+            except OSError:
+                break
+        else:
+            raise ValueError(
+                f"another run is writing to {folder}: wait for it, or name another folder with "
+                "hydra.run.dir=FOLDER"
+            )
+        yield

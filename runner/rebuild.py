@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from datamodules.readers.text import BYTES, WORDS
 from perceiver.tasks import Task
 from runner.checkpoints import check_same_model, read_checkpoint
-from runner.trusted import build, check_plain
+from runner.pretrained import without_weights
+from runner.trusted import build, check_plain, check_size
 
 # Options of data that name places. A checkpoint may be a stranger's: what lies there is opened
 # where the user names it alone.
@@ -21,7 +23,17 @@ _TOKENIZER = "text.tokenizer"
 _NEEDED = ("path", "root", _TOKENIZER)
 _PLACES = (*_NEEDED, "local", "cache_dir", "outside")
 # Options whose text was found in data: columns, classes and the like may be called anything.
-_NAMES = ("classes", "columns", "group", "id", "missing_cells", "separator", "split", "target")
+_NAMES = (
+    "category",
+    "classes",
+    "columns",
+    "group",
+    "id",
+    "missing_cells",
+    "separator",
+    "split",
+    "target",
+)
 # Training alone augments, and nothing is downloaded on a stranger's word.
 _OF_TRAINING = ("augment", "mix", "download")
 _NOWHERE = "not-opened"  # stands for places of data that are not read
@@ -51,15 +63,17 @@ def rebuild(
         isinstance(config.get(name), dict) for name in ("task", "data")
     ):
         raise ValueError(f"{path} does not say how to rebuild its model: train.py did not write it")
+    check_size(config)
     given = {name: value for name, value in (data_options or {}).items() if value is not None}
     data, recorded = _without_places(config["data"])
+    described = without_weights(config["task"])
     if unknown := sorted(set(given) - set(data) - set(recorded)):
         raise ValueError(f"the data set of {path} has no option {', '.join(unknown)}")
     try:
         check_plain(recorded, names=("path",), places=_PLACES)
         vocabulary = _pop_vocabulary(data)
         check_plain(data, names=_NAMES)
-        check_plain(config["task"])
+        check_plain(described)
         lacking = {n: recorded[n] for n in _NEEDED if recorded.get(n) and n not in given}
         if not reads_data:
             given |= {name: _NOWHERE for name in lacking if name != _TOKENIZER}
@@ -75,14 +89,37 @@ def rebuild(
         if vocabulary is not None:
             data["text"] |= {"vocabulary": vocabulary}
         data |= given
+        _check_shapes(checkpoint["state_dict"], described)
         datamodule = build(data, kind=pl.LightningDataModule, where="data")
-        task = build(config["task"], kind=Task, where="task")
+        task = build(described, kind=Task, where="task")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if not isinstance(task, Task) or not isinstance(datamodule, pl.LightningDataModule):
+        raise ValueError(f"{path} does not say how to rebuild its model: train.py did not write it")
     check_same_model(checkpoint, task, path)
     task.load_state_dict(checkpoint["state_dict"])
     task.run_config = config
     return task.eval(), datamodule, config
+
+
+def _check_shapes(weights: Mapping[str, torch.Tensor], task: Mapping[str, Any]) -> None:
+    """Compare the shapes of the model before any memory is taken for it.
+
+    Raises:
+        ValueError: a weight is of another shape than the config says.
+    """
+    try:
+        with torch.device("meta"):
+            model = build(task.get("model"), where="task.model")
+        shapes = {f"model.{name}": values.shape for name, values in model.state_dict().items()}
+    except (ValueError, AttributeError, NotImplementedError):
+        return  # the task itself says what is wrong
+    for name, shape in shapes.items():
+        if name in weights and weights[name].shape != shape:
+            raise ValueError(
+                f"its {name} is {tuple(weights[name].shape)}, its config says {tuple(shape)}: "
+                "one of them was changed"
+            )
 
 
 def _without_places(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

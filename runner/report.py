@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -12,8 +13,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from perceiver.files import replacing
+from perceiver.names import shown
 
 PACKAGES = (
     "perceiver-multimodal",
@@ -47,9 +50,19 @@ def _git_commit() -> str | None:
 
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
-    """Write `results` as JSON, whole or not at all."""
+    """Write `results` as JSON, whole or not at all; null for what is not finite."""
     with replacing(path) as file:
-        file.write((json.dumps(results, indent=2) + "\n").encode("utf-8"))
+        text = json.dumps(_finite(results), indent=2, allow_nan=False)
+        file.write(f"{text}\n".encode())
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no word for NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_summary(
@@ -72,15 +85,15 @@ def print_summary(
     rows = {n.removeprefix(prefix): value for n, value in metrics.items() if prefix in n}
     table = Table(parts, name_of_all, title="What the model knows from what it is given")
     for name, value in rows.items():
-        table.add_row(name.replace("+", " + "), f"{value:.4f}")
+        table.add_row(Text(shown(name.replace("+", " + "))), f"{value:.4f}")
     if name_of_all in metrics:
-        table.add_row(whole, f"{metrics[name_of_all]:.4f}", style="bold")
+        table.add_row(Text(shown(whole)), f"{metrics[name_of_all]:.4f}", style="bold")
     console = Console(soft_wrap=True)
     console.print(table)
     padding = {n.rpartition("/")[2]: share for n, share in metrics.items() if "/padding/" in n}
     if padding:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in padding.items())
-        console.print(f"{'padding':12} {shares} of what training read", highlight=False)
+        console.print(Text(f"{'padding':12} {shares} of what training read"))
     for what, where in files.items():
         if where.exists():
-            console.print(f"{what:12} {where}", highlight=False)
+            console.print(Text(f"{what:12} {shown(str(where), 1000)}"))

@@ -10,9 +10,10 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.core.facts import DataFacts
-from datamodules.readers import kind_of
+from datamodules.readers import READERS, kind_of
 from datamodules.readers.text import BYTES
 from perceiver.types import TargetKind
+from runner.inputs import settle_inputs
 from runner.literal import can_be_literal, literal
 from runner.recipe import settle
 
@@ -43,11 +44,15 @@ def resolve(config: DictConfig, facts: DataFacts) -> DictConfig:
         for name, value in facts.options.items():
             if can_be_literal(value):  # what cannot is in the checkpoint alone
                 final.data[name] = literal(value)
+            elif name in READERS:  # the model reads sizes of what has a strange name
+                known = {key: found for key, found in value.items() if can_be_literal(found)}
+                final.data[name] = OmegaConf.merge(final.data[name], literal(known))
         if is_open:
             if final.model.get("adapters") is not None:
                 final.model.adapters = _adapters(final)
             _fit_task(final, facts)
         _fit_embeddings(final)
+        settle_inputs(final, facts)
     return settle(final, facts)
 
 

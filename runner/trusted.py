@@ -14,6 +14,7 @@ from hydra.utils import get_object
 from torch import nn
 from torch.optim import Optimizer
 
+from perceiver.adapters import PretrainedAdapter
 from perceiver.tasks import Task
 from perceiver.tasks import schedules as schedule_functions
 from runner.options import check_option
@@ -21,6 +22,7 @@ from runner.options import check_option
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 _SCALARS = (str, int, float, bool, type(None))
 _DEPTH = 50  # of dicts and lists in one another
+_MOST = 1_000_000  # values: what holds itself many times over would have no end
 # What leads to a file or a connection: a URL, an absolute path, one that climbs.
 _LEADS_OUT = re.compile(r"://|::|^[~/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)")
 # The ways to them; on another, modules would be imported that are nobody's part.
@@ -66,8 +68,28 @@ def check_plain(config: Any, *, names: Collection[str] = (), places: Collection[
             )
 
 
+def check_size(config: Any) -> None:
+    """Refuse what holds parts of itself so often that to go through it would have no end.
+
+    Raises:
+        ValueError: it does, or is nested too deep.
+    """
+    for number, (_, node) in enumerate(_leaves(config, "", _DEPTH)):
+        is_deeper = type(node) is list or (type(node) is dict and all(type(n) is str for n in node))
+        if number == _MOST or is_deeper:
+            raise ValueError(
+                f"the checkpoint's config holds more than {_MOST:,} values, or is nested more than "
+                f"{_DEPTH} deep"
+            )
+
+
 def _leaves(node: Any, key: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """Everything that is no plain dict or list, with the outermost option that it is of."""
+    """Everything that is no plain dict or list, with the outermost option that it is of.
+
+    A dict or list itself counts as None.
+    """
+    if type(node) in (dict, list):
+        yield key, None
     if type(node) is dict and depth and all(type(name) is str for name in node):
         for name, value in node.items():
             yield from _leaves(value, key or name, depth - 1)
@@ -103,6 +125,9 @@ def build(node: Any, *, kind: type = nn.Module, where: str) -> Any:
         if type(value) is not known.get(name):
             raise ValueError(f"{where}.{name}={value!r:.200} is not read from a checkpoint")
     found = _find(str(marks.get("_target_")), kind)
+    is_encoder = inspect.isclass(found) and issubclass(found, PretrainedAdapter)
+    if is_encoder and options.get("weights") is not None:  # they would be opened, or fetched
+        raise ValueError(f"{where}.weights={options['weights']!r:.200} is not read at its word")
     for name, value in options.items():
         check_option(found, f"{where}.{name}", name, value)
     built = {name: build(item, where=f"{where}.{name}") for name, item in options.items()}

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from tests.configs import compose_config
 from tests.tiny import LAYOUTS, write_wav
 
 PROJECT = Path(__file__).parents[1]
@@ -38,8 +38,7 @@ def compose_run(tmp_path):
     """compose_run("data=fsdd", …) → the config of a run whose folder is inside tmp_path."""
 
     def make(*overrides, name="config"):
-        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-            return compose(name, overrides=[f"paths.run_dir={tmp_path}/run", *overrides])
+        return compose_config(name, (f"paths.run_dir={tmp_path}/run", *overrides))
 
     return make
 
@@ -133,6 +132,19 @@ def table_of_films(tmp_path):
         rows.append(f'{names},"a film, number {n}",{1950 + n % 7},{90 + n / 7},{"abc"[n % 3]}')
     (root / "films.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return root / "films.csv"
+
+
+@pytest.fixture
+def table_of_columns(tmp_path):
+    """A table of sixty rows: numbers, categories that may be called anything, dates and a class."""
+    rows = ["name,price,age,colour,member,joined,label"]
+    for n in range(60):
+        colour = ["red", "${oc.env:HOME}", "???", "~/.ssh"][n // 3 % 4]
+        day = f"2024-{n % 12 + 1:02}-{n % 28 + 1:02}"
+        price = f'"${1000 + 17 * n % 97:,}"'
+        rows.append(f"N{n},{price},{n % 7},{colour},{'x' * (n // 2 % 2)},{day},{'abc'[n % 3]}")
+    (tmp_path / "columns.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return tmp_path / "columns.csv"
 
 
 @pytest.fixture

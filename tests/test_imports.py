@@ -8,10 +8,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # Room → the rooms that its modules may import.
-BASE = {"shapes", "files", "types"}  # of the library, for all of it
+BASE = {"shapes", "files", "names", "types"}  # of the library, for all of it
 MAY_IMPORT = {
     "perceiver.shapes": set(),
     "perceiver.files": set(),
+    "perceiver.names": set(),
     "perceiver.types": {"shapes"},
     "perceiver.ops": BASE,
     "perceiver.positions": {"ops"} | BASE,
@@ -30,7 +31,7 @@ MAY_IMPORT = {
 # House → the other houses that all of it may import.
 OTHERS = {
     "perceiver": set(),
-    "datamodules": {"perceiver.types", "perceiver.files"},
+    "datamodules": {"perceiver.types", "perceiver.files", "perceiver.names"},
     "runner": {"perceiver", "datamodules"},
     "scripts": {"perceiver", "datamodules", "runner"},
 }
@@ -87,6 +88,23 @@ def test_a_module_imports_from_the_rooms_below_its_own_alone():
         if not {name, *parents(name)} & allowed(module)
     }
     assert not above
+
+
+def test_the_library_imports_optional_packages_when_they_are_asked_for_alone():
+    optional = {"hydra", "wandb", "torchvision", "torchaudio", "timm", "transformers", "tokenizers"}
+    found = {
+        (path.name, name.partition(".")[0])
+        for path in (ROOT / "perceiver").rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [str(node.module)]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert not {(file, name) for file, name in found if name in optional}
 
 
 def test_no_modules_import_each_other_in_a_circle():

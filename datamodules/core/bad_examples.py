@@ -9,6 +9,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from perceiver.names import cell, shown
+
 _COLUMNS = ("id", "modality", "file", "reason")
 _log = logging.getLogger(__name__)
 
@@ -58,14 +60,16 @@ class BadExamples:
         Raises:
             ValueError: more than the budget is broken.
         """
+        id = str(cell(id))
         if (id, modality) in self._known:
             return
         self._known |= {(row["id"], row["modality"]) for row in self.rows()}
         if (id, modality) in self._known:
             return
         self._known.add((id, modality))
-        self._append([dict(zip(_COLUMNS, (id, modality, file, reason), strict=True))])
-        _log.warning("%s: %s", id, reason)
+        told = (id, modality, cell(file), cell(reason))
+        self._append([dict(zip(_COLUMNS, told, strict=True))])
+        _log.warning("%s: %s", shown(id), shown(reason, 1000))
         broken = {name for name, _ in self._known}
         if len(broken) > self.budget * self.total:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The columns of a data set's rows: files, inline values, numbers, tensors; cells, one a row."""
+"""The columns of a data set's rows: files, values, numbers, categories, tensors; a cell per row."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
+from datamodules.core.inside import HINT
 from datamodules.readers import Cell, Reader
 
 _AT_ONCE = 2**12  # cells that are Python objects while all are gone through
@@ -198,7 +199,7 @@ class Files(Column):
             path = os.path.join(self._root, name)
             if refusal := self._refusal(name, path, is_link=bool(is_link)):
                 found[index] = refusal
-            elif is_link is None and not os.path.isfile(path):
+            elif is_link is not False and not os.path.isfile(path):
                 found[index] = f"There is no file {self.root / name}: replace or remove it."
         return found
 
@@ -226,10 +227,9 @@ class Files(Column):
             real = real or _real_folder(os.path.dirname(path))
             if real == self._real_inside or real.startswith(self._below):
                 return None
-        hint = "set data.root to a folder that holds it, or allow this with data.outside=true"
         if climbs:
-            return f"The path {name!r} climbs out of folders with '..': {hint}."
-        return f"The file {path} lies outside data.root={self.inside}: {hint}."
+            return f"The path {name!r} climbs out of folders with '..': {HINT}."
+        return f"The file {path} lies outside data.root={self.inside}: {HINT}."
 
 
 class Numbers(Column):
@@ -254,6 +254,35 @@ class Numbers(Column):
 
     def take(self, indices: np.ndarray) -> Numbers:
         return Numbers(self.values[indices])
+
+
+class Categories(Column):
+    """Rows of values that many rows share, as an array of strings; an empty one is missing.
+
+    A row of nothing else is absent.
+
+    Args:
+        codes: (n, k) of each value, its place in `names`; -1 = missing.
+        names: of each of the k columns, its values.
+    """
+
+    def __init__(self, codes: np.ndarray, names: Sequence[Sequence[str]]) -> None:
+        self.codes, self.names = codes, [[*values, ""] for values in names]  # -1 is the last
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        row = self.codes[index].tolist()
+        if max(row) < 0:
+            return None
+        return np.array([names[code] for names, code in zip(self.names, row, strict=True)])
+
+    def absent(self) -> np.ndarray:
+        return (self.codes < 0).all(axis=1)
+
+    def take(self, indices: np.ndarray) -> Categories:
+        return Categories(self.codes[indices], [names[:-1] for names in self.names])
 
 
 class Tensors(Column):
@@ -295,13 +324,13 @@ def _real_folder(folder: str) -> str:
 
 
 def _listing(folder: str) -> dict[str, bool]:
-    """The names in a folder that are no folders; True = a symbolic link."""
+    """The names of plain files and symbolic links in a folder; True = a link."""
     try:
         with os.scandir(folder) as entries:
             return {
-                entry.name: entry.is_symlink()
+                entry.name: is_link
                 for entry in entries
-                if not entry.is_dir(follow_symlinks=False)
+                if (is_link := entry.is_symlink()) or entry.is_file(follow_symlinks=False)
             }
     except OSError:
         return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -27,6 +28,8 @@ from datamodules.transforms.apply import Transforms
 from perceiver.types import Batch, TargetKind
 
 __all__ = ["Example", "MultimodalDataModule"]
+
+_WORKERS = 64  # processes that any machine may start
 
 
 class MultimodalDataModule(pl.LightningDataModule):
@@ -110,6 +113,11 @@ class MultimodalDataModule(pl.LightningDataModule):
         for option, (value, bound) in least.items():
             if value is not None and value < bound:
                 raise ValueError(f"data.{option}={value}, expected at least {bound}.")
+        if num_workers > (most := max(_WORKERS, 4 * (os.cpu_count() or 1))):
+            raise ValueError(
+                f"data.num_workers={num_workers} is more than {most}: this machine has "
+                f"{os.cpu_count()} processors, and each worker is a process."
+            )
         if on_error not in ("raise", "skip") or not 0 <= error_budget <= 1:
             raise ValueError(
                 f"data.on_error={on_error} with data.error_budget={error_budget}: expected raise "

@@ -7,17 +7,22 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from datamodules.readers.reader import span
+from perceiver.names import shown
 
 
 def describe_targets(targets: Tensor, names: Sequence[str]) -> str:
     """How many examples each class or label has, or the range of each value."""
     if targets.is_floating_point():
-        told = [f"{name} {span(targets[:, n].tolist())}" for n, name in enumerate(names[:12])]
+        told = [
+            f"{shown(name)} {span(targets[:, n].tolist())}" for n, name in enumerate(names[:12])
+        ]
         return ", ".join(told) + (" …" if len(names) > 12 else "")
     if targets.ndim == 1:
         counts, what = targets.bincount(minlength=len(names)).tolist(), "classes"
     else:
         counts, what = targets.sum(0).tolist(), "labels"
     if len(names) <= 12:
-        return ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
+        return ", ".join(
+            f"{shown(name)} {count}" for name, count in zip(names, counts, strict=True)
+        )
     return f"{len(names)} {what} of {min(counts)} to {max(counts)}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from datamodules.core.columns import Files
 from datamodules.core.dataset import SPLITS
+from datamodules.core.inside import check_file
 from datamodules.core.rows import Rows
 from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.folder import walk
@@ -65,6 +66,9 @@ class AudioSetDataModule(RowsDataModule):
         files = {Path(name).stem: name for name in walk(folder, AudioReader.suffixes)}
         rows, lost = [], 0
         for split, name in self.segments.items():
+            outside = self.outside or Path(name).is_absolute()  # the user names the list
+            if (self.root / name).exists():
+                check_file(self.root / name, inside=self.root, outside=outside)
             for clip, start, end, labels in read_segments(self.root / name):
                 file = next((files[n] for n in _names(clip, start, end) if n in files), None)
                 lost += file is None
@@ -93,8 +97,9 @@ class AudioSetDataModule(RowsDataModule):
     def _label_names(self) -> dict[str, str]:
         """Label → its name, in the order of their indices, where the root has a list of them."""
         path = self.root / _NAMES
-        if not path.is_file():
+        if not path.exists():
             return {}
+        check_file(path, inside=self.root, outside=self.outside)
         with path.open(encoding="utf-8-sig", newline="") as file:
             return {label: name for _, label, name in list(csv.reader(file))[1:]}
 

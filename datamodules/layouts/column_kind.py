@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from datamodules.core.columns import Values
 from datamodules.layouts.table import is_content, is_list, numbers
+from datamodules.layouts.written import MAX_STRAYS, dates
 from datamodules.readers import READERS
 from perceiver.types import TargetKind
 
@@ -21,6 +22,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
+_FEW = 20  # distinct values that a column of categories may well have, words or not
 _MAX_CLASSES = 1000  # distinct numbers or names that are still taken for classes
 
 
@@ -35,17 +37,35 @@ def column_kind(name: str, column: pa.ChunkedArray) -> str:
         return "nested values"
     if column.null_count == len(column):
         return "empty"
-    if numbers(column) is not None:
+    distinct = pc.count_distinct(column).as_py()
+    if _is_of_numbers(column, distinct):
+        if distinct == 1:
+            return "all the same"
         return "row numbers" if _counts(column) else "array"
+    if dates(column) is not None:
+        return "date" if distinct > 1 else "all the same"
     some = _sample(column)
     suffixes = [PurePath(cell).suffix.lower() if len(cell) < 4096 else "" for cell in some]
     for kind, options in READERS.items():
         if sum(suffix in options.suffixes for suffix in suffixes) >= 0.8 * len(suffixes):
             return kind
-    if name.lower() in _TEXT or np.mean([cell.count(" ") for cell in some]) >= 1.5:
+    count = len(column) - column.null_count
+    is_wordy = np.mean([cell.count(" ") for cell in some]) >= 1.5
+    if name.lower() in _TEXT or (is_wordy and distinct > min(_FEW, count / 20)):
         return "text"
-    distinct = pc.count_distinct(column).as_py()
-    return f"names, {distinct:,} different" if distinct > 1 else "all the same"
+    if distinct == 1 and not column.null_count:  # else whether it is empty says something
+        return "all the same"
+    return "category" if distinct <= count / 2 else f"names, {distinct:,} different"
+
+
+def _is_of_numbers(column: pa.ChunkedArray, distinct: int) -> bool:
+    """Whether all cells are numbers, or so many that the rest are slips of the pen."""
+    found = numbers(column, max_strays=MAX_STRAYS)
+    if found is None:
+        return False
+    strays = found.null_count - column.null_count
+    # A few values such as 1, 2 and "3 or more" are categories.
+    return strays <= 1 or distinct > _FEW
 
 
 def names_files(kind: str, column: pa.ChunkedArray) -> bool:
@@ -96,7 +116,7 @@ def names_splits(column: pa.ChunkedArray) -> bool:
 
 def _counts(column: pa.ChunkedArray) -> bool:
     """Whether the numbers count the rows."""
-    found = numbers(column).to_numpy()
+    found = numbers(column, max_strays=MAX_STRAYS).to_numpy()
     return len(found) > 2 and not np.isnan(found).any() and bool((np.diff(found) == 1).all())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.core.inside import check_tree
 from datamodules.layouts.column_kind import SPLIT_NAMES
 from datamodules.layouts.manifest import ManifestDataModule
 from datamodules.layouts.table import is_content, is_list
+from datamodules.readers.json_text import load_json
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_LISTS = ("_data_files", "_indices_data_files")  # of a state.json
 
 
 class HFDatasetDataModule(ManifestDataModule):
@@ -34,7 +40,7 @@ class HFDatasetDataModule(ManifestDataModule):
         return super().inferred() | {"path": str(self.folder.absolute())}
 
     def _read(self) -> tuple[pa.Table, np.ndarray | None]:
-        parts = _load(self.folder)
+        parts = _load(self.folder, outside=self.outside)
         if unknown := set(parts) - {"", *SPLIT_NAMES}:
             raise ValueError(
                 f"{self.folder} has the splits {', '.join(sorted(unknown))}, expected some of "
@@ -56,8 +62,11 @@ class HFDatasetDataModule(ManifestDataModule):
         return labels, self.classes or self._names.get(self.schema.target[0], classes)
 
 
-def _load(folder: Path) -> dict[str, Any]:
+def _load(folder: Path, *, outside: bool) -> dict[str, Any]:
     """Split → dataset, or "" → one without splits."""
+    if folder.is_dir():
+        check_tree(folder, outside=outside)
+        _check_names(folder)
     try:
         from datasets import DatasetDict, load_from_disk
     except ImportError as error:
@@ -70,12 +79,42 @@ def _load(folder: Path) -> dict[str, Any]:
         if not folder.is_dir() or "::" in str(folder.absolute()):
             raise FileNotFoundError(f"{folder} is no folder")
         found = load_from_disk(str(folder.absolute()))
+    except (LookupError, TypeError, AttributeError, pa.ArrowException) as error:
+        raise ValueError(
+            f"data.path={folder} is no whole dataset ({type(error).__name__}: {error}): write it "
+            "anew with save_to_disk."
+        ) from error
     except (FileNotFoundError, ValueError) as error:
         raise FileNotFoundError(
             f"data.path={folder} is not a dataset on the disk: write one there with "
             "datasets.load_dataset(NAME).save_to_disk(FOLDER)."
         ) from error
     return dict(found) if isinstance(found, DatasetDict) else {"": found}
+
+
+def _check_names(folder: Path) -> None:
+    """Refuse a dataset whose descriptions name what lies elsewhere.
+
+    Raises:
+        ValueError: naming the description.
+    """
+    for pattern, list_names in (("dataset_dict.json", _splits), ("**/state.json", _arrow_files)):
+        for path in folder.glob(pattern):
+            try:
+                names = list_names(load_json(path.read_bytes()))
+                strange = [n for n in names if not isinstance(n, str) or not _NAME.fullmatch(n)]
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                raise ValueError(f"{path} describes no dataset: {error}.") from error
+            if strange:
+                raise ValueError(f"{path} names {strange[0]!r:.200}, which is none of this folder.")
+
+
+def _splits(told: Any) -> list[Any]:
+    return list(told["splits"])
+
+
+def _arrow_files(told: Any) -> list[Any]:
+    return [one["filename"] for key in _LISTS for one in told.get(key) or []]
 
 
 def _label_names(dataset: Any) -> dict[str, list[str]]:

@@ -11,17 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.core.columns import Column, Files, Numbers, Values
+from datamodules.core.columns import Column, Files, Values
 from datamodules.core.datamodule import plain
-from datamodules.core.dataset import SPLITS
+from datamodules.core.dataset import SPLITS, Source
 from datamodules.core.labels import read_targets_option
 from datamodules.core.rows import RowNumbers, Rows
 from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.layouts.column_kind import SPLIT_NAMES, names_files, target_kind
-from datamodules.layouts.manifest_report import describe_rows
+from datamodules.layouts.manifest_report import describe_readers, describe_rows
+from datamodules.layouts.row_columns import row_column
 from datamodules.layouts.schema import infer_schema
 from datamodules.layouts.table import is_content, read_table, strings
-from datamodules.layouts.target_columns import number_columns, read_labels
+from datamodules.layouts.target_columns import read_labels
 from datamodules.readers import READERS, kind_of
 from perceiver.types import TargetKind
 
@@ -44,8 +45,8 @@ class ManifestDataModule(RowsDataModule):
             table's.
         kinds: of modalities that are looked for; columns of others are ignored.
         columns: modality → column, or list of columns: then each is a modality of its own
-            (`image_left`, `image_right`), but for `array`, whose columns together are one. None =
-            inferred; where one is named, no other is.
+            (`image_left`, `image_right`), but for `array`, `category` and `date`, whose columns
+            together are one. None = inferred; where one is named, no other is.
         target: column to predict, or columns of numbers or of 0 and 1; None = inferred.
         targets: "class", "labels" or "values"; None = inferred.
         separator: between the labels of a cell, where it is no JSON list; None = inferred.
@@ -143,10 +144,11 @@ class ManifestDataModule(RowsDataModule):
             self.schema.split = None
         found = {name: self._column(name, table) for name in self.schema.columns}
         if not found:
+            why = "".join(f"; {name}: {why}" for name, why in list(self.schema.ignored.items())[:9])
             raise ValueError(
-                "no column looks like an image, sound, text or number: name one with "
-                f"data.columns.image=COLUMN and the like, the table has "
-                f"{', '.join(table.column_names)}"
+                "no column looks like an image, sound, text, number, category or date: name one "
+                f"with data.columns.image=COLUMN and the like, the table has "
+                f"{', '.join(table.column_names)}{why}"
             )
         self.modalities = self._choose(self.modalities or found)
         part = _Part(self._slim(table), splits, found)
@@ -169,6 +171,10 @@ class ManifestDataModule(RowsDataModule):
         )
         self.notes += describe_rows(rows, self.schema, targets=self.targets, group=self.group)
         return rows
+
+    def _fit_readers(self, train: Source) -> None:
+        super()._fit_readers(train)
+        self.notes += describe_readers(self.readers, self.schema)
 
     def _read(self) -> tuple[pa.Table, np.ndarray | None]:
         """The rows of all files, and the splits of the files where there are several."""
@@ -237,8 +243,10 @@ class ManifestDataModule(RowsDataModule):
 
     def _column(self, name: str, table: pa.Table) -> Column:
         source, kind = self.schema.columns[name], kind_of(name)
-        if kind == "array":
-            return Numbers(number_columns(table, source))
+        if READERS[kind].takes_columns:
+            column, warnings = row_column(kind, table, source, ids=self._ids(table))
+            self.schema.hints += warnings
+            return column
         column = table[source]
         if is_content(column.type):
             return Values(column)
@@ -255,7 +263,7 @@ class ManifestDataModule(RowsDataModule):
         if self.targets_option is None:
             columns = [table[name] for name in names]
             self.targets, self.separator = target_kind(columns, self.separator)
-        options = {"separator": self.separator, "classes": self.classes}
+        options = {"separator": self.separator, "classes": self.classes, "ids": self._ids(table)}
         return read_labels(table, names, targets=self.targets, **options)
 
     def _ids(self, table: pa.Table) -> Sequence[str]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.layouts.column_kind import column_kind, names_splits, target_kind
-from datamodules.layouts.table import is_content, is_list, numbers
+from datamodules.layouts.table import is_content, is_list, numbers, strings
 from datamodules.readers import READERS, kind_of
 from perceiver.types import TargetKind
 
@@ -18,6 +18,7 @@ _TARGET = ("target", "label", "labels", "class", "category", "y", "tags", "tag",
 _ID = ("id", "uid", "uuid", "guid", "key", "index", "example_id", "row_id", "sample_id", "")
 _SPLIT = ("split", "subset", "partition", "set", "fold")
 _GROUP = ("speaker", "patient", "subject", "person", "user", "group", "session", "speaker_id")
+_FEW = 20  # rows; what two columns share in fewer may be chance
 _GROUP += ("patient_id", "subject_id", "user_id", "client_id", "source", "recording")
 
 
@@ -26,7 +27,8 @@ class Schema:
     """What each column of a table is for.
 
     Args:
-        columns: modality → the column or, for numbers, columns that it is read from.
+        columns: modality → the column or, for numbers, categories and dates, columns that it is
+            read from.
         target: the columns of the target.
         split: the column that names the splits.
         id: the column that names the rows.
@@ -87,7 +89,13 @@ def infer_schema(
     if named:
         schema.ignored |= dict.fromkeys(rest, "not named in data.columns")
     else:
-        _infer_modalities(schema, table.select(rest), kinds, has_group=group is not None)
+        _infer_modalities(
+            schema,
+            table.select(rest),
+            kinds,
+            targets=[table[name] for name in schema.target],
+            has_group=group is not None,
+        )
     return schema
 
 
@@ -104,15 +112,23 @@ def _infer_target(table: pa.Table, rest: list[str]) -> str:
 
 
 def _infer_modalities(
-    schema: Schema, table: pa.Table, kinds: Sequence[str], *, has_group: bool
+    schema: Schema,
+    table: pa.Table,
+    kinds: Sequence[str],
+    *,
+    targets: Sequence[pa.ChunkedArray],
+    has_group: bool,
 ) -> None:
     """Fills in what the columns of a table are read as, and why others are not."""
     by_kind: dict[str, list[str]] = {}
     for name in table.column_names:
         kind = column_kind(name, table[name])
+        is_group = name.lower() in _GROUP
+        if kind == "category" and is_group:
+            kind = f"whom or what a row is of; data.columns.category=[{name}] would read it"
         if kind not in READERS:
             schema.ignored[name] = kind
-            if not has_group and name.lower() in _GROUP:
+            if not has_group and is_group:
                 schema.hints.append(
                     f"hint: data.group={name} would keep all rows of one {name} in one split"
                 )
@@ -125,15 +141,43 @@ def _infer_modalities(
         schema.hints.append(
             f"hint: data.columns.video={name} data.columns.audio={name} would hear films as well"
         )
+    for names in (by_kind.get(kind, []) for kind in ("array", "category")):
+        for name in list(names):
+            match _told_by(table[name], targets):
+                case "same":
+                    names.remove(name)
+                    schema.ignored[name] = "the same as the target"
+                case "one to one":
+                    schema.hints.append(
+                        f"warning: {name} says the target of every row; if it is another form of "
+                        "it, read the other columns alone: name them in data.columns"
+                    )
+    by_kind = {kind: names for kind, names in by_kind.items() if names}
     schema.columns = _spread({kind: by_kind[kind] for kind in READERS if kind in by_kind})
 
 
+def _told_by(column: pa.ChunkedArray, targets: Sequence[pa.ChunkedArray]) -> str | None:
+    """Whether a column gives away a lone target: "same", "one to one" or None."""
+    if len(targets) != 1 or is_list(targets[0].type):
+        return None
+    pairs = pa.table({"column": strings(column), "target": strings(targets[0])}).drop_null()
+    if len(pairs) < _FEW:
+        return None
+    if pc.all(pc.equal(pairs["column"], pairs["target"])).as_py():
+        return "same"
+    counts = [pc.count_distinct(pairs[name]).as_py() for name in pairs.column_names]
+    if counts[0] != counts[1] or not 1 < counts[0] <= len(pairs) / 2:
+        return None
+    distinct = len(pairs.group_by(pairs.column_names).aggregate([]))
+    return "one to one" if distinct == counts[0] else None
+
+
 def _spread(columns: Mapping[str, str | Sequence[str]]) -> dict[str, str | list[str]]:
-    """One modality a column, numbers together; several of a kind are told apart by their names."""
+    """One modality per column, numbers and such together; several of a kind are named apart."""
     spread: dict[str, str | list[str]] = {}
     for modality, names in columns.items():
         names = [names] if isinstance(names, str) else list(names)
-        if kind_of(modality) == "array":
+        if READERS[kind_of(modality)].takes_columns:
             spread[modality] = names
         elif len(names) == 1:
             spread[modality] = names[0]
@@ -162,10 +206,11 @@ def _last_with_few_values(table: pa.Table, rest: Sequence[str]) -> str | None:
         column = table[name]
         if is_content(column.type) or is_list(column.type):
             continue
-        if column_kind(name, column).startswith("names,") or numbers(column) is not None:
+        kind = column_kind(name, column)
+        if kind == "category" or kind.startswith("names,") or numbers(column) is not None:
             distinct = pc.count_distinct(column).as_py()
             if 1 < distinct <= max(20, len(column) // 20):
-                kind, _ = target_kind([column], None)
-                if kind != TargetKind.VALUES:
+                targets, _ = target_kind([column], None)
+                if targets != TargetKind.VALUES:
                     return name
     return None

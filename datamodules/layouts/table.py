@@ -12,10 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.layouts.written import written_numbers
+from datamodules.readers.json_text import DEEPEST, is_deep, load_json
 from datamodules.readers.text import BOM, decode_utf8
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 _DELIMITERS = ",;\t|"
+_MOST_BYTES = 2**36  # of a table in memory: 64 GiB
 _BLOCK = 2**24  # bytes that are parsed at once; a longer row asks for more
 
 
@@ -57,7 +60,7 @@ def read_table(
             table = _read_csv(path, missing_cells, quoted, errors, "\t" if suffix == ".tsv" else "")
         else:
             table = _read_json(path, errors)
-    except (pa.ArrowException, pa.ArrowInvalid, json.JSONDecodeError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"The table {path} cannot be read: {error}") from error
     if not table.num_rows:
         raise ValueError(f"The table {path} has no rows: add an example a row.")
@@ -67,21 +70,29 @@ def read_table(
     return table
 
 
-def numbers(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """A column as float64 with nulls where cells are missing; None if it holds anything else."""
+def numbers(column: pa.ChunkedArray, *, max_strays: float = 0.0) -> pa.ChunkedArray | None:
+    """A column as float64 with nulls where cells are missing; None if it holds anything else.
+
+    Args:
+        column: of numbers, or of strings that are numbers as people write them.
+        max_strays: part of its cells that may be no numbers, and are taken for missing.
+    """
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
         kind = column.type
-    if not (_is_number(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if not (_is_number(kind) or is_text):
         return None
     try:
-        if not _is_number(kind):
-            column = pc.utf8_trim_whitespace(column)
-        found = column.cast(pa.float64(), safe=False)
+        found = (pc.utf8_trim_whitespace(column) if is_text else column).cast(
+            pa.float64(), safe=False
+        )
     except pa.ArrowInvalid:
-        return None
-    return None if found.null_count == len(found) else found
+        if not is_text:
+            return None
+        found = written_numbers(column, max_strays=max_strays)
+    return None if found is None or found.null_count == len(found) else found
 
 
 def strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -120,8 +131,58 @@ def _is_number(kind: pa.DataType) -> bool:
 def _read_parquet(path: Path) -> pa.Table:
     from pyarrow import parquet
 
+    refuse_inflated(path, where=f"The table {path}")
     table = parquet.read_table(path, memory_map=True)
     return table.drop([name for name in table.column_names if name.startswith("__index_level_")])
+
+
+def refuse_inflated(source: Path | pa.Buffer, *, where: str, most: int = _MOST_BYTES) -> None:
+    """Refuse a Parquet file that takes more memory than is sensible: it may be very compressed.
+
+    Args:
+        source: a file, or its content.
+        where: its name, for the message.
+        most: bytes.
+
+    Raises:
+        ValueError: it does.
+    """
+    from pyarrow import parquet
+
+    def opened(**options: Any) -> Any:
+        content = pa.BufferReader(source) if isinstance(source, pa.Buffer) else source
+        return parquet.ParquetFile(content, **options)
+
+    with opened() as file:
+        about, names = file.metadata, file.schema_arrow.names
+    parts = [
+        about.row_group(group).column(column)
+        for group in range(about.num_row_groups)
+        for column in range(about.num_columns)
+    ]
+    needed = sum(max(part.total_uncompressed_size, 8 * part.num_values) for part in parts)
+    # A text that many rows share is stored once: how long it is shows where it is read so.
+    shared = {p.path_in_schema for p in parts if p.physical_type == "BYTE_ARRAY"} & set(names)
+    longest = sum(p.total_uncompressed_size * p.num_values for p in parts)
+    if needed <= most < longest and shared:
+        needed = 0
+        with opened(read_dictionary=sorted(shared)) as file:
+            for group in range(about.num_row_groups):
+                for column in file.read_row_group(group).columns:
+                    needed += sum(map(_plain_bytes, column.chunks))
+    if needed > most:
+        raise ValueError(
+            f"{where} takes {needed / 2**30:,.0f} GiB in memory, more than the "
+            f"{most / 2**30:,.0f} GiB that are read: split it into several data sets."
+        )
+
+
+def _plain_bytes(chunk: pa.Array) -> int:
+    """Of an array, where each row has its own copy of a text that rows share."""
+    if not pa.types.is_dictionary(chunk.type):
+        return chunk.nbytes
+    sizes = pc.binary_length(chunk.dictionary)
+    return pc.sum(sizes.cast(pa.int64()).take(chunk.indices)).as_py() or 0
 
 
 def _read_csv(
@@ -202,10 +263,18 @@ def _read_json(path: Path, errors: str) -> pa.Table:
             refuse_invalid_utf8(path)
         raw = raw.decode("utf-8", errors="replace").encode("utf-8")
     if raw.lstrip()[:1] == b"[":
-        rows = json.loads(raw)
+        try:
+            rows = load_json(raw)
+        except ValueError as error:
+            raise ValueError(f"The table {path} cannot be read: {error}") from error
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError(f"{path} is a list of something else than objects: give {{…}} a row.")
         return pa.Table.from_pylist(rows)
+    for number, line in enumerate(io.BytesIO(raw), start=1):
+        if is_deep(line):
+            raise ValueError(
+                f"{path}, line {number} nests lists and objects more than {DEEPEST} deep."
+            )
     # ISO dates would become points in time: everything is kept as it is written.
     parse = arrow_json.ParseOptions(newlines_in_values=False)
     try:

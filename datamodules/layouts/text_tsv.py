@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.core.columns import Values
+from datamodules.core.inside import check_file
 from datamodules.core.rows import RowNumbers, Rows
 from datamodules.core.rows_datamodule import RowsDataModule
 from datamodules.readers.text import BOM, decode_utf8
@@ -24,6 +25,7 @@ class TextTSVDataModule(RowsDataModule):
         root: folder of train.tsv, dev.tsv or val.tsv, and test.tsv; UTF-8, no quoting.
         classes: the labels, in the order of their indices; None = those in train.tsv, sorted.
         header: the first line of every file names the columns and is skipped.
+        outside: allow symbolic links that lead out of the root.
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
@@ -35,10 +37,11 @@ class TextTSVDataModule(RowsDataModule):
         root: str,
         classes: Sequence[str | int] | None = None,
         header: bool = False,
+        outside: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.root = Path(root)
+        self.root, self.outside = Path(root), outside
         self.classes = None if classes is None else [str(label) for label in classes]
         self.header = header
 
@@ -49,6 +52,9 @@ class TextTSVDataModule(RowsDataModule):
             read_rows(path, header=self.header, errors=self.given["text"]["errors"])
             for path in paths
         ]
+        for path, (texts, _) in zip(paths, parts, strict=True):
+            if not len(texts):
+                raise ValueError(f"{path} has no rows: add a line a text, a tab and a label.")
         return text_rows(
             parts,
             names=[path.name for path in paths],
@@ -59,7 +65,8 @@ class TextTSVDataModule(RowsDataModule):
 
     def _find(self, names: Sequence[str]) -> Path:
         for name in names:
-            if (self.root / name).is_file():
+            if (self.root / name).exists():
+                check_file(self.root / name, inside=self.root, outside=self.outside)
                 return self.root / name
         raise FileNotFoundError(
             f"{self.root / names[0]} does not exist: data.root={self.root} must hold train.tsv, "

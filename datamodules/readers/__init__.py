@@ -2,6 +2,8 @@
 
 from datamodules.readers.array import ArrayReader
 from datamodules.readers.audio import AudioReader
+from datamodules.readers.category import CategoryReader
+from datamodules.readers.date import DateReader
 from datamodules.readers.field import Field
 from datamodules.readers.image import ImageReader
 from datamodules.readers.reader import Cell, Reader
@@ -16,6 +18,8 @@ READERS: dict[str, type[Reader]] = {
     "audio": AudioReader,
     "text": TextReader,
     "array": ArrayReader,
+    "category": CategoryReader,
+    "date": DateReader,
 }
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from io import BytesIO
-from math import ceil, gcd
+from math import ceil, isqrt
 from pathlib import Path
 from struct import unpack
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
@@ -28,6 +29,7 @@ _SAMPLE = 256  # files whose headers are looked at
 _RATE = 16_000  # Hz; `fit` chooses no higher one: speech needs no more
 _SECONDS = 10.0  # `fit` chooses no longer clips
 _MAX_VALUES = 2**28  # samples × channels that are decoded at most: 1 GiB
+_MAX_FILTER = 2**22  # product of the rates' smallest terms, which the resampling filter grows with
 _UNKNOWN_SIZE = 0xFFFFFFFF  # what a program writes that streams a WAV and cannot go back
 
 
@@ -41,6 +43,7 @@ class AudioReader(Reader):
         pad_multiple: batches are padded to a multiple of this many samples.
         crop: which part of a longer file stays: "first", or "random" (in training; in evaluation
             the first).
+        max_rate: highest rate of a file in Hz; a header may claim any.
     """
 
     fitted: ClassVar[tuple[str, ...]] = ("sample_rate", "max_seconds")
@@ -52,6 +55,7 @@ class AudioReader(Reader):
     max_seconds: float
     pad_multiple: int = 1
     crop: str = "first"
+    max_rate: int = 768_000
 
     def __post_init__(self) -> None:
         if self.sample_rate < 1:
@@ -200,16 +204,22 @@ def read_track(
 
 def to_rate(waveform: Tensor, rate: int, options: AudioReader, *, name: Path | str = "") -> Tensor:
     """(samples,) at `rate` Hz → at most `options.max_samples` at the options' rate, in [-1, 1]."""
+    if not 0 < rate <= options.max_rate:
+        raise ValueError(f"The audio {name} has {_too_fast(rate, options)}.")
     if rate != options.sample_rate:
-        shared = gcd(rate, options.sample_rate)
-        old, new = rate // shared, options.sample_rate // shared
-        if old * new > _MAX_VALUES:  # the filter's size: a header may claim any rate
-            raise ValueError(
-                f"The audio {name} of {rate:,} samples a second cannot be resampled to "
-                f"data.audio.sample_rate={options.sample_rate}: replace or remove it."
-            )
-        waveform = resample(waveform, old, new)
+        ratio = Fraction(rate, options.sample_rate)
+        if ratio.numerator * ratio.denominator > _MAX_FILTER:
+            # Very near the rate, where the exact filter would take gigabytes.
+            ratio = ratio.limit_denominator(isqrt(int(_MAX_FILTER / ratio)))
+        waveform = resample(waveform, ratio.numerator, ratio.denominator)
     return waveform[: options.max_samples].clamp(-1, 1)
+
+
+def _too_fast(rate: int, options: AudioReader) -> str:
+    return (
+        f"{rate:,} samples a second, which is not between 1 and "
+        f"data.audio.max_rate={options.max_rate}"
+    )
 
 
 def _headers(columns: Sequence[Sequence[Cell]]) -> list[tuple[int, float]]:
@@ -242,6 +252,8 @@ def _part(
 
     One filter length more than is kept, as resampling needs what follows.
     """
+    if not 0 < rate <= options.max_rate:
+        raise ValueError(_too_fast(rate, options))
     kept = int(options.max_seconds * rate)
     wanted = kept + 64 * -(-rate // options.sample_rate)
     if min(wanted, frames) * channels > _MAX_VALUES:

@@ -21,6 +21,7 @@ from datamodules.readers.reader import Cell, Reader, sample, span
 
 _SAMPLE = 64  # files whose headers are looked at
 _LARGEST = 64  # side in pixels of what `fit` chooses for larger pictures
+_KEPT_PIXELS = 2**25  # of a file that stays as large as it is
 _ORIENTATION = 0x0112  # EXIF: how the camera was held
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,6 +48,8 @@ class ImageReader(Reader):
             transforms to bring to this size, "fit" = every image keeps its own size, larger ones
             are scaled down in proportion until they fit into `size`, and batches are padded and
             masked.
+        max_pixels: of a file; None = Pillow's limit, and with "keep", where batches of them are in
+            memory as they are, 2²⁵.
     """
 
     fitted: ClassVar[tuple[str, ...]] = ("channels", "size")
@@ -57,6 +60,7 @@ class ImageReader(Reader):
     channels: int
     size: tuple[int, int]
     resize: bool | str = False
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if self.channels not in _MODES:
@@ -68,6 +72,13 @@ class ImageReader(Reader):
                 f"data.image.resize={self.resize!r}, expected true, false, crop, keep or fit."
             )
         object.__setattr__(self, "size", tuple(self.size))
+
+    @property
+    def most_pixels(self) -> int | None:
+        """Of a file; None = any number."""
+        if self.max_pixels is None and self.resize == "keep":
+            return _KEPT_PIXELS
+        return self.max_pixels or Image.MAX_IMAGE_PIXELS
 
     @property
     def is_costly(self) -> bool:  # type: ignore[override]
@@ -145,7 +156,7 @@ def read_image(source: Path | bytes, options: ImageReader, *, where: str = "") -
     name = source if isinstance(source, Path) else f"of {where}"
     try:
         with Image.open(source if isinstance(source, Path) else BytesIO(source)) as file:
-            _refuse_bombs(file)
+            _refuse_bombs(file, options.most_pixels)
             turn = _turn(file)
             size = file.size if turn not in _SIDEWAYS else file.size[::-1]
             height, width = options.scaled(size[1], size[0])
@@ -215,12 +226,12 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     return _TURNS.get(image.getexif().get(_ORIENTATION))
 
 
-def _refuse_bombs(image: Image.Image) -> None:
+def _refuse_bombs(image: Image.Image, limit: int | None) -> None:
     """Pillow itself merely warns up to twice its limit."""
-    if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+    if limit and image.width * image.height > limit:
         raise ValueError(
             f"{image.height} × {image.width} pixels could be a decompression bomb (the limit is "
-            f"{Image.MAX_IMAGE_PIXELS:,} pixels)"
+            f"{limit:,} pixels, data.image.max_pixels)"
         )
 
 

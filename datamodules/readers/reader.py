@@ -14,7 +14,7 @@ from torch import Tensor
 
 from datamodules.readers.field import Field
 
-# What a row holds of a modality: a file, a file's content, a text, numbers, or nothing.
+# What a row holds of a modality: a file, a file's content, a text, numbers, names, or nothing.
 Cell = Path | bytes | str | np.ndarray | Tensor | None
 
 
@@ -31,6 +31,7 @@ class Reader(ABC):
 
     suffixes: ClassVar[frozenset[str]] = frozenset()  # of its files, lower case, with the dot
     fitted: ClassVar[tuple[str, ...]] = ()  # options that `fit` fills in where they are None
+    takes_columns: ClassVar[bool] = False  # whether a cell is of several columns of a table
     is_costly: ClassVar[bool] = True  # to decode: kept decoded in memory where it fits
 
     @property

@@ -84,6 +84,8 @@ class WarmedModel(AveragedModel):
         kept = min(self.decay, (1 + count) / (10 + count)) if count else 0.0
         alike = defaultdict[torch.dtype, tuple[list[Tensor], list[Tensor]]](lambda: ([], []))
         for averaged, current in zip(_values(self.module), _values(model), strict=True):
+            if isinstance(current, nn.Parameter) and not current.requires_grad and count:
+                continue  # frozen: a large encoder's share of a step would be this
             averages, values = alike[averaged.dtype]
             averages.append(averaged.detach())
             values.append(current.detach().to(averaged))

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from perceiver.files import replacing
+from perceiver.names import cell, shown
 from perceiver.types import Batch
 
 
@@ -72,10 +73,13 @@ def _draw(counts: Tensor, names: list[str]) -> Any:
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     axes.set_xlabel("predicted")
     axes.set_ylabel("actual")
+    names = [shown(name, 24) for name in names]
     axes.set_title(f"test: {int(counts.diag().sum())} of {int(counts.sum())} right")
     if len(names) <= 40:
-        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
-        axes.set_yticks(range(len(names)), names)
+        turn = 90 if max(map(len, names)) > 2 else 0
+        # A $ in a name is no formula.
+        axes.set_xticks(range(len(names)), names, rotation=turn, parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
     if len(names) <= 20:
         for row, column in counts.nonzero().tolist():
             axes.text(
@@ -91,6 +95,8 @@ def _draw(counts: Tensor, names: list[str]) -> Any:
 
 class PredictionTable(pl.Callback):
     """Writes the first test examples with their predictions to `predictions.csv` and to wandb.
+
+    Names that a spreadsheet would take for a formula begin with an apostrophe in the file.
 
     Args:
         class_names: names of the classes, in the order of their labels.
@@ -159,9 +165,10 @@ class PredictionTable(pl.Callback):
         import csv
 
         text = io.StringIO(newline="")
-        csv.writer(text).writerows([self.columns, *self.rows])
+        rows = [[cell(value) for value in row] for row in self.rows]
+        csv.writer(text).writerows([self.columns, *rows])
         with replacing(self.path) as file:
-            file.write(text.getvalue().encode("utf-8"))
+            file.write(text.getvalue().encode("utf-8", errors="backslashreplace"))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("test/predictions", columns=list(self.columns), data=self.rows)

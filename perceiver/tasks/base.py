@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from perceiver.tasks.optimisers import parameter_groups
+from perceiver.tasks.draws import seed_batch
+from perceiver.tasks.optimisers import parameter_groups, scale_rates
 from perceiver.tasks.resuming import (
     is_between_steps,
     leave_epoch_open,
@@ -23,6 +25,10 @@ from perceiver.tasks.resuming import (
 
 class Task(pl.LightningModule):
     """Base of tasks.
+
+    What a batch draws in training (dropout, say) depends on the seed of the run, the process and
+    the batch's number alone. The seed is torch's when the first fit begins, and is kept in
+    checkpoints: a run that goes on draws as if it had never stopped.
 
     Args:
         model: what is trained.
@@ -48,10 +54,11 @@ class Task(pl.LightningModule):
         self.model = model
         self.optimizer, self.scheduler = optimizer, scheduler
         self.run_config: Mapping[str, Any] | None = None
+        self._seed: int | None = None  # of what training draws
         self._stepped: list[Any] = []  # states of the loaders when the optimiser last stepped
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(parameter_groups(self.model))
+        optimizer = scale_rates(self.optimizer(parameter_groups(self.model)))
         if self.scheduler is None:
             return optimizer
         total_steps = self.trainer.estimated_stepping_batches
@@ -69,7 +76,13 @@ class Task(pl.LightningModule):
         make_loader_again(self.trainer)
 
     def on_train_start(self) -> None:
+        if self._seed is None:
+            self._seed = torch.initial_seed()
         self._stepped = loader_states(self.trainer)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        assert self._seed is not None
+        seed_batch(self._seed, self.trainer)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if is_between_steps(self.trainer):
@@ -92,7 +105,13 @@ class Task(pl.LightningModule):
             return
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        seed = checkpoint.get("seed")
+        self._seed = seed if type(seed) is int and seed >= 0 else self._seed
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._seed is not None:
+            checkpoint["seed"] = self._seed
         if self.run_config is not None:
             checkpoint["run_config"] = dict(self.run_config)
         leave_epoch_open(checkpoint, self.trainer, self._stepped)

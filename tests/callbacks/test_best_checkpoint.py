@@ -1,6 +1,9 @@
 """A run that goes on in another folder knows the best that there was."""
 
+import time
 import warnings
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -8,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from perceiver.callbacks import BestCheckpoint
+from perceiver.callbacks import BestCheckpoint, LastCheckpoint
 
 
 class Scripted(pl.LightningModule):
@@ -116,3 +119,46 @@ def test_a_best_that_is_gone_is_said(fit, tmp_path):
         best = fit("new", {1: 0.9}, tmp_path / "old" / "last.ckpt")
     assert best.best_model_score == pytest.approx(0.9)
     assert epoch_of(tmp_path / "new" / "best.ckpt") == 1
+
+
+def test_the_last_ones_are_kept_in_order(task, data, tmp_path):
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=5,
+        callbacks=[LastCheckpoint(dirpath=tmp_path, keep=3)],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(task, data(2, 3), data(2))
+    found = {path.name: epoch_of(path) for path in tmp_path.iterdir()}
+    assert found == {"last.ckpt": 4, "last-1.ckpt": 3, "last-2.ckpt": 2}
+
+
+def test_by_the_clock_it_is_written_within_an_epoch(task, data, tmp_path, monkeypatch):
+    passed = count(40, 40)
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + next(passed))
+    monkeypatch.setattr("perceiver.callbacks.checkpoint.time", clock)
+    last, steps = LastCheckpoint(dirpath=tmp_path, every_minutes=1.0), []
+    monkeypatch.setattr(last, "save", lambda trainer: steps.append(trainer.global_step))
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        callbacks=[last],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(task, data(2, 2, 2, 2, 2, 2, 2), data(2))
+    assert steps == [2, 4, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"keep": 0}, "keep=0"), ({"every_n_train_steps": 3, "every_minutes": 5.0}, "give one")],
+)
+def test_last_checkpoints_that_cannot_be_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        LastCheckpoint(dirpath="run", **options)

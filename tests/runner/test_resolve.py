@@ -17,6 +17,7 @@ from runner.resolve import plain_config, resolve
 from runner.training import run_training
 
 SHORT = ["trainer.max_epochs=1", "logger=none", "data.batch_size=20"]
+SHORT += ["task.val_subsets=none", "task.test_subsets=none"]
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def rewrite(table_of_films):
 def test_a_path_is_all_it_takes_to_train_and_to_evaluate_and_predicting_needs_none(
     run, compose_run, table_of_films, tmp_path
 ):
-    config, results = run(f"data.path={table_of_films}")
+    config, results = run(f"data.path={table_of_films}", "task.test_subsets=all")
     assert list(config.data.modalities) == ["image", "audio", "text", "array"]
     assert set(config.model.adapters) == {"image", "audio", "text", "array"}
     assert config.task._target_ == "perceiver.tasks.SupervisedTask"
@@ -73,6 +74,34 @@ def test_a_path_is_all_it_takes_to_train_and_to_evaluate_and_predicting_needs_no
     assert answer.sum() == pytest.approx(1.0, abs=1e-5)
 
 
+def test_numbers_categories_and_dates_of_any_name_are_trained_on_evaluated_and_predicted(
+    run, compose_run, table_of_columns, tmp_path
+):
+    config, results = run(f"data.path={table_of_columns}")
+    assert list(config.data.modalities) == ["array", "category", "date"]
+    assert dict(config.data.columns) | {"array": ["price", "age"]} == dict(config.data.columns)
+    assert config.data.columns.category == ["colour", "member"]
+    assert config.data.columns.date == ["joined"]
+    assert "test/acc/array+category" in results
+    checkpoint = f"ckpt_path={tmp_path}/run/checkpoints/best.ckpt"
+    same = [checkpoint, f"data.path={table_of_columns}", f"paths.run_dir={tmp_path}/again"]
+    run_evaluation(compose_run(*same, name="evaluate"))
+    again = json.loads((tmp_path / "again" / "results.json").read_text())
+    assert again["test/loss"] == results["test/loss"]
+    values = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)["run_config"]
+    assert values["data"]["category"]["values"][0] == ["${oc.env:HOME}", "???", "red", "~/.ssh"]
+    answers = [
+        run_prediction(compose_run(checkpoint, *given, name="predict"))
+        for given in (
+            ["array=[1017,3]", "category=[red,null]", "date=[2024-02-29]"],
+            ["array=[1017,3]", "category=['~/.ssh',null]", "date=[2024-02-29]"],
+            ["array=[1017,3]", "category=[mauve,yes]"],
+        )
+    ]
+    assert all(answer.sum() == pytest.approx(1.0, abs=1e-5) for answer in answers)
+    assert not torch.equal(answers[0], answers[1])
+
+
 def test_adapters_that_were_chosen_limit_what_is_read(run, table_of_films):
     adapters = "modality@model.adapters=[image_pixels,text]"
     config, _ = run(f"data.path={table_of_films}", adapters)
@@ -83,7 +112,8 @@ def test_adapters_that_were_chosen_limit_what_is_read(run, table_of_films):
 def test_two_cameras_get_an_adapter_each(run, rewrite, compose_run, tmp_path):
     path = rewrite("right", [f"stills/{59 - n}.png" for n in range(60)])
     columns = ["data.columns.image=[still,right]", "data.target=label"]
-    config, results = run(f"data.path={path}", *columns, "model.adapters.image.embed_dim=24")
+    wide = ["model.adapters.image.embed_dim=24", "task.test_subsets=single"]
+    config, results = run(f"data.path={path}", *columns, *wide)
     assert set(config.model.adapters) == {"image_still", "image_right"}
     assert [a.embed_dim for a in config.model.adapters.values()] == [24, 24]
     assert "test/acc/image_right" in results
@@ -118,7 +148,7 @@ def test_real_values_are_trained_on_and_reported_in_their_own_unit(
 
 def test_labels_are_trained_on_together(run, rewrite):
     path = rewrite("label", ["sun|sea", "sea", "sky|sun"] * 20)
-    config, results = run(f"data.path={path}", "data.columns.text=review", "task.val_subsets=none")
+    config, results = run(f"data.path={path}", "data.columns.text=review")
     assert config.task.objective._target_ == "perceiver.tasks.MultiLabel"
     assert config.task.val_subsets == "none"
     assert config.task.objective.out_dim == 3

@@ -1,16 +1,22 @@
 """A run that ended within an epoch goes on with the very next batch, to the same weights."""
 
+import random
 from functools import partial
+from types import SimpleNamespace
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import nn
 
 from datamodules.sets.sequences.copy import CopyDataModule
+from perceiver.adapters import ModalityDropout
+from perceiver.callbacks import LastCheckpoint
 from perceiver.tasks import SequenceObjective, SingleLabel, SupervisedTask, schedules
+from perceiver.tasks.draws import seed_batch
 from tests.datamodules.random_clips import ClipsDataModule
 
 BATCHES = 11  # an epoch
@@ -44,9 +50,26 @@ class Sum(nn.Module):
         return self.linear(inputs["audio"].flatten(1).sum(1, keepdim=True))[:, None]
 
 
-def clips(schedule, **options):
+class Noisy(Sum):
+    """The same with draws of every generator that there is on a CPU."""
+
+    def forward(self, inputs, masks, present):
+        logits = super().forward(inputs, masks, present)
+        if not self.training:
+            return logits
+        logits = nn.functional.dropout(logits, 0.5) * random.random() * np.random.random()
+        here = dict.fromkeys("ab", torch.ones(len(logits), dtype=torch.bool))
+        kept = ModalityDropout(p=0.5)(here)["a"]
+        return torch.where(kept[:, None, None], logits, 0.1 * logits)
+
+
+def noisy(schedule, **options):
+    return clips(schedule, model=Noisy(), **options)
+
+
+def clips(schedule, model=None, **options):
     task = SupervisedTask(
-        model=Sum(),
+        model=model or Sum(),
         objective=SingleLabel(out_dim=2),
         optimizer=partial(torch.optim.Adam, lr=0.1),
         scheduler=schedule,
@@ -81,8 +104,9 @@ class Killed(Exception): ...
 class Diary(pl.Callback):
     """Every batch of a training with its place and the rate; ends the run after some of them."""
 
-    def __init__(self, *, killed_after=None, stopped_after=None):
+    def __init__(self, *, killed_after=None, stopped_after=None, killed_at_validation=None):
         self.pages, self.killed, self.stopped = [], killed_after, stopped_after
+        self.validations, self.last_validation = [], killed_at_validation
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if len(self.pages) == self.killed:
@@ -95,6 +119,12 @@ class Diary(pl.Callback):
         if len(self.pages) == self.stopped:
             trainer.should_stop = True
 
+    def on_validation_start(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            if len(self.validations) == self.last_validation:
+                raise Killed
+            self.validations.append(trainer.global_step)
+
 
 @pytest.fixture
 def run(tmp_path):
@@ -106,13 +136,11 @@ def run(tmp_path):
         torch.manual_seed(3)
         task, datamodule = make(SCHEDULES[schedule], **dict(data))
         diary = Diary(**dict(ends))
-        when = {"every_n_train_steps": 1} if often else {"save_on_train_epoch_end": True}
+        when = {"every_n_train_steps": 1} if often else {}
         trainer = pl.Trainer(
             accelerator="cpu",
             callbacks=[
-                ModelCheckpoint(
-                    tmp_path / folder, filename="last", enable_version_counter=False, **when
-                ),
+                LastCheckpoint(dirpath=tmp_path / folder, **when),
                 diary,
             ],
             logger=False,
@@ -126,7 +154,8 @@ def run(tmp_path):
         try:
             trainer.fit(task, datamodule=datamodule, ckpt_path=path, weights_only=True)
         except Killed:
-            assert "killed_after" in dict(ends)
+            assert dict(ends).keys() & {"killed_after", "killed_at_validation"}
+        train.validations = diary.validations
         return diary.pages, nn.utils.parameters_to_vector(task.parameters()).tolist()
 
     return train
@@ -158,6 +187,44 @@ def test_after_a_kill_with_every_schedule(goes_on, schedule, accumulate, again):
     goes_on(after=16, again=again, fit_of_part=killed(16), **options)
 
 
+@pytest.mark.parametrize("after", [4, 11, 15])
+def test_what_is_drawn_goes_on_as_if_nothing_had_been(goes_on, after):
+    goes_on(after=after, fit_of_part=killed(after), make=noisy, max_epochs=2)
+
+
+@pytest.mark.parametrize(("interval", "number", "after", "again"), [(1.0, 1, 22, 1), (5, 2, 16, 1)])
+def test_a_validation_that_was_cut_off_is_made_anew(run, interval, number, after, again):
+    options = {"make": noisy, "val_check_interval": interval, "often": True}
+    whole, weights = run("whole", **options)
+    validations = run.validations
+    part, _ = run("part", ends={"killed_at_validation": number}, **options)
+    assert part == whole[:after]
+    rest, ended = run("rest", "part", **options)
+    assert rest == whole[after - again :]
+    assert ended == weights
+    assert run.validations == validations[number:]
+
+
+def test_a_run_goes_on_drawing_with_its_own_seed(run, monkeypatch):
+    whole, weights = run("whole", make=noisy)
+    run("part", make=noisy, **killed(4))
+    monkeypatch.setattr(torch, "initial_seed", lambda: 5)
+    assert run("rest", "part", make=noisy) == (whole[4:], weights)
+
+
+def test_every_process_and_batch_draws_other_numbers():
+    def draw(seed, rank, batch):
+        loop = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=batch))
+        place = SimpleNamespace(root_device=torch.device("cpu"))
+        seed_batch(seed, Mock(pl.Trainer, global_rank=rank, fit_loop=loop, strategy=place))
+        return random.random(), np.random.random(), float(torch.rand(()))
+
+    places = [(3, 0, 0), (3, 1, 0), (3, 0, 1), (5, 0, 0)]
+    for drawn in zip(*[draw(*place) for place in places], strict=True):
+        assert len(set(drawn)) == len(places)
+    assert draw(*places[1]) == draw(*places[1])
+
+
 @pytest.mark.parametrize("after", [4, 11, 12, 22])
 def test_after_a_kill_anywhere_in_problems_that_are_drawn(goes_on, after):
     goes_on(after=after, fit_of_part=killed(after), make=copies)
@@ -168,7 +235,7 @@ def test_after_a_kill_anywhere_in_problems_that_are_drawn(goes_on, after):
     [
         (copies, {"num_workers": 2}),
         (clips, {"bucket_batches": 4}),
-        (clips, {"bucket_batches": 4, "num_workers": 2}),
+        (noisy, {"bucket_batches": 4, "num_workers": 2}),
     ],
 )
 def test_with_workers_and_batches_of_similar_lengths(goes_on, make, data):

@@ -136,6 +136,7 @@ class ShardsDataModule(RowsDataModule):
             that each process reads few shards at a time; 0 = shuffle all.
         local: folder to keep shards of a URL in; None = ask the URL for each example.
         local_gib: how much they may take there, in GiB.
+        outside: allow symbolic links that lead out of the root.
         **common: options of `RowsDataModule`, which refuses unknown ones.
     """
 
@@ -149,6 +150,7 @@ class ShardsDataModule(RowsDataModule):
         shuffle_window: int = 0,
         local: str | None = None,
         local_gib: float = 10.0,
+        outside: bool = False,
         **common: Any,
     ) -> None:
         # What is None is as the shards say, once they are looked at.
@@ -161,7 +163,8 @@ class ShardsDataModule(RowsDataModule):
         if shuffle_window < 0:
             raise ValueError(f"data.shuffle_window={shuffle_window}, expected 0 or more examples.")
         self.root, self.targets_option = str(root), read_targets_option(targets)
-        self.shuffle_window, self.local, self.local_gib = shuffle_window, local, local_gib
+        self.shuffle_window, self.outside = shuffle_window, outside
+        self.local, self.local_gib = local, local_gib
 
     def inferred(self) -> dict[str, Any]:
         """Every option as the shards say, so that a checkpoint needs no shards to predict."""
@@ -172,7 +175,7 @@ class ShardsDataModule(RowsDataModule):
     def rows(self) -> Rows:
         """Raises FileNotFoundError without shards, ValueError for some that make no sense."""
         where = f"{self.root}/{DESCRIPTION}"
-        told = Description.from_json(read_file(self.root, DESCRIPTION), where=where)
+        told = Description.from_json(self._read(DESCRIPTION), where=where)
         self.description = told
         self.targets = TargetKind(told.targets)
         if self.targets_option not in (None, self.targets):
@@ -187,7 +190,7 @@ class ShardsDataModule(RowsDataModule):
                 f"{', '.join(lost)}: choose 'modality@model.adapters=[…]' or pack others."
             )
         self.modalities = self._choose(self.modalities or told.modalities)
-        raw = {split: read_file(self.root, f"{split}.parquet") for split in SPLITS}
+        raw = {split: self._read(f"{split}.parquet") for split in SPLITS}
         members = {split: self._members(split, raw[split], self._near(raw)) for split in SPLITS}
         counts = [len(part.index.ids) for part in members.values()]
         columns = {
@@ -204,6 +207,9 @@ class ShardsDataModule(RowsDataModule):
             classes=told.classes,
         )
 
+    def _read(self, name: str) -> bytes:
+        return read_file(self.root, name, outside=self.outside)
+
     def _near(self, indices: Mapping[str, bytes]) -> str | None:
         """The folder that shards are kept in; another data set's may have the same names."""
         if not self.local:
@@ -218,7 +224,8 @@ class ShardsDataModule(RowsDataModule):
         fits = ((index.shard >= 0) & (index.shard < len(shards))).all()
         if not fits or any((size < 0).any() for size in index.size.values()):
             raise ValueError(f"{where} does not fit {DESCRIPTION}: pack them again.")
-        reader = ShardReader(self.root, shards, local=local, local_gib=self.local_gib)
+        options = {"local_gib": self.local_gib, "outside": self.outside}
+        reader = ShardReader(self.root, shards, local=local, **options)
         return Members(index, reader, self.modalities)
 
     def _labels(self, targets: list[torch.Tensor]) -> Any:

@@ -19,6 +19,9 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor
 
+from datamodules.core.inside import check_file
+from datamodules.layouts.table import refuse_inflated
+from datamodules.readers.json_text import load_json
 from perceiver.files import replacing
 from perceiver.types import TargetKind
 
@@ -60,7 +63,7 @@ class Description:
     def from_json(cls, raw: bytes, *, where: str) -> Description:
         """Raises ValueError for anything that is not such a description."""
         try:
-            values = json.loads(raw)
+            values = load_json(raw)
             found = cls(**values)
             names = [name for split in found.shards.values() for name in split]
             fine = (
@@ -70,7 +73,7 @@ class Description:
                 and all(_MODALITY.fullmatch(name) for name in found.modalities)
                 and all(map(_are_options, found.kinds.values()))
             )
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
             raise ValueError(f"{where} describes no shards: {error}.") from error
         if not fine:
             raise ValueError(f"{where} describes no shards that this version ({VERSION}) reads.")
@@ -120,6 +123,7 @@ class Index:
     def from_parquet(cls, raw: bytes, modalities: list[str], *, where: str) -> Index:
         """Raises ValueError for anything that is not such an index."""
         try:
+            refuse_inflated(pa.py_buffer(raw), where=where)
             table = pq.read_table(BytesIO(raw))
             target = table["target"]
             nested = pa.types.is_list(target.type)
@@ -140,17 +144,20 @@ class Index:
                 },
                 length=integers("length"),
             )
-        except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        except (pa.ArrowException, LookupError, ValueError, TypeError, OSError) as error:
             raise ValueError(f"{where} is no index of shards: {error}.") from error
 
 
 def _are_options(options: Any) -> bool:
     """Whether these are names with numbers, words or lists of them: nothing that could be built."""
-    return isinstance(options, dict) and all(
-        isinstance(one, _SCALARS)
-        for value in options.values()
-        for one in (value if isinstance(value, list) else [value])
-    )
+    return isinstance(options, dict) and all(_is_plain(value, 3) for value in options.values())
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Whether this is a scalar, or lists of them in one another, at most so many."""
+    if isinstance(value, list):
+        return depth > 0 and all(_is_plain(one, depth - 1) for one in value)
+    return isinstance(value, _SCALARS)
 
 
 def open_root(root: str, *, option: str = "data.root") -> tuple[fsspec.AbstractFileSystem, str]:
@@ -178,18 +185,25 @@ def open_root(root: str, *, option: str = "data.root") -> tuple[fsspec.AbstractF
     return files, folder.rstrip("/")
 
 
-def read_file(root: str, name: str) -> bytes:
+def read_file(root: str, name: str, *, outside: bool = False) -> bytes:
     """A small file of the folder.
+
+    Args:
+        root: the folder or URL.
+        name: of the file.
+        outside: allow a link that leads out of the folder.
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: nothing can read such a URL.
+        ValueError: nothing can read such a URL, or the file leads out.
     """
     files, folder = open_root(root)
     try:
+        if isinstance(files, LocalFileSystem):
+            check_file(Path(folder) / name, inside=Path(folder), outside=outside)
         return files.cat_file(f"{folder}/{name}")
     except (ImportError, ValueError) as error:
-        raise ValueError(f"data.root={root} cannot be read: {error}.") from error
+        raise ValueError(f"data.root={root} cannot be read: {str(error).rstrip('.')}.") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"There is no {name} in {root}: point data.root at a folder or URL of shards, or make "

@@ -13,6 +13,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+from datamodules.core.inside import check_file
 from datamodules.layouts.shards.layout import open_root
 from perceiver.files import replacing
 
@@ -32,12 +33,19 @@ class ShardReader:
         names: of the tar files.
         local: folder to keep whole shards of a URL in; None = keep none.
         local_gib: how much they may take there, in GiB; each worker may exceed it by a shard.
+        outside: allow links that lead out of the folder.
     """
 
     def __init__(
-        self, root: str, names: Sequence[str], *, local: str | None = None, local_gib: float = 10.0
+        self,
+        root: str,
+        names: Sequence[str],
+        *,
+        local: str | None = None,
+        local_gib: float = 10.0,
+        outside: bool = False,
     ) -> None:
-        self.root, self.names = root, list(names)
+        self.root, self.names, self.outside = root, list(names), outside
         self.local, self.local_bytes = Path(local) if local else None, local_gib * 2**30
         self._clear()
 
@@ -49,7 +57,7 @@ class ShardReader:
         self._lock = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("root", "names", "local", "local_bytes")
+        kept = ("root", "names", "local", "local_bytes", "outside")
         return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -132,7 +140,9 @@ class ShardReader:
         """The shard as a file of this machine."""
         name = self.names[shard]
         if self._in_place:
-            return Path(self._folder) / name
+            path = Path(self._folder) / name
+            check_file(path, inside=Path(self._folder), outside=self.outside)
+            return path
         assert self.local is not None
         path = self.local / name
         with suppress(FileNotFoundError):

@@ -68,6 +68,13 @@ def test_lost_files_are_found_without_opening_any(root):
     assert problems[1] == f"There is no file {root}/sub/none.png: replace or remove it."
 
 
+def test_pipes_and_devices_are_no_files(root):
+    os.mkfifo(root / "pipe.png")
+    (root / "link.png").symlink_to("/dev/zero")
+    names = ["pipe.png", "link.png", "/dev/zero", "a.png"]
+    assert set(Files(names, root=root, outside=True).problems()) == {0, 1, 2}
+
+
 def test_a_name_of_bytes_that_cannot_be_a_path_is_a_lost_file(root):
     assert set(Files(["a\0b.png"], root=root).problems()) == {0}
 

@@ -1,5 +1,8 @@
 """data=hf_dataset: what `save_to_disk` wrote, read without decoding by `datasets`."""
 
+import json
+import os
+
 import pytest
 from hydra.errors import InstantiationException
 
@@ -117,3 +120,57 @@ def test_a_folder_that_is_no_dataset_says_how_to_make_one(make, tmp_path):
 def test_without_a_path_the_option_is_named(make):
     with pytest.raises(InstantiationException, match=r"needs data\.path=FOLDER"):
         make(path=None)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    rows = {"text": [f"a sentence, number {n}" for n in range(30)], "label": [0, 1, 2] * 10}
+    part = datasets.Dataset.from_dict(rows)
+    datasets.DatasetDict(train=part, test=part).save_to_disk(str(tmp_path / "hf_dataset"))
+    return tmp_path / "hf_dataset"
+
+
+ARROW = "data-00000-of-00001.arrow"
+
+
+@pytest.mark.parametrize("name", [ARROW, "state.json", "dataset_info.json"])
+def test_no_link_leads_out_of_it_unless_that_is_allowed(make, saved, tmp_path, name):
+    path = saved / "train" / name
+    path.rename(tmp_path / "secret")
+    path.symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match=r"lies outside data\.root"):
+        make(kinds=["text"])
+    assert len(make(kinds=["text"], outside=True).splits["test"]) == 30
+
+
+def test_no_linked_folder_is_read(make, saved, tmp_path):
+    (saved / "train").rename(tmp_path / "secret")
+    (saved / "train").symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match=r"train is a link: .*data\.outside=true"):
+        make(kinds=["text"])
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("train/state.json", lambda t: t["_data_files"][0].update(filename=f"../test/{ARROW}")),
+        ("train/state.json", lambda t: t["_data_files"][0].update(filename="/etc/passwd")),
+        ("train/state.json", lambda t: t.update(_data_files=[{}])),
+        ("dataset_dict.json", lambda t: t.update(splits=["train", "../hf_dataset/test"])),
+        ("dataset_dict.json", lambda t: t.pop("splits")),
+        ("train/state.json", lambda t: t.pop("_fingerprint")),
+    ],
+)
+def test_a_description_that_leads_elsewhere_or_nowhere_is_refused(make, saved, name, change):
+    told = json.loads((saved / name).read_text())
+    change(told)
+    (saved / name).write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"none of this folder|describes no|no whole dataset"):
+        make(kinds=["text"])
+
+
+def test_a_pipe_in_it_is_not_waited_for(make, saved):
+    (saved / "train" / ARROW).unlink()
+    os.mkfifo(saved / "train" / ARROW)
+    with pytest.raises(ValueError, match="is no plain file"):
+        make(kinds=["text"])

@@ -12,6 +12,8 @@ import torch
 
 from datamodules.core.dataset import SPLITS
 from datamodules.layouts.shards.writer import pack
+from datamodules.readers import READERS
+from tests.configs import compose_config
 from tests.datamodules.sentences import Sentences, shards
 
 
@@ -85,6 +87,23 @@ def test_any_data_set_can_be_packed(
     )
     for a, b in zip(data.test_dataloader(), original.test_dataloader(), strict=True):
         assert a.ids == b.ids
+        for modality in original.modalities:
+            assert torch.equal(a.inputs[modality], b.inputs[modality])
+
+
+def test_numbers_categories_and_dates_are_packed(make_data, table_of_columns, tmp_path):
+    def manifest():
+        path = str(table_of_columns)
+        options = {"modalities": None, "kinds": list(READERS), "batch_size": 5}
+        return make_data("manifest", path=path, **options)
+
+    pack(manifest(), str(tmp_path / "out"))
+    data, original = make_data("shards", root=str(tmp_path / "out"), batch_size=5), manifest()
+    for datamodule in (data, original):
+        datamodule.setup()
+    assert data.modalities == original.modalities == ["array", "category", "date"]
+    assert data.inferred()["category"] == original.inferred()["category"]
+    for a, b in zip(data.test_dataloader(), original.test_dataloader(), strict=True):
         for modality in original.modalities:
             assert torch.equal(a.inputs[modality], b.inputs[modality])
 
@@ -211,13 +230,7 @@ def test_modalities_and_targets_that_are_not_there_are_refused(packed):
 
 
 def test_the_packing_command_composes_for_every_data_set_and_lists_its_options():
-    from pathlib import Path
-
-    from hydra import compose, initialize_config_dir
-
-    conf = Path(__file__).parents[3] / "conf"
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        for name in ("fsdd", "manifest", "digits"):
-            config = compose("pack", [f"data={name}", "out=somewhere", "shard_mib=1"])
-            assert (config.out, config.shard_mib, config.decoded) == ("somewhere", 1, False)
-            assert "_target_" in config.data
+    for name in ("fsdd", "manifest", "digits"):
+        config = compose_config("pack", (f"data={name}", "out=somewhere", "shard_mib=1"))
+        assert (config.out, config.shard_mib, config.decoded) == ("somewhere", 1, False)
+        assert "_target_" in config.data

@@ -1,6 +1,7 @@
 """A stranger's shards harm nobody: they run no code and reach nothing outside their folder."""
 
 import json
+import os
 import pickle
 from io import BytesIO
 
@@ -148,3 +149,36 @@ def test_a_shard_that_is_cut_short_or_lost_is_named(strange, tmp_path):
 def test_what_is_no_index_is_refused(strange):
     with pytest.raises(ValueError, match=r"val\.parquet is no index of shards"):
         shards(strange("val.parquet", lambda raw: raw[:50])).setup()
+
+
+def refused_unless_outside(root):
+    with pytest.raises(ValueError, match=r"lies outside data\.root"):
+        use(shards(root))
+    use(shards(root, outside=True))
+
+
+def use(data):
+    data.setup()
+    return data.splits["train"][0, 0]
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "train.parquet", "train-000000.tar"])
+def test_no_link_leads_out_of_the_folder_unless_that_is_allowed(strange, tmp_path, name):
+    root = strange(name, lambda raw: raw)
+    (tmp_path / "strange" / name).rename(tmp_path / "secret")
+    (tmp_path / "strange" / name).symlink_to(tmp_path / "secret")
+    refused_unless_outside(root)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "train.parquet", "train-000000.tar"])
+def test_a_pipe_is_not_waited_for_and_a_device_not_read(strange, tmp_path, name):
+    root = strange(name, lambda raw: raw)
+    path = tmp_path / "strange" / name
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="is no plain file"):
+        use(shards(root))
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="is no plain file"):
+        use(shards(root, outside=True))

@@ -57,3 +57,61 @@ def test_numbers_that_are_missing_everywhere_stay_finite():
 def test_impossible_options_are_refused(options):
     with pytest.raises(ValueError, match=rf"data\.array\.{next(iter(options))}"):
         ArrayReader(**({"length": 2, "mean": [0.0] * 2, "std": [1.0] * 2} | options))
+
+
+def fitted(values):
+    return ArrayReader(**ArrayReader.fit({}, [Numbers(values)]))
+
+
+def test_an_outlier_does_not_flatten_the_rest():
+    values = np.random.default_rng(0).normal(size=(499, 2))
+    values[7, 0] = 1e300
+    reader = fitted(values)
+    assert reader.curves[1] is None  # nothing is odd about the other column
+    scaled = np.stack([reader.decode(row, where="") for row in values])[..., 0]
+    assert np.isfinite(scaled).all()
+    rest = np.arange(len(values)) != 7
+    # The others are about as they would be without it, and no two are the same.
+    assert np.corrcoef(scaled[rest, 0], values[rest, 0])[0, 1] > 0.99
+    assert abs(scaled[rest, 0].std() - 1) < 0.05
+    assert len(set(scaled[:, 0])) == len(values)
+    assert scaled[7, 0] == scaled[:, 0].max() < 4
+
+
+def test_skewed_numbers_become_about_normal_as_scikit_learn_makes_them():
+    preprocessing = pytest.importorskip("sklearn.preprocessing")
+    values = np.exp(2 * np.random.default_rng(1).normal(size=(997, 1)))
+    reader = fitted(values)
+    found = np.array([reader.decode(row, where="")[0, 0].item() for row in values])
+    other = preprocessing.QuantileTransformer(n_quantiles=997, output_distribution="normal")
+    expected = other.fit_transform(values)[:, 0]
+    middle = np.abs(expected) < 2
+    np.testing.assert_allclose(found[middle], expected[middle], atol=0.06)
+    # What lies beyond all training rows is as their outermost.
+    assert reader.decode([1e9], where="")[0, 0].item() == pytest.approx(found.max())
+    assert reader.decode([-5.0], where="")[0, 0].item() == pytest.approx(found.min())
+
+
+def test_rows_together_are_what_they_are_one_by_one():
+    values = np.exp(np.random.default_rng(2).normal(size=(53, 3)) * [0.1, 3, 0.2])
+    values[::5, 0] = np.nan
+    reader = fitted(values)
+    assert [curve is None for curve in reader.curves] == [True, False, True]
+    cells = [*values, None, np.full(3, np.nan)]
+    together = reader.decode_all(cells)
+    assert together[-2:] == [None, None]
+    for row, found in zip(values, together, strict=False):
+        assert torch.equal(found, reader.decode(row, where=""))
+
+
+def test_a_value_far_beyond_all_others_stays_finite_and_on_its_side():
+    values = OPTIONS.decode([1e300, -1e300, 0.5], where="row 7")
+    assert values.isfinite().all()
+    assert values[0, 0] > 100
+    assert values[1, 0] < -100
+
+
+def test_a_curve_that_falls_back_is_refused():
+    curve = [[1.0, 1.0], [0.0, 1.0]]
+    with pytest.raises(ValueError, match=r"data\.array\.curves has 2 values and 2 scores"):
+        ArrayReader(length=1, mean=[0.0], std=[1.0], curves=[curve])

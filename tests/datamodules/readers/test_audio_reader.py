@@ -199,5 +199,5 @@ def test_a_rate_that_no_sound_has_is_not_resampled(tmp_path):
     raw = bytearray(path.read_bytes())
     raw[24:28] = (2**31 - 1).to_bytes(4, "little")
     path.write_bytes(raw)
-    with pytest.raises(ValueError, match=r"a\.wav of 2,147,483,647 samples a second cannot be"):
+    with pytest.raises(ValueError, match=r"a\.wav: 2,147,483,647 samples a second, which is not"):
         read_audio(path, OPTIONS)
