@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -45,6 +46,7 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     return runs
 
 
+@cache
 def described(preset: str) -> tuple[str, str]:
     """(what the preset's file says it is, its axes in short: score, position, pattern, …)."""
     text = (PRESETS / f"{preset}.yaml").read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from perceiver.names import shown
 from perceiver.tasks import Task
 from perceiver.types import TargetKind
 from runner.checks import check_final
+from runner.inputs import describe_inputs
 from runner.processes import prepare_once_a_node
 from runner.recipe import describe
 from runner.resolve import plain_config, resolve, wanted_targets
@@ -34,7 +35,7 @@ def build_data(config: DictConfig) -> tuple[pl.LightningDataModule, DictConfig]:
     for line in datamodule.summary():
         rank_zero_info(shown(line, _LINE))
     final = resolve(config, facts)
-    for line in describe(final, config):
+    for line in (*describe_inputs(final, config, facts), *describe(final, config)):
         rank_zero_info(shown(line, _LINE))
     check_final(final, facts)
     if isinstance(datamodule, MultimodalDataModule):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
 from typing import Any, get_type_hints
 
 from hydra.utils import get_object
@@ -14,7 +15,14 @@ from pydantic.errors import PydanticUserError
 _RULES = ConfigDict(arbitrary_types_allowed=True)
 _SCALARS = (bool, int, float, str)
 # What stands beside the groups of a config, and is nobody's option (`check_speed` has the rest).
-_RUN = {"seed": int, "budget": str, "ckpt_path": str | None, "fit": bool, "test": bool}
+_RUN = {
+    "seed": int,
+    "budget": str,
+    "ckpt_path": str | None,
+    "fit": bool,
+    "test": bool,
+    "baseline": bool,
+}
 
 
 def check_options(config: DictConfig) -> None:
@@ -79,7 +87,7 @@ def _check_type(annotation: Any, path: str, value: Any, *, taker: str, name: str
     try:
         # A list of a config may be meant as a tuple, while text is never meant as a number.
         strict = isinstance(value, _SCALARS)
-        TypeAdapter(annotation, config=_RULES).validate_python(value, strict=strict)
+        _adapter(annotation).validate_python(value, strict=strict)
     except PydanticUserError:  # no type that values can be held against
         return
     except ValidationError as error:
@@ -92,6 +100,11 @@ def _check_type(annotation: Any, path: str, value: Any, *, taker: str, name: str
             f"{path}={shown} does not fit: {taker} takes {name} as "
             f"{inspect.formatannotation(annotation)}"
         ) from error
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation, config=_RULES)
 
 
 def _keys(value: dict[Any, Any] | list[Any]) -> Collection[Any]:
@@ -111,11 +124,19 @@ def _annotation(target: Callable[..., Any], name: str) -> Any:
     """The type of an option, which a base class may have declared; empty if none did."""
     kinds = inspect.getmro(target) if inspect.isclass(target) else ()
     for function in [kind.__init__ for kind in kinds if "__init__" in vars(kind)] or [target]:
-        option = inspect.signature(function).parameters.get(name)
-        if option is None or option.kind is option.VAR_KEYWORD:
-            continue
-        try:
-            return get_type_hints(function).get(name, option.empty)
-        except NameError:  # of something that is imported for type checkers alone
-            break
+        annotations = _annotations(function)
+        if name in annotations:
+            return annotations[name]
     return inspect.Parameter.empty
+
+
+@cache  # of functions, not of classes, whose __init__ may be another one later
+def _annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """The types of a function's own options; empty where none is written or known."""
+    options = inspect.signature(function).parameters.values()
+    empty = inspect.Parameter.empty
+    try:
+        hints = get_type_hints(function)
+    except NameError:  # of something that is imported for type checkers alone
+        hints = {}
+    return {o.name: hints.get(o.name, empty) for o in options if o.kind is not o.VAR_KEYWORD}

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from tests.configs import compose_config
 from tests.tiny import LAYOUTS, write_wav
 
 PROJECT = Path(__file__).parents[1]
@@ -38,8 +38,7 @@ def compose_run(tmp_path):
     """compose_run("data=fsdd", …) → the config of a run whose folder is inside tmp_path."""
 
     def make(*overrides, name="config"):
-        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-            return compose(name, overrides=[f"paths.run_dir={tmp_path}/run", *overrides])
+        return compose_config(name, (f"paths.run_dir={tmp_path}/run", *overrides))
 
     return make
 

@@ -6,10 +6,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from runner.errors import USER_ERRORS, sentence
+from tests.configs import compose_config
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -43,14 +43,13 @@ MISTAKE = "optimizer.lrr=1e-3"
 @pytest.mark.parametrize(("script", "arguments"), commands().values(), ids=commands())
 def test_command_composes(script, arguments, tmp_path):
     name = {"train.py": "config"}.get(script, script.removesuffix(".py"))
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        if arguments == [MISTAKE]:
-            with pytest.raises(USER_ERRORS) as caught:
-                compose(name, arguments)
-            assert f"error: {sentence(caught.value, PROJECT / 'conf', name)}\n" in README
-        else:
-            config = compose(name, [*arguments, f"paths.run_dir={tmp_path}"])
-            OmegaConf.to_container(config, resolve=True)
+    if arguments == [MISTAKE]:
+        with pytest.raises(USER_ERRORS) as caught:
+            compose_config(name, tuple(arguments))
+        assert f"error: {sentence(caught.value, PROJECT / 'conf', name)}\n" in README
+    else:
+        config = compose_config(name, (*arguments, f"paths.run_dir={tmp_path}"))
+        OmegaConf.to_container(config, resolve=True)
 
 
 def test_the_two_commands_stand_at_the_top():

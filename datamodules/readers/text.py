@@ -30,7 +30,7 @@ _TEXTS = 2**16  # texts whose words are counted
 _KNOWN = 0.5  # share of known words, from which on texts are read as words
 _LONGEST_TEXT = 2**16  # characters of a text whose words are counted
 _CHARACTERS = 32  # more than a token has
-_BYTES_A_TOKEN = 4  # about
+_BYTES_A_TOKEN = 5  # about
 _LONGEST = 512  # `fit` chooses no more tokens
 _MAX_BYTES = 2**26  # of a file: a larger one is no text
 BOM = b"\xef\xbb\xbf"
@@ -44,7 +44,7 @@ class TextReader(Reader):
     Args:
         max_length: longer texts are cut to this many tokens (a cut may split a character of bytes).
         vocab_size: number of distinct ids; None = as many as the tokenizer has.
-        tokenizer: "bytes"; "words" of a vocabulary (see `Words`); or the path of a Hugging Face
+        tokenizer: "bytes"; "words" of a vocabulary; or the path of a Hugging Face
             `tokenizer.json`, or its name on the hub.
         vocabulary: the words, with a space between; of "words" alone.
         lowercase: whether texts are read in small letters; of "words" alone.

@@ -12,7 +12,6 @@ NUM_SPECIALS = 6  # pad 0, bos 1, eos 2, mask 3, cls 4, sep 5, as the Perceiver 
 UNKNOWN = NUM_SPECIALS  # the id of any other word
 LARGEST = 16_000  # words at most
 _LEAST = 2  # occurrences of a word
-_STEM = 4  # characters of a word's beginning
 _LONGEST = 64  # characters of a word
 _MAX_CHARACTERS = 2**25  # of all texts, that words are counted in
 _NO_SPACES = ("CJK UNIFIED", "HIRAGANA", "KATAKANA")  # scripts whose signs are words of their own
@@ -42,16 +41,8 @@ def split_words(text: str, *, lowercase: bool) -> list[str]:
     return text.translate(_SPACING).split()
 
 
-def _stem(word: str) -> str:
-    """The beginning of a word that is longer, marked; "" of a short one."""
-    return f"{word[:_STEM]}…" if len(word) > _STEM else ""
-
-
 class Words:
-    """Texts → ids of a vocabulary's words, each long one followed by that of its beginning.
-
-    The beginning (char…) is what charm, charming and charmless share; of a word that is not known
-    it stands alone.
+    """Texts → ids of a vocabulary's words.
 
     Args:
         vocabulary: the words of the ids 7 and on, with a space between.
@@ -70,13 +61,8 @@ class Words:
 
     def __call__(self, text: str) -> list[int]:
         """At least one id of a text that is not empty, be it of blanks."""
-        get, ids = self.ids.get, []
-        for word in split_words(text, lowercase=self.lowercase):
-            id, stem = get(word), get(_stem(word))
-            if id is not None or stem is None:
-                ids.append(UNKNOWN if id is None else id)
-            if stem is not None:
-                ids.append(stem)
+        get = self.ids.get
+        ids = [get(word, UNKNOWN) for word in split_words(text, lowercase=self.lowercase)]
         return ids or [UNKNOWN] * bool(text)
 
     @property
@@ -85,7 +71,7 @@ class Words:
 
 
 def learn_vocabulary(texts: Iterable[str], *, lowercase: bool) -> str:
-    """The words and beginnings that come more than once, the most frequent first, spaces between.
+    """The words of texts that come more than once, the most frequent first, a space between.
 
     Args:
         texts: of the training examples.
@@ -98,9 +84,6 @@ def learn_vocabulary(texts: Iterable[str], *, lowercase: bool) -> str:
         total += len(text)
         if total >= _MAX_CHARACTERS:
             break
-    for word, count in list(counts.items()):
-        if stem := _stem(word):
-            counts[stem] += count
     known = (word for word, count in counts.items() if count >= _LEAST and len(word) <= _LONGEST)
     return " ".join(sorted(known, key=lambda word: (-counts[word], word))[:LARGEST])
 

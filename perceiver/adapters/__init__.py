@@ -6,7 +6,8 @@ from perceiver.adapters.audio import SpectrogramAdapter, WaveformAdapter
 from perceiver.adapters.columns import CategoryAdapter, NumberAdapter
 from perceiver.adapters.dropout import ModalityDropout
 from perceiver.adapters.fuse import Fusion, PaddingFusion, ProjectionFusion
-from perceiver.adapters.image import ConvStemAdapter, PatchAdapter, PixelAdapter
+from perceiver.adapters.image import PatchAdapter, PixelAdapter
+from perceiver.adapters.image_convolutions import ConvStagesAdapter, ConvStemAdapter
 from perceiver.adapters.pretrained import (
     PretrainedAdapter,
     TimmAdapter,
@@ -22,6 +23,7 @@ __all__ = [
     "Adapter",
     "ArrayAdapter",
     "CategoryAdapter",
+    "ConvStagesAdapter",
     "ConvStemAdapter",
     "Fusion",
     "ModalityDropout",

@@ -1,4 +1,4 @@
-"""Pixels, patches and the convolutional stem as byte arrays."""
+"""Pixels, patches and the places of convolutions as byte arrays."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from perceiver.adapters import ConvStemAdapter, PatchAdapter, PixelAdapter
+from perceiver.adapters import ConvStagesAdapter, ConvStemAdapter, PatchAdapter, PixelAdapter
 from perceiver.positions import FourierPositions, LearnedPositions
 
 fourier = partial(FourierPositions, num_bands=2)
@@ -143,6 +143,49 @@ def test_the_stem_announces_the_grid_that_it_gives(size):
     assert segment.shape == adapter.position.shape == (size[0] // 4, size[1] // 4)
 
 
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [((28, 28), 7), ((32, 32), 8), ((48, 48), 12), ((64, 64), 8), ((96, 96), 12), ((224, 224), 7)],
+)
+def test_stages_that_fit_leave_seven_places_a_side_or_more(size, grid):
+    with torch.device("meta"):
+        adapter = ConvStagesAdapter(channels=3, size=size, position=fourier)
+        segment = adapter(torch.empty(2, 3, *size))
+    assert segment.shape == adapter.position.shape == (grid, grid)
+    strides = [stage[0].stride[0] for stage in adapter.stages]
+    assert (strides[0] == 1) == (size[0] < 56)
+
+
+@pytest.mark.parametrize(("size", "side"), [((8, 8), 2), ((12, 13), 1), ((12, 10), 2)])
+def test_the_smallest_pictures_have_no_stages_but_patches(size, side):
+    adapter = ConvStagesAdapter(channels=1, size=size, position=None)
+    patches = PatchAdapter(channels=1, size=size, patch_size=side, position=None, embed_dim=32)
+    patches.load_state_dict(adapter.state_dict())
+    image = torch.randn(2, 1, *size)
+    assert_close(adapter(image).dense(), patches(image).dense(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_stage_is_a_convolution_a_batch_norm_and_a_relu(training):
+    options = {"dims": [3, 5], "strides": [2, 1], "position": None}
+    adapter = ConvStagesAdapter(channels=2, size=(7, 11), **options).double().train(training)
+    features = image = torch.randn(2, 2, 7, 11, dtype=torch.float64)
+    for stage, stride in zip(adapter.stages, (2, 1), strict=True):
+        torch.nn.init.normal_(stage[1].weight)
+        mean, variance = stage[1].running_mean.clone(), stage[1].running_var.clone()
+        features = F.conv2d(features, stage[0].weight, stride=stride, padding=1)
+        weight, bias = stage[1].weight, stage[1].bias
+        features = F.batch_norm(features, mean, variance, weight, bias, training=training).relu()
+    segment = adapter(image)
+    assert segment.shape == (4, 6)
+    assert_close(segment.dense(), features.flatten(2).transpose(1, 2))
+
+
+def test_stages_whose_numbers_do_not_fit_together_are_refused():
+    with pytest.raises(ValueError, match=r"dims=\[3, 5\] and strides=\[1\]"):
+        ConvStagesAdapter(channels=1, size=(8, 8), position=None, dims=[3, 5], strides=[1])
+
+
 def test_a_stem_for_pictures_that_it_cannot_quarter_is_refused():
     with pytest.raises(ValueError, match="sides of 4 pixels"):
         ConvStemAdapter(channels=1, size=(3, 8), position=None)
@@ -156,8 +199,9 @@ def test_a_stem_for_pictures_that_it_cannot_quarter_is_refused():
         PixelAdapter(channels=3, size=(4, 4), position=None),
         PatchAdapter(channels=3, size=(4, 4), patch_size=2, position=None),
         ConvStemAdapter(channels=3, size=(4, 4), position=None),
+        ConvStagesAdapter(channels=3, size=(4, 4), position=None, dims=[2], strides=[1]),
     ],
-    ids=["pixels", "patches", "stem"],
+    ids=["pixels", "patches", "stem", "stages"],
 )
 def test_wrong_pictures_are_refused(adapter, unchecked):
     with pytest.raises(ValueError, match=r"\(2, 1, 4, 4\); expected \(batch, 3, height, width\)"):

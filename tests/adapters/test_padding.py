@@ -9,6 +9,7 @@ from torchaudio.transforms import MelSpectrogram
 
 from perceiver.adapters import (
     ArrayAdapter,
+    ConvStagesAdapter,
     ConvStemAdapter,
     PaddingFusion,
     PatchAdapter,
@@ -67,6 +68,11 @@ CASES = {
         (3, 11, 18),
         (3, 23, 13),
     ),
+    "convolutions in stages": (
+        lambda: ConvStagesAdapter(dims=[5, 7], strides=[1, 2], patch_size=2, **image),
+        (3, 11, 18),
+        (3, 23, 13),
+    ),
 }
 
 
@@ -78,8 +84,8 @@ def draw(adapter, size):
 
 def together(adapter, *examples):
     """One batch of several examples, anything at all in the padding, and its mask."""
-    channels = {ArrayAdapter: -1, PixelAdapter: 0, PatchAdapter: 0, ConvStemAdapter: 0}
-    axis = channels.get(type(adapter))
+    pictures = (PixelAdapter, PatchAdapter, ConvStemAdapter)
+    axis = -1 if isinstance(adapter, ArrayAdapter) else 0 if isinstance(adapter, pictures) else None
     largest = [max(sides) for sides in zip(*(e.shape for e in examples), strict=True)]
     values = draw(adapter, (len(examples), *largest))
     sides = list(largest)
@@ -176,6 +182,20 @@ def test_a_batch_norm_in_training_counts_images_that_are_there_alone(is_masked):
     assert_close(segment.dense()[present], expected)
     assert_close((norm.running_mean, norm.running_var), statistics)
     assert (segment.mask is not None) == is_masked
+
+
+def test_stages_learn_from_places_of_pictures_that_are_there_alone():
+    adapter = ConvStagesAdapter(dims=[5, 7], strides=[1, 2], **image).train()
+    images, present = torch.randn(3, 3, 11, 18), torch.tensor([True, False, True])
+    expected = adapter(images[present]).dense()
+    statistics = {name: values.clone() for name, values in adapter.named_buffers()}
+    for stage in adapter.stages:
+        stage[1].reset_running_stats()
+    values, mask = together(adapter, *images, torch.zeros(3, 20, 20))
+    segment = adapter(values[:3], mask[:3], present)
+    real = present[:, None] & segment.mask
+    assert_close(segment.dense()[real].reshape(expected.shape), expected)
+    assert_close(dict(adapter.named_buffers()), statistics)
 
 
 def test_padding_alone_teaches_a_batch_norm_nothing():

@@ -1,4 +1,4 @@
-"""Run as `python distributed.py ddp|fsdp [NAME…]`: two processes have the gradients of one.
+"""Run as `python distributed.py ddp,fsdp [NAME…]`: two processes have the gradients of one.
 
 Each process has half of a batch. Its gradients must be those of one process with all of it: for
 DDP those of every parameter, for FSDP2 (`fully_shard`) those of the shards put together.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import sys
 import tempfile
+from itertools import product
 
 import torch
 import torch.distributed as dist
@@ -77,16 +78,16 @@ def check(way: str, name: str, rank: int) -> None:
         torch.testing.assert_close(mean, other)
 
 
-def work(rank: int, way: str, names: list[str], meeting: str) -> None:
+def work(rank: int, ways: list[str], names: list[str], meeting: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     failed = False
-    for name in names:
+    for way, name in product(ways, names):
         try:
             check(way, name, rank)
         except Exception as error:
             failed = True
-            print(f"{name}: {type(error).__name__}: {str(error)[:600]}", flush=True)
+            print(f"{way} {name}: {type(error).__name__}: {str(error)[:600]}", flush=True)
     dist.barrier()
     dist.destroy_process_group()
     sys.exit(failed)
@@ -94,5 +95,5 @@ def work(rank: int, way: str, names: list[str], meeting: str) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (sys.argv[1], sys.argv[2:] or PRESETS, f"{folder}/meeting")
+        arguments = (sys.argv[1].split(","), sys.argv[2:] or PRESETS, f"{folder}/meeting")
         torch.multiprocessing.start_processes(work, arguments, nprocs=2, start_method="fork")

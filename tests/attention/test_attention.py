@@ -218,9 +218,8 @@ SOME = "bahdanau linear swin_v2 luong_local_p location_aware hard_reinforce entm
 SOME += " transformer_xl talking_heads differential registers sink qk_norm_l2 gated"
 
 
-@pytest.mark.parametrize("way", ["export", "compile"])
-def test_an_attention_can_be_traced(way):
-    run_alone("traced.py", way, "rope", "hard_reinforce")
+def test_an_attention_can_be_traced():
+    run_alone("traced.py", "export,compile", "rope", "hard_reinforce")
 
 
 @pytest.mark.slow
@@ -229,15 +228,13 @@ def test_every_preset_can_be_traced(way):
     run_alone("traced.py", way)
 
 
-@pytest.mark.parametrize("way", ["ddp", "fsdp"])
-def test_two_processes_have_the_gradients_of_one(way):
-    run_alone("distributed.py", way, *SOME.split())
+def test_two_processes_have_the_gradients_of_one():
+    run_alone("distributed.py", "ddp,fsdp", *SOME.split())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["ddp", "fsdp"])
-def test_two_processes_have_the_gradients_of_one_with_every_preset(way):
-    run_alone("distributed.py", way)
+def test_two_processes_have_the_gradients_of_one_with_every_preset():
+    run_alone("distributed.py", "ddp,fsdp")
 
 
 def test_no_parameter_is_a_scalar():

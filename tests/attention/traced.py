@@ -1,9 +1,10 @@
-"""Run as `python traced.py export|compile [NAME…]`: every preset gives the same when traced."""
+"""Run as `python traced.py export,compile [NAME…]`: every preset gives the same when traced."""
 
 from __future__ import annotations
 
 import io
 import sys
+from itertools import product
 
 import torch
 
@@ -77,12 +78,12 @@ def exports(name: str) -> None:
 
 
 if __name__ == "__main__":
-    check = {"export": exports, "compile": compiles}[sys.argv[1]]
+    checks = {"export": exports, "compile": compiles}
     failed = []
-    for name in sys.argv[2:] or PRESETS:
+    for way, name in product(sys.argv[1].split(","), sys.argv[2:] or PRESETS):
         try:
-            check(name)
+            checks[way](name)
         except Exception as error:
             failed.append(name)
-            print(f"{name}: {type(error).__name__}: {str(error)[:600]}", flush=True)
+            print(f"{way} {name}: {type(error).__name__}: {str(error)[:600]}", flush=True)
     sys.exit(bool(failed))

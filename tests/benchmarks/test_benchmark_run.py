@@ -46,6 +46,10 @@ def test_a_run_writes_its_results_and_prints_a_table(tmp_path, monkeypatch, caps
     results = json.loads(file.read_text())
     found = results["configurations"]["latents"]["contestants"]["ours"]
     assert found["seconds"]["train"]["count"] == 1
+    assert min(found["seconds"][kind]["low"] for kind in ("train", "forward")) > 0
+    assert found["memory"]["train"] >= 0
+    assert found["total_memory"]["train"] > 1e7
+    assert results["configurations"]["latents"]["peaks"]["fp32"] > 1e8
     assert results["machine"]["peaks"].keys() == {"fp32", "bf16", "fp32 layers", "bf16 layers"}
     assert "| ours |" in capsys.readouterr().out
     assert str(tmp_path) not in file.read_text()

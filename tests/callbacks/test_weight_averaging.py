@@ -109,3 +109,16 @@ def test_the_average_is_kept_in_the_precision_that_the_model_was_made_in(precisi
     assert held.dtype == torch.float32
     assert held.device == trainer.strategy.root_device
     assert_close(model.layer.weight, held.to(dtype))  # at the end the model is the average
+
+
+def test_frozen_weights_are_copied_once_and_cost_no_step_anything():
+    model = nn.Linear(3, 5)
+    model.bias.requires_grad_(False)
+    average = WarmedModel(model, decay=0.5)
+    average.update_parameters(model)
+    with torch.no_grad():
+        model.bias += 1
+        model.weight += 1
+    average.update_parameters(model)
+    torch.testing.assert_close(average.module.bias, model.bias - 1)
+    assert not torch.equal(average.module.weight, model.weight - 1)

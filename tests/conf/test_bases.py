@@ -2,10 +2,9 @@
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from tests.configs import CONF, choices, data_config
+from tests.configs import CONF, choices, compose_config, data_config
 
 CHOICES = [(group, name) for group in ("attention", "data") for name in choices(group)]
 
@@ -51,6 +50,5 @@ def test_a_base_is_no_choice_and_what_it_says_reaches_every_choice_on_it():
     assert "dataset" not in choices("data")
     for name in ("cifar10", "manifest", "digits"):
         assert data_config(name).bucket_batches == 0
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        base = compose("config", ["data=_base/dataset"]).data
+    base = compose_config(overrides=("data=_base/dataset",)).data
     assert OmegaConf.is_missing(base, "_target_")

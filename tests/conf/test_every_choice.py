@@ -6,7 +6,6 @@ from functools import cache
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import open_dict
 
@@ -15,12 +14,14 @@ from datamodules.layouts.shards.writer import pack
 from datamodules.readers import READERS
 from datamodules.sets.digits import DigitsDataModule
 from perceiver.models import MeanPoolDecoder
+from perceiver.tasks.optimisers import parameter_groups
 from perceiver.types import Batch
 from runner.build import build_data, build_task
 from runner.checks import check_config, check_model
+from runner.options import check_options
 from runner.recipe import provisional
 from runner.training import run_training
-from tests.configs import CONF, choices
+from tests.configs import CONF, attention_config, choices, compose_config
 from tests.tiny import LAYOUTS
 
 ROOTS = {"fsdd": "spoken_digits", "av_digits": "spoken_digits", "text_tsv": "sentences"}
@@ -43,6 +44,9 @@ ELSEWHERE = {
 
 def cases(*groups):
     return [(g, c) for g in groups for c in choices(g) if (g, c) not in ELSEWHERE]
+
+
+QUICK = ["data.batch_size=7", "task.val_subsets=none", "task.test_subsets=none"]
 
 
 @pytest.fixture
@@ -79,7 +83,7 @@ def run_of(composed, tmp_path):
     """
 
     def run(*overrides, data=None):
-        run_training(composed(*overrides, data=data))
+        run_training(composed(*QUICK, *overrides, data=data))
         results = json.loads((tmp_path / "run" / "results.json").read_text())
         return results["val/loss"] + results["test/loss"]
 
@@ -88,10 +92,10 @@ def run_of(composed, tmp_path):
 
 @pytest.fixture
 def step(composed):
-    """Checks, a batch to train on, its gradients and a validated batch; returns both losses."""
+    """Checks, a step on a batch and a validated batch; returns both losses."""
 
     def take(*overrides, data=None):
-        config = composed(*overrides, data=data)
+        config = composed(QUICK[0], *overrides, data=data)
         check_config(config)
         check_model(config)
         datamodule, final = build_data(config)
@@ -101,6 +105,14 @@ def step(composed):
         gradients = [p.grad for p in task.parameters() if p.grad is not None]
         assert gradients
         assert all(gradient.isfinite().all() for gradient in gradients)
+        optimizer = task.optimizer(parameter_groups(task.model))
+        schedule = task.scheduler(optimizer, 3) if task.scheduler else None
+        before = [weight.detach().clone() for weight in task.parameters()]
+        for _ in range(2):  # a schedule may begin with a rate of zero
+            optimizer.step()
+            if schedule:
+                schedule.step()
+        assert any((a != b).any() for a, b in zip(before, task.parameters(), strict=True))
         with torch.no_grad():
             task.eval().validation_step(next(iter(datamodule.val_dataloader())), 0)
         losses = [metrics.compute()["loss"].item() for metrics in task.metrics["val"].values()]
@@ -116,14 +128,26 @@ FITTING[("task", "sequence")] = SEQUENCES
 FITTING[("decoder", "per_token")] = "task=masked_tokens"
 FITTING[("decoder", "per_pixel")] = "task=reconstruction"
 FITTING[("decoder", "label_and_tokens")] = "task=label_and_tokens"
-SINGLE = ("model", "optimizer", "scheduler", "callbacks", "task", "trainer", "logger", "paths")
+# What the default job has: all of it runs once, as the choice of its logger.
+DEFAULTS = {("model", "perceiver"), ("optimizer", "adamw"), ("scheduler", "cosine")}
+DEFAULTS.add(("task", "single_label"))
+DEFAULTS |= {(group, "default") for group in ("callbacks", "trainer", "paths")}
+
+WHOLE = ("callbacks", "task", "trainer", "logger", "paths")
+PARTS = ("model", "optimizer", "scheduler")
 
 
-@pytest.mark.parametrize(("group", "choice"), cases(*SINGLE))
-def test_choice_takes_a_step(run_of, group, choice):
+@pytest.mark.parametrize(("group", "choice"), [c for c in cases(*WHOLE) if c not in DEFAULTS])
+def test_run_with_the_choice_takes_a_step(run_of, group, choice):
     needs = f"callbacks=[default,{choice}]" if group == "callbacks" else f"{group}={choice}"
     others = [FITTING[group, choice]] if (group, choice) in FITTING else []
-    assert math.isfinite(run_of(*others, *[needs] if choice != "default" else []))
+    assert math.isfinite(run_of(*others, needs))
+
+
+@pytest.mark.parametrize(("group", "choice"), [c for c in cases(*PARTS) if c not in DEFAULTS])
+def test_choice_takes_a_step(step, group, choice):
+    others = [FITTING[group, choice]] if (group, choice) in FITTING else []
+    assert math.isfinite(step(*others, f"{group}={choice}"))
 
 
 @pytest.mark.parametrize(
@@ -228,9 +252,8 @@ REFUSALS = {
 @cache
 def batch_of_the_default_job():
     """Five examples of the default job, one of which lacks its sound."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", ["data.batch_size=5", "data.missing.train.audio=0.2"])
-    datamodule = instantiate(config.data)
+    overrides = ("data.batch_size=5", "data.missing.train.audio=0.2")
+    datamodule = instantiate(compose_config(overrides=overrides).data)
     datamodule.setup()
     return next(iter(datamodule.train_dataloader()))
 
@@ -239,7 +262,8 @@ def batch_of_the_default_job():
 @pytest.mark.parametrize("place", ["cross_attention", "latent_attention"])
 def test_attention_takes_a_step_or_says_what_to_use(compose_run, request, place, choice):
     """A check, a forward and a backward pass; the next test has whole runs of a few."""
-    config = compose_run(f"attention@model.{place}={choice}", "logger=none")
+    config = compose_run("logger=none")
+    config.model[place] = attention_config(choice)
     if (place, choice) in REFUSALS:
         request.getfixturevalue("no_data")
         with pytest.raises(ValueError, match=f"^model.{place}: ") as refused:
@@ -247,7 +271,7 @@ def test_attention_takes_a_step_or_says_what_to_use(compose_run, request, place,
         assert REFUSALS[place, choice] in str(refused.value)
         return
     batch = batch_of_the_default_job()
-    check_config(config)
+    check_options(config.model[place])
     check_model(config)
     torch.manual_seed(0)
     task = instantiate(provisional(config).task, _convert_="all")
@@ -394,7 +418,7 @@ SLOWER = {choice: [pytest.mark.slow] for choice in ("anomaly", "profile")}
 )
 def test_debug_mode_runs(compose_run, tmp_path, choice):
     overrides = ["trainer.limit_train_batches=3", "trainer.limit_test_batches=2"]
-    overrides += ["data.batch_size=7", *(["trainer.max_epochs=1"] if choice != "fast" else [])]
+    overrides += [*QUICK, *(["trainer.max_epochs=1"] if choice != "fast" else [])]
     run_training(compose_run(f"debug={choice}", *overrides))
     assert "test/acc" in (tmp_path / "run" / "results.json").read_text()
 

@@ -9,6 +9,8 @@ from runner.errors import USER_ERRORS, sentence
 from runner.training import run_training
 
 CONF = Path(__file__).parents[2] / "conf"
+SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1"]
+SHORT += ["trainer.limit_test_batches=1", "task.val_subsets=none", "task.test_subsets=none"]
 
 
 def error_of(done):
@@ -97,15 +99,14 @@ def test_processes_that_do_not_know_of_each_other_are_refused(refusal, monkeypat
 
 
 def test_checkpoint_of_another_model_is_refused_before_training(refusal, compose_run, tmp_path):
-    small = ["trainer.limit_train_batches=2", "trainer.max_epochs=1", "test=false"]
-    run_training(compose_run(*small, "model.encoder.num_latents=5"))
+    run_training(compose_run(*SHORT, "test=false", "model.encoder.num_latents=5"))
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     message = refusal(f"ckpt_path={path}")
     assert "belongs to another model: its model.encoder.latents is (5, 96)" in message
 
 
 def test_checkpoint_of_another_optimiser_is_refused_before_training(refusal, compose_run, tmp_path):
-    run_training(compose_run("trainer.limit_train_batches=1", "trainer.max_epochs=1", "test=false"))
+    run_training(compose_run(*SHORT, "test=false"))
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     message = refusal(f"ckpt_path={path}", "optimizer=lamb")
     assert "trained by torch.optim.AdamW" in message
@@ -114,7 +115,7 @@ def test_checkpoint_of_another_optimiser_is_refused_before_training(refusal, com
     del checkpoint["optimizer_states"]
     torch.save(checkpoint, path)
     assert "weights alone" in refusal(f"ckpt_path={path}")
-    run_training(compose_run(f"ckpt_path={path}", "fit=false"))
+    run_training(compose_run(f"ckpt_path={path}", "fit=false", *SHORT))
 
 
 def test_script_prints_one_sentence_and_keeps_the_traceback(run_script, tmp_path):

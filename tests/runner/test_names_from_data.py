@@ -53,6 +53,7 @@ def table(path):
 
 
 SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "data.batch_size=8"]
+SHORT.append("task.test_subsets=none")
 
 
 def test_a_table_with_strange_names_is_trained_on_evaluated_and_predicted(

@@ -3,18 +3,15 @@
 import os
 import pickle
 from collections import OrderedDict
-from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch import nn
 
 from runner.checkpoints import check_same_model, read_checkpoint
 from runner.rebuild import rebuild
 from runner.training import run_training
-
-CONF = Path(__file__).parents[2] / "conf"
+from tests.configs import compose_config
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +19,8 @@ def trained(tmp_path_factory):
     """A checkpoint of a short run."""
     folder = tmp_path_factory.mktemp("run")
     short = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "test=false"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        run_training(compose("config", overrides=[f"paths.run_dir={folder}", *short]))
+    short += ["trainer.limit_val_batches=1", "task.val_subsets=none"]
+    run_training(compose_config(overrides=(f"paths.run_dir={folder}", *short)))
     return folder / "checkpoints" / "best.ckpt"
 
 

@@ -4,9 +4,11 @@ import csv
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from sklearn.utils.class_weight import compute_class_weight
 
 from datamodules.core.facts import DataFacts
 from runner.build import build_data
@@ -17,6 +19,7 @@ from runner.resolve import plain_config, resolve
 from runner.training import run_training
 
 SHORT = ["trainer.max_epochs=1", "logger=none", "data.batch_size=20"]
+SHORT += ["task.val_subsets=none", "task.test_subsets=none"]
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def rewrite(table_of_films):
 def test_a_path_is_all_it_takes_to_train_and_to_evaluate_and_predicting_needs_none(
     run, compose_run, table_of_films, tmp_path
 ):
-    config, results = run(f"data.path={table_of_films}")
+    config, results = run(f"data.path={table_of_films}", "task.test_subsets=all")
     assert list(config.data.modalities) == ["image", "audio", "text", "array"]
     assert set(config.model.adapters) == {"image", "audio", "text", "array"}
     assert config.task._target_ == "perceiver.tasks.SupervisedTask"
@@ -111,7 +114,8 @@ def test_adapters_that_were_chosen_limit_what_is_read(run, table_of_films):
 def test_two_cameras_get_an_adapter_each(run, rewrite, compose_run, tmp_path):
     path = rewrite("right", [f"stills/{59 - n}.png" for n in range(60)])
     columns = ["data.columns.image=[still,right]", "data.target=label"]
-    config, results = run(f"data.path={path}", *columns, "model.adapters.image.embed_dim=24")
+    wide = ["model.adapters.image.embed_dim=24", "task.test_subsets=single"]
+    config, results = run(f"data.path={path}", *columns, *wide)
     assert set(config.model.adapters) == {"image_still", "image_right"}
     assert [a.embed_dim for a in config.model.adapters.values()] == [24, 24]
     assert "test/acc/image_right" in results
@@ -146,7 +150,7 @@ def test_real_values_are_trained_on_and_reported_in_their_own_unit(
 
 def test_labels_are_trained_on_together(run, rewrite):
     path = rewrite("label", ["sun|sea", "sea", "sky|sun"] * 20)
-    config, results = run(f"data.path={path}", "data.columns.text=review", "task.val_subsets=none")
+    config, results = run(f"data.path={path}", "data.columns.text=review")
     assert config.task.objective._target_ == "perceiver.tasks.MultiLabel"
     assert config.task.val_subsets == "none"
     assert config.task.objective.out_dim == 3
@@ -230,6 +234,17 @@ def test_resolving_gives_a_new_config_in_which_names_are_text(compose_run):
     objective = plain["task"]["objective"]
     assert (objective["out_dim"], objective["mean"], objective["std"]) == (2, [2, 3], [5, 7])
     assert plain["trainer"]["max_epochs"] == 1, "of 10,000 steps"
+
+
+def test_balanced_weights_come_from_the_training_examples_of_each_class(compose_run):
+    options = ["data=manifest", "data.path=my.csv", "task.objective.class_weights=balanced"]
+    facts = replace(FACTS, targets="a class", class_names=["a", "b", "c"], class_counts=[30, 10, 0])
+    final = resolve(compose_run(*options), facts)
+    weights = list(final.task.objective.class_weights)
+    expected = compute_class_weight("balanced", classes=np.arange(2), y=[0] * 30 + [1] * 10)
+    assert weights == pytest.approx([*expected, 1.0])
+    with pytest.raises(ValueError, match=r"class_weights=balanced is of classes.* is values"):
+        resolve(compose_run(*options), FACTS)
 
 
 def test_embeddings_of_words_are_dropped_and_begin_small_and_those_of_bytes_as_ever(compose_run):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from perceiver.callbacks import BestCheckpoint
@@ -17,6 +16,7 @@ from runner.evaluation import run_evaluation
 from runner.prediction import run_prediction
 from runner.rebuild import rebuild
 from runner.training import run_training
+from tests.configs import compose_config
 
 PROJECT = Path(__file__).parents[2]
 ACTS = ("socket.", "subprocess.", "os.system", "os.exec", "os.spawn", "os.posix_spawn", "os.mkdir")
@@ -76,8 +76,7 @@ def checkpoint_of(compose_run, tmp_path):
 @pytest.fixture(scope="module")
 def default_job():
     """What a checkpoint of the default job holds."""
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        config = compose("config", overrides=["paths.run_dir=run"])
+    config = compose_config(overrides=("paths.run_dir=run",))
     datamodule, final = build_data(config)
     task = build_task(final, datamodule.facts())
     return {"state_dict": task.state_dict(), "run_config": dict(task.run_config)}
@@ -259,7 +258,7 @@ def test_a_prediction_opens_no_data_and_evaluation_says_what_it_needs(
 
 
 SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1"]
-SHORT += ["test=false", "logger=none"]
+SHORT += ["test=false", "logger=none", "task.val_subsets=none"]
 
 
 def test_resuming_loads_and_removes_nothing_that_a_checkpoint_names(compose_run, tmp_path, watched):

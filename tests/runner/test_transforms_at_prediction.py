@@ -13,6 +13,7 @@ from runner.rebuild import rebuild
 from runner.training import run_training
 
 SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "test=false", "callbacks=default"]
+SHORT += ["trainer.limit_val_batches=1", "task.val_subsets=none"]
 
 
 @pytest.fixture

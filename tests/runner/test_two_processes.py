@@ -4,36 +4,48 @@ import json
 
 import pytest
 
+from runner.evaluation import run_evaluation
+
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=3", "logger=none"]
+SHORT += ["trainer.limit_val_batches=2", "task.val_subsets=none"]
 
 
-def test_two_processes_train_into_one_folder_and_evaluate_as_one(run_script, tmp_path):
-    run_script("train.py", *TWO, *SHORT, OMP_NUM_THREADS="1")
+LACKING = "data.missing={test:{audio:0.4}}"
+
+
+@pytest.fixture
+def evaluate(compose_run, tmp_path):
+    """evaluate(checkpoint) → what one process, this one, says of the test split."""
+
+    def run(checkpoint):
+        folder = tmp_path / "one"
+        given = [f"ckpt_path={checkpoint}", f"paths.run_dir={folder}", LACKING]
+        run_evaluation(compose_run(*given, "trainer.accelerator=cpu", name="evaluate"))
+        results = json.loads((folder / "results.json").read_text())
+        return {name: value for name, value in results.items() if name.startswith("test/")}
+
+    return run
+
+
+def same(results, of_one):
+    assert len(of_one) == 9
+    for name, value in of_one.items():
+        assert results[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_two_processes_train_into_one_folder_and_test_as_one(run_script, evaluate, tmp_path):
+    run_script("train.py", *TWO, *SHORT, LACKING, OMP_NUM_THREADS="1")
     [folder] = [path.parent for path in tmp_path.glob("outputs/**/results.json")]
     assert not list(tmp_path.glob("multirun"))
-    checkpoint = folder / "checkpoints" / "best.ckpt"
-
-    values = []
-    for name, processes in (("one", ["trainer.accelerator=cpu"]), ("two", TWO)):
-        run_script(
-            "evaluate.py",
-            f"ckpt_path={checkpoint}",
-            f"hydra.run.dir={tmp_path}/{name}",
-            "data.missing={test:{audio:0.4}}",
-            *processes,
-            OMP_NUM_THREADS="1",
-        )
-        values.append(json.loads((tmp_path / name / "results.json").read_text()))
-    one, two = values
-    names = [name for name in one if name.startswith("test/")]
-    assert len(names) == 9
-    for name in names:
-        assert one[name] == pytest.approx(two[name], abs=1e-6), name
+    results = json.loads((folder / "results.json").read_text())
+    same(results, evaluate(folder / "checkpoints" / "best.ckpt"))
 
 
 @pytest.mark.slow
-def test_sweep_over_two_processes_keeps_its_jobs_apart(run_script, tmp_path):
+def test_sweep_over_two_processes_keeps_its_jobs_apart_and_each_is_evaluated_as_by_one(
+    run_script, evaluate, tmp_path
+):
     sweep = ["-m", "seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep"]
     run_script("train.py", *sweep, *TWO, *SHORT, "test=false", OMP_NUM_THREADS="1")
     for job, seed in (("0", 1), ("1", 2)):
@@ -44,3 +56,7 @@ def test_sweep_over_two_processes_keeps_its_jobs_apart(run_script, tmp_path):
         "1",
     ]
     assert not list(tmp_path.glob("multirun"))
+    checkpoint = tmp_path / "sweep" / "1" / "checkpoints" / "best.ckpt"
+    given = [f"ckpt_path={checkpoint}", f"hydra.run.dir={tmp_path}/two", LACKING]
+    run_script("evaluate.py", *given, *TWO, OMP_NUM_THREADS="1")
+    same(json.loads((tmp_path / "two" / "results.json").read_text()), evaluate(checkpoint))

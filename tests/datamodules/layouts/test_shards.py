@@ -13,6 +13,7 @@ import torch
 from datamodules.core.dataset import SPLITS
 from datamodules.layouts.shards.writer import pack
 from datamodules.readers import READERS
+from tests.configs import compose_config
 from tests.datamodules.sentences import Sentences, shards
 
 
@@ -229,13 +230,7 @@ def test_modalities_and_targets_that_are_not_there_are_refused(packed):
 
 
 def test_the_packing_command_composes_for_every_data_set_and_lists_its_options():
-    from pathlib import Path
-
-    from hydra import compose, initialize_config_dir
-
-    conf = Path(__file__).parents[3] / "conf"
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        for name in ("fsdd", "manifest", "digits"):
-            config = compose("pack", [f"data={name}", "out=somewhere", "shard_mib=1"])
-            assert (config.out, config.shard_mib, config.decoded) == ("somewhere", 1, False)
-            assert "_target_" in config.data
+    for name in ("fsdd", "manifest", "digits"):
+        config = compose_config("pack", (f"data={name}", "out=somewhere", "shard_mib=1"))
+        assert (config.out, config.shard_mib, config.decoded) == ("somewhere", 1, False)
+        assert "_target_" in config.data
