@@ -46,8 +46,8 @@ def row_column(
                 count, row = stray
                 warnings.append(
                     f"warning: {name} is of numbers, but {count:,} of {len(table):,} rows hold "
-                    f"something else, which counts as missing; the first is {ids[row]}, "
-                    f"{str(table[name][row].as_py())[:60]!r}"
+                    "something else, which counts as missing; the first is "
+                    f"{str(table[name][row].as_py())[:60]!r} of row {ids[row]}"
                 )
     return Numbers(np.stack(values, axis=1)), warnings
 

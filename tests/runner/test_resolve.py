@@ -79,7 +79,7 @@ def test_a_path_is_all_it_takes_to_train_and_to_evaluate_and_predicting_needs_no
 def test_numbers_categories_and_dates_of_any_name_are_trained_on_evaluated_and_predicted(
     run, compose_run, table_of_columns, tmp_path
 ):
-    config, results = run(f"data.path={table_of_columns}")
+    config, results = run(f"data.path={table_of_columns}", "task.test_subsets=all")
     assert list(config.data.modalities) == ["array", "category", "date"]
     assert dict(config.data.columns) | {"array": ["price", "age"]} == dict(config.data.columns)
     assert config.data.columns.category == ["colour", "member"]

@@ -107,7 +107,7 @@ def test_a_stray_word_among_numbers_is_missing_and_its_row_is_named(make, table)
     data = make(table(rows(size=cells, label=LABELS)), target="label")
     (line,) = [line for line in data.notes if "size is of numbers" in line]
     assert "1 of 60 rows hold something else" in line
-    assert "my.csv:42, 'broken'" in line
+    assert "the first is 'broken' of row my.csv:42" in line
     counts = [split.source.columns["array"].absent().sum() for split in data.splits.values()]
     assert sum(counts) == 0  # a row without anything else to read is left out
     assert "warning: 1 rows have no input at all" in "".join(data.notes)
