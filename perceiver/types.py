@@ -81,6 +81,12 @@ class Batch:
         )
         return torch.stack([self.present.get(name, everywhere) for name in modalities]).any(0)
 
+    def has_all(self) -> Bool[Tensor, " b"]:
+        """Which examples have every modality of the batch."""
+        first = next(iter(self.inputs.values()))
+        everywhere = torch.ones(len(self), dtype=torch.bool, device=first.device)
+        return torch.stack([everywhere, *self.present.values()]).all(0)
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         def mapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: function(tensor) for name, tensor in tensors.items()}

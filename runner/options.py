@@ -15,7 +15,14 @@ from pydantic.errors import PydanticUserError
 _RULES = ConfigDict(arbitrary_types_allowed=True)
 _SCALARS = (bool, int, float, str)
 # What stands beside the groups of a config, and is nobody's option (`check_speed` has the rest).
-_RUN = {"seed": int, "budget": str, "ckpt_path": str | None, "fit": bool, "test": bool}
+_RUN = {
+    "seed": int,
+    "budget": str,
+    "ckpt_path": str | None,
+    "fit": bool,
+    "test": bool,
+    "baseline": bool,
+}
 
 
 def check_options(config: DictConfig) -> None:

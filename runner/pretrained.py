@@ -43,6 +43,7 @@ def prepare_encoders(config: DictConfig) -> None:
                 "trained ones"
             )
         if adapter.get("frozen"):  # on purpose
+            _spare_cache(config, name, kind.kind)
             warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         wanted = kind.data_options(found | ({"size": list(size)} if size else {}))
         if kind.kind == "text" and weights is not None:
@@ -82,6 +83,16 @@ def _pretrained(config: DictConfig) -> Iterator[tuple[str, DictConfig, type[Pret
         kind = get_object(adapter._target_) if adapter and "_target_" in adapter else None
         if inspect.isclass(kind) and issubclass(kind, PretrainedAdapter):
             yield name, adapter, kind
+
+
+def _spare_cache(config: DictConfig, name: str, kind: str) -> None:
+    """No augmentation where that is open, no cache where there is one: it would find nothing."""
+    augment, adapter = config.data.get("augment") or {}, config.model.adapters[name]
+    with open_dict(config):
+        if kind in augment and augment[kind] is None and adapter.get("cache_gib"):
+            augment[kind] = []
+        elif augment.get(kind) or augment.get(name) or config.data.get("mix"):
+            adapter.cache_gib = 0.0
 
 
 def _own_tokenizer(config: DictConfig, weights: str) -> None:

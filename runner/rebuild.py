@@ -63,7 +63,10 @@ def rebuild(
         isinstance(config.get(name), dict) for name in ("task", "data")
     ):
         raise ValueError(f"{path} does not say how to rebuild its model: train.py did not write it")
-    check_size(config)
+    try:
+        check_size(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     given = {name: value for name, value in (data_options or {}).items() if value is not None}
     data, recorded = _without_places(config["data"])
     described = without_weights(config["task"])

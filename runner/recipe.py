@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.core.facts import DataFacts
 from datamodules.readers import kind_of
+from datamodules.readers.text import BYTES
 from perceiver.types import TargetKind
 
 MAX_STEPS = 10_000  # some ten minutes of a laptop
@@ -40,28 +41,40 @@ class Recipe:
         epochs: passes over a small data set.
         dropout: of the encoder.
         weight_decay: of weights that are decayed.
+        num_latents: of the encoder, as the two that follow.
+        latent_dim: their width.
+        num_layers: of self-attention.
     """
 
     lr: float = 2e-3
     epochs: int = 80
     dropout: float = 0.0
     weight_decay: float = 0.05
+    num_latents: int = 24
+    latent_dim: int = 96
+    num_layers: int = 3
 
 
 # Found by validation: docs/learning.md shows what each reaches.
 RECIPES = {
-    "text": Recipe(lr=5e-4, epochs=10, dropout=0.3),
-    "image": Recipe(lr=1e-3, epochs=40, dropout=0.1),
-    "video": Recipe(lr=1e-3, epochs=40, dropout=0.1),
+    "words": Recipe(lr=5e-4, epochs=4, dropout=0.2, num_latents=16, latent_dim=64, num_layers=2),
+    "image": Recipe(epochs=40, dropout=0.1, num_latents=8, latent_dim=128, num_layers=2),
     "audio": Recipe(epochs=60, dropout=0.1),
-    "array": Recipe(epochs=80, dropout=0.1),
+    "columns": Recipe(lr=1e-3, epochs=20, dropout=0.2),
 }
+_KINDS = {"array": "columns", "category": "columns", "date": "columns"}
 
 
-def recipe_for(modalities: Iterable[str]) -> Recipe:
-    """The recipe of a modality's kind; of several, that of examples with all of them."""
-    found = [RECIPES.get(kind, Recipe()) for kind in {kind_of(name) for name in modalities}]
-    return found[0] if len(found) == 1 else Recipe()
+def recipe_for(modalities: Iterable[str], *, has_words: bool = False) -> Recipe:
+    """The recipe of what the modalities are; of several kinds, one that learns them together.
+
+    Args:
+        modalities: of the data set.
+        has_words: whether its texts are read as words, or as a tokenizer's ids, not as bytes.
+    """
+    kinds = {_KINDS.get(kind_of(name), kind_of(name)) for name in modalities}
+    kinds = {"words" if kind == "text" and has_words else kind for kind in kinds}
+    return RECIPES.get(kinds.pop(), Recipe()) if len(kinds) == 1 else Recipe()
 
 
 def choose(config: DictConfig, facts: DataFacts) -> dict[str, Any]:
@@ -78,16 +91,17 @@ def choose(config: DictConfig, facts: DataFacts) -> dict[str, Any]:
     if budget not in _BUDGETS:
         raise ValueError(f"budget={budget!r}, expected {', '.join(_BUDGETS)}")
     names = list(config.data.get("modalities") or ())
-    recipe = recipe_for(names)
+    tokenizer = (config.data.get("text") or {}).get("tokenizer")
+    recipe = recipe_for(names, has_words=tokenizer not in (None, BYTES))
     steps_per_epoch = _steps_per_epoch(config, facts)
     most = max(1, round(MAX_STEPS / steps_per_epoch)) if facts.num_examples else recipe.epochs
     epochs = max(1, round(min(recipe.epochs, most) * _BUDGETS[budget]))
     values = {
         "optimizer.lr": recipe.lr,
         "optimizer.weight_decay": recipe.weight_decay,
-        "model.encoder.num_latents": 24,
-        "model.encoder.latent_dim": 96,
-        "model.encoder.num_layers": 3,
+        "model.encoder.num_latents": recipe.num_latents,
+        "model.encoder.latent_dim": recipe.latent_dim,
+        "model.encoder.num_layers": recipe.num_layers,
         "model.encoder.dropout": recipe.dropout,
         "model.modality_dropout.p": 0.5 if len(names) > 1 else 0.0,
         "trainer.max_epochs": epochs,

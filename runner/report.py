@@ -6,7 +6,7 @@ import json
 import math
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,23 +73,46 @@ def print_summary(
     parts: str,
     whole: str,
     files: Mapping[str, Path],
+    baselines: Mapping[str, tuple[str, int]] | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """The monitored metric of every part of a split and of the whole, and where the files are.
+
+    Subsets of the modalities are over the examples that have any of them: others for each. Where
+    some examples lack a modality, another column is over those that have all.
 
     Args:
         parts: what the parts are: subsets of the modalities, or sequences of some lengths.
         whole: a name for the whole.
+        files: what they are → where.
+        baselines: name in `metrics` → what a row calls it, and of how many examples it is.
+        notes: lines below the table.
     """
-    name_of_all = f"{split}/{monitor}"
-    prefix = f"{name_of_all}/"
-    rows = {n.removeprefix(prefix): value for n, value in metrics.items() if prefix in n}
-    table = Table(parts, name_of_all, title="What the model knows from what it is given")
-    for name, value in rows.items():
-        table.add_row(Text(shown(name.replace("+", " + "))), f"{value:.4f}")
-    if name_of_all in metrics:
-        table.add_row(Text(shown(whole)), f"{metrics[name_of_all]:.4f}", style="bold")
+    head, _, metric = monitor.rpartition("/")
+    start = f"{split}/{head}/" if head else f"{split}/"
+    name_of_all, complete = f"{start}{metric}", f"{start}complete/"
+    names = [n.removeprefix(name_of_all) for n in metrics if n.startswith(f"{name_of_all}/")]
+    names += [""] if name_of_all in metrics else []
+    columns = {"examples": f"{start}examples"} if f"{start}examples" in metrics else {}
+    columns[name_of_all] = name_of_all
+    if f"{complete}{metric}" in metrics:
+        count = f"{metrics[f'{complete}examples']:,.0f}"
+        columns[f"of the {count} that have all"] = f"{complete}{metric}"
+    table = Table(parts, *columns, title="What the model knows from what it is given")
+    for name in names:
+        cells = [_number(metrics.get(f"{column}{name}"), column) for column in columns.values()]
+        label = name.removeprefix("/").replace("+", " + ") or whole
+        table.add_row(Text(shown(label)), *cells, style="" if name else "bold")
+    table.add_section()
+    for name, (label, of) in (baselines or {}).items():
+        found = {"examples": f"{of:,}", name_of_all: _number(metrics[name], name)}
+        table.add_row(
+            Text(shown(f"baseline: {label}")), *(found.get(column, "") for column in columns)
+        )
     console = Console(soft_wrap=True)
     console.print(table)
+    for note in notes:
+        console.print(Text(shown(note, 1000)))
     padding = {n.rpartition("/")[2]: share for n, share in metrics.items() if "/padding/" in n}
     if padding:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in padding.items())
@@ -97,3 +120,9 @@ def print_summary(
     for what, where in files.items():
         if where.exists():
             console.print(Text(f"{what:12} {shown(str(where), 1000)}"))
+
+
+def _number(value: float | None, name: str) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if name.endswith("examples") else f"{value:.4f}"

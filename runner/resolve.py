@@ -36,7 +36,8 @@ def resolve(config: DictConfig, facts: DataFacts) -> DictConfig:
         facts: of its data set.
 
     Raises:
-        ValueError: the model has no adapter for a modality of the data.
+        ValueError: the model has no adapter for a modality of the data, or an option of classes is
+            set where the target is none.
     """
     final = copy.deepcopy(config)
     is_open = config.data.get("modalities", ()) is None
@@ -50,7 +51,9 @@ def resolve(config: DictConfig, facts: DataFacts) -> DictConfig:
         if is_open:
             if final.model.get("adapters") is not None:
                 final.model.adapters = _adapters(final)
+            _check_class_options(final, facts)
             _fit_task(final, facts)
+        _balance(final, facts)
         _fit_embeddings(final)
         settle_inputs(final, facts)
     return settle(final, facts)
@@ -127,3 +130,27 @@ def _fit_task(config: DictConfig, facts: DataFacts) -> None:
             objective.mean, objective.std = list(facts.target_mean), list(facts.target_std)
     if len(config.data.modalities) > 6 and config.task.test_subsets == "all":
         config.task.test_subsets = "single"  # 2^7 subsets would take longer than the training
+
+
+def _check_class_options(config: DictConfig, facts: DataFacts) -> None:
+    """Refuses options that would be lost with the objective that the data do not fit."""
+    objective = config.task.get("objective") or {}
+    for name in ("class_weights", "focal_gamma"):
+        if objective.get(name) and facts.targets != TargetKind.CLASS:
+            raise ValueError(
+                f"task.objective.{name}={objective[name]} is of classes, but the target is "
+                f"{facts.targets}: leave it out"
+            )
+
+
+def _balance(config: DictConfig, facts: DataFacts) -> None:
+    """Weights in inverse proportion to the training examples of each class, where asked for.
+
+    Their mean over the training examples is 1. A class without examples gets 1.
+    """
+    several = config.task.get("objectives")
+    for objective in several.values() if several else [config.task.get("objective")]:
+        counts = facts.class_counts
+        if objective and objective.get("class_weights") == "balanced" and counts is not None:
+            share = sum(counts) / sum(count > 0 for count in counts)
+            objective.class_weights = [share / count if count else 1.0 for count in counts]

@@ -21,6 +21,7 @@ from perceiver.callbacks import ConfusionMatrix, Interrupted, PredictionTable
 from perceiver.files import replacing
 from perceiver.names import shown
 from perceiver.tasks import SingleLabel, Task
+from runner.baseline import baselines_of, sees_all
 from runner.build import build_data, build_task
 from runner.checkpoints import (
     KeptFiles,
@@ -153,7 +154,15 @@ def _run(config: DictConfig) -> float:
         if config.test:
             trainer.test(task, ckpt_path=checkpoint, **rest)
             results |= as_floats(trainer.callback_metrics, "test/")
-        finish(results, task, datamodule, folder, split="test" if config.test else "val")
+        with_baselines = config.baseline and config.test and told is None and sees_all(trainer)
+        finish(
+            results,
+            task,
+            datamodule,
+            folder,
+            split="test" if config.test else "val",
+            with_baselines=with_baselines,
+        )
         if told is not None:
             raise told
     return results[f"val/{task.monitor}"]
@@ -243,8 +252,12 @@ def finish(
     folder: Path,
     *,
     split: str,
+    with_baselines: bool = False,
 ) -> None:
-    """Count broken examples and print the summary."""
+    """Count broken examples, fit baselines and print the summary."""
+    found = baselines_of(task, datamodule) if with_baselines else None
+    if found is not None:
+        results |= {**found.values, "baseline_seconds": found.seconds}
     broken = getattr(datamodule, "bad_examples", None)
     files = {}
     if broken is not None:
@@ -257,9 +270,12 @@ def finish(
         monitor=task.monitor,
         parts=task.parts,
         whole=" + ".join(datamodule.modalities),
+        baselines={} if found is None else found.rows(task.heads[task.monitored].monitor),
+        notes=() if found is None else found.notes,
         files=files
         | {
             "confusion": folder / "confusion.png",
+            "classes": folder / "classes.csv",
             "predictions": folder / "predictions.csv",
             "results": folder / "results.json",
             "checkpoint": folder / "checkpoints" / "best.ckpt",

@@ -78,8 +78,8 @@ def check_size(config: Any) -> None:
         is_deeper = type(node) is list or (type(node) is dict and all(type(n) is str for n in node))
         if number == _MOST or is_deeper:
             raise ValueError(
-                f"the checkpoint's config holds more than {_MOST:,} values, or is nested more than "
-                f"{_DEPTH} deep"
+                f"the checkpoint's config is not plain data: it holds more than {_MOST:,} values, "
+                f"or is nested more than {_DEPTH} deep"
             )
 
 

@@ -178,10 +178,12 @@ def description(folder, value):
 
 @pytest.mark.parametrize("write", [results, config, predictions, confusion, description])
 def test_what_a_run_leaves_is_replaced_at_once(tmp_path, write, monkeypatch):
+    def content():
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
     write(tmp_path, 0)
-    [path] = tmp_path.iterdir()
-    before, kept = path.read_bytes(), os.replace
-    assert before
+    before, kept = content(), os.replace
+    assert all(before.values())
 
     def late(part, path):
         assert os.path.getsize(part) > 0
@@ -190,11 +192,10 @@ def test_what_a_run_leaves_is_replaced_at_once(tmp_path, write, monkeypatch):
     monkeypatch.setattr(os, "replace", late)
     with pytest.raises(OSError, match="too late"):
         write(tmp_path, 1)
-    assert path.read_bytes() == before
-    assert not others(path)
+    assert content() == before
     monkeypatch.setattr(os, "replace", kept)
     write(tmp_path, 1)
-    assert path.read_bytes() != before
+    assert all(value != before[name] for name, value in content().items())
 
 
 # Checkpoints.

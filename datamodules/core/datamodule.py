@@ -19,7 +19,7 @@ from datamodules.core.dataset import SPLITS, Source, Split
 from datamodules.core.facts import DataFacts
 from datamodules.core.loaders import make_loader
 from datamodules.core.splitting import draw_missing
-from datamodules.core.summary import describe_targets
+from datamodules.core.summary import describe_imbalance, describe_targets
 from datamodules.core.validation import check_labels, check_missing
 from datamodules.loading.loader import ResumableLoader
 from datamodules.loading.seeding import generator
@@ -47,6 +47,8 @@ class MultimodalDataModule(pl.LightningDataModule):
         pin_memory: copy batches to page-locked memory, from which a GPU fetches them while it
             computes; None = where the trainer has one.
         prefetch: batches that each worker reads ahead.
+        sampler: which examples an epoch of training has: None = each once; "balanced" = as many of
+            each class, so that those of rare classes come several times.
         bucket_batches: batches of similar lengths are made within windows of this many; 0 = any
             lengths share a batch. A large window pads little and shuffles little.
         seed: of the order and of what training draws anew every epoch.
@@ -93,6 +95,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         num_workers: int = 0,
         pin_memory: bool | None = None,
         prefetch: int = 2,
+        sampler: str | None = None,
         bucket_batches: int = 0,
         seed: int = 0,
         split_seed: int = 0,
@@ -129,6 +132,9 @@ class MultimodalDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.prefetch = prefetch
+        if sampler not in (None, "balanced"):
+            raise ValueError(f"data.sampler={sampler}, expected balanced or null.")
+        self.sampler = sampler
         self.bucket_batches = bucket_batches
         self.seed = seed
         self.split_seed = split_seed
@@ -224,9 +230,17 @@ class MultimodalDataModule(pl.LightningDataModule):
             class_names=list(self.class_names),
             num_examples={split: len(source) for split, source in self._sources.items()},
             options=options,
+            class_counts=self._class_counts(),
             target_mean=mean,
             target_std=std,
         )
+
+    def _class_counts(self) -> list[int] | None:
+        """How many training examples each class has; None where targets are no classes."""
+        if self.targets != TargetKind.CLASS or "train" not in self._sources:
+            return None
+        targets = self._sources["train"].targets
+        return targets.bincount(minlength=len(self.class_names)).tolist()
 
     def _open_once(self) -> None:
         """Builds and checks the sources of all splits."""
@@ -304,6 +318,8 @@ class MultimodalDataModule(pl.LightningDataModule):
             told = describe_targets(source.targets, self.class_names)
             lines.append(f"{split:5} {len(source):,} examples · {told}")
             lacking = self._lacking[split].sum(axis=0)
+            if split == "train" and self.targets == TargetKind.CLASS:
+                lines += describe_imbalance(self._class_counts() or [], self.class_names)
             if lacking.any():
                 parts = zip(self.modalities, lacking, strict=True)
                 lines.append(f"{'':5} lacking " + ", ".join(f"{m} {n:,}" for m, n in parts if n))
@@ -336,6 +352,16 @@ class MultimodalDataModule(pl.LightningDataModule):
         rng = generator(self.split_seed, SPLITS.index(split))
         return draw_missing(chances, absent=absent, rng=rng)
 
+    def _is_balanced(self) -> bool:
+        if self.sampler and (self.targets != TargetKind.CLASS or self.shuffle_window):
+            problem = (
+                f"data.shuffle_window={self.shuffle_window} keeps examples in blocks: set it to 0"
+                if self.shuffle_window
+                else f"the target is {self.targets}, not a class"
+            )
+            raise ValueError(f"data.sampler={self.sampler}, but {problem}.")
+        return self.sampler is not None
+
     def _loader(self, name: str) -> ResumableLoader:
         self.setup()
         if name not in self.splits:
@@ -353,6 +379,7 @@ class MultimodalDataModule(pl.LightningDataModule):
             trainer=self.trainer,
             batch_size=self.batch_size,
             seed=self.seed,
+            is_balanced=self._is_balanced(),
             bucket_batches=self.bucket_batches,
             shuffle_window=self.shuffle_window,
             num_workers=self.num_workers,

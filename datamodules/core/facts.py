@@ -17,6 +17,7 @@ class DataFacts:
         targets: what an example's target is.
         class_names: of the classes, labels or values, in the order of their indices.
         num_examples: split → how many.
+        class_counts: training examples of each class; None where targets are no classes.
         options: the data set's options that say what it is: modalities, num_classes, batch_size,
             and those that were null, such as sizes, rates, lengths and columns.
         target_mean: of each value over the training examples; None where targets are no values.
@@ -27,5 +28,6 @@ class DataFacts:
     class_names: Sequence[str] = ()
     num_examples: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    class_counts: Sequence[int] | None = None
     target_mean: Sequence[float] | None = None
     target_std: Sequence[float] | None = None

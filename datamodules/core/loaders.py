@@ -19,6 +19,7 @@ def make_loader(
     trainer: pl.Trainer | None,
     batch_size: int,
     seed: int,
+    is_balanced: bool,
     bucket_batches: int,
     shuffle_window: int,
     num_workers: int,
@@ -33,6 +34,7 @@ def make_loader(
         trainer: says which process this is, of how many; None = the only one.
         batch_size: examples a batch.
         seed: of the order.
+        is_balanced: whether an epoch of training has as many examples of each class.
         bucket_batches: batches of similar lengths are made within windows of this many.
         shuffle_window: examples that are shuffled among each other where they lie in blocks.
         num_workers: loader processes.
@@ -46,6 +48,7 @@ def make_loader(
         len(split),
         training=split.training,
         seed=seed,
+        classes=split.source.targets.numpy() if is_balanced and split.training else None,
         rank=trainer.global_rank if trainer else 0,
         world_size=trainer.world_size if trainer else 1,
         batch_size=batch_size,

@@ -10,6 +10,8 @@ from torch.utils.data import BatchSampler, Sampler
 
 from datamodules.loading.seeding import generator
 
+_REPEAT = 2**32  # more than there are epochs
+
 
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, index) pairs: one process's share of a split.
@@ -25,6 +27,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
     processes together) and each window is sorted by length: batches then hold examples of similar
     lengths, on all processes at once, and need little padding. Training shuffles the batches again.
 
+    With classes, an epoch of training has as many examples of each class, and as many in all as the
+    split: of a large class some, of a rare one each several times. What is drawn of an example then
+    differs each time.
+
     With blocks (shards, say), training shuffles the blocks, gives each process a run of them, and
     shuffles examples within windows: at any time a process reads from few blocks.
 
@@ -32,6 +38,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         num_examples: examples in the split.
         training: shuffled; False = in order.
         seed: of the shuffle.
+        classes: (num_examples,) the class of each, to take as many of each; None = take each once.
         rank: this process, from 0.
         world_size: number of processes.
         batch_size: examples per batch, in each process.
@@ -50,6 +57,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         *,
         training: bool,
         seed: int = 0,
+        classes: np.ndarray | None = None,
         rank: int = 0,
         world_size: int = 1,
         batch_size: int = 1,
@@ -70,6 +78,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.num_examples = num_examples
         self.training = training
         self.seed = seed
+        self.classes = classes
         self.rank = rank
         self.world_size = world_size
         self.batch_size = batch_size
@@ -89,20 +98,37 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch = self.epoch
         # Neighbours in the order go to different processes.
-        share = self._order(epoch)[self.rank :: self.world_size].tolist()
-        return ((epoch, index) for index in share)
+        order = self._order(epoch)
+        if self.classes is None:
+            return ((epoch, index) for index in order[self.rank :: self.world_size].tolist())
+        # The second time that an example comes is drawn as if it were of another epoch.
+        pairs = zip((epoch + _REPEAT * _earlier(order)).tolist(), order.tolist(), strict=True)
+        return islice(pairs, self.rank, None, self.world_size)
 
     def _order(self, epoch: int) -> np.ndarray:
         order = np.arange(self.num_examples)
         # seed + epoch would make epoch 1 of seed 0 the same as epoch 0 of seed 1.
         rng = generator(self.seed, epoch)
-        if self.training and self.blocks is None:
+        if self.training and self.classes is not None:
+            order = self._balanced(rng)
+        elif self.training and self.blocks is None:
             order = rng.permutation(order)
         elif self.training:
             order = self._shuffle_blocks(rng)
         if self.lengths is not None:
             order = self._bucket(order, rng)
         return np.resize(order, max(self.num_examples, self.world_size))
+
+    def _balanced(self, rng: np.random.Generator) -> np.ndarray:
+        """As many of each class: all its examples in random order, again and again."""
+        names = rng.permutation(np.unique(self.classes))  # the first have the one that is left over
+        shares = np.diff(np.linspace(0, self.num_examples, len(names) + 1).round().astype(int))
+        found = []
+        for name, share in zip(names, shares, strict=True):
+            members = np.flatnonzero(self.classes == name)
+            rounds = [rng.permutation(members) for _ in range(share // len(members) + 1)]
+            found.append(np.concatenate(rounds)[:share])
+        return rng.permutation(np.concatenate(found))
 
     def _shuffle_blocks(self, rng: np.random.Generator) -> np.ndarray:
         names, block = np.unique(self.blocks, return_inverse=True)
@@ -126,6 +152,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if self.training:
             batches = rng.permutation(batches)
         return np.concatenate([batches.reshape(-1), order[full:]])
+
+
+def _earlier(order: np.ndarray) -> np.ndarray:
+    """(n,) how many times each index of (n,) came before."""
+    places = order.argsort(kind="stable")
+    found = np.empty_like(order)
+    found[places] = np.arange(len(order)) - np.searchsorted(order[places], order[places])
+    return found
 
 
 class EpochBatches(BatchSampler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from perceiver.types import Batch
 class ConfusionMatrix(pl.Callback):
     """Draws the test's confusion matrix into the run folder and to loggers that take pictures.
 
+    Beside it, `classes.csv` has the precision, recall and F1 of each class and its number of
+    examples; a figure that nothing tells of is left empty.
+
     Args:
         class_names: names of the classes, in the order of their labels.
-        folder: where `confusion.png` goes.
+        folder: where `confusion.png` and `classes.csv` go.
         target: which of the batch's targets the labels are; examples without are left out.
     """
 
@@ -51,6 +55,7 @@ class ConfusionMatrix(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         counts = self.matrix.compute().cpu()
         if trainer.is_global_zero:
+            _write_csv(self.path.with_name("classes.csv"), _per_class(counts, self.class_names))
             figure = _draw(counts, self.class_names)
             with replacing(self.path) as file:
                 figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
@@ -91,6 +96,26 @@ def _draw(counts: Tensor, names: list[str]) -> Any:
                 color="white" if shares[row, column] > 0.5 else "black",
             )
     return figure
+
+
+def _per_class(counts: Tensor, names: list[str]) -> list[list[Any]]:
+    """Precision, recall, F1 and number of examples, a row a class, below a header."""
+    right, predicted, actual = counts.diag(), counts.sum(0), counts.sum(1)
+    rows: list[list[Any]] = [["class", "precision", "recall", "f1", "examples"]]
+    for name, *figures in zip(
+        names, right.tolist(), predicted.tolist(), actual.tolist(), strict=True
+    ):
+        hits, guesses, examples = figures
+        shares = [(hits, guesses), (hits, examples), (2 * hits, guesses + examples)]
+        rows.append([name, *(round(a / b, 4) if b else "" for a, b in shares), examples])
+    return rows
+
+
+def _write_csv(path: Path, rows: list[list[Any]]) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([[cell(value) for value in row] for row in rows])
+    with replacing(path) as file:
+        file.write(text.getvalue().encode("utf-8", errors="backslashreplace"))
 
 
 class PredictionTable(pl.Callback):
@@ -162,13 +187,7 @@ class PredictionTable(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        import csv
-
-        text = io.StringIO(newline="")
-        rows = [[cell(value) for value in row] for row in self.rows]
-        csv.writer(text).writerows([self.columns, *rows])
-        with replacing(self.path) as file:
-            file.write(text.getvalue().encode("utf-8", errors="backslashreplace"))
+        _write_csv(self.path, [list(self.columns), *self.rows])
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("test/predictions", columns=list(self.columns), data=self.rows)

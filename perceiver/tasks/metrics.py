@@ -14,6 +14,8 @@ from perceiver.shapes import Bool
 from perceiver.tasks.objectives import Objective
 from perceiver.types import Batch
 
+_WHOLE = "whole"  # no modality is called so
+
 
 class FullPrecision(nn.Module):
     """Base of modules whose numbers stay in float32 when what holds them goes to half precision.
@@ -73,23 +75,35 @@ class SplitMetrics(FullPrecision):
 
     The loss is the mean over the examples that have the target, whatever the sizes of the batches.
 
+    A subset's metric is over the examples that have any of it: other examples than another
+    subset's. With `is_test`, the same is reported over those alone that have all modalities
+    (`complete/acc/image`), where not all do, and how many examples each value is of (`examples`,
+    `examples/image`, `complete/examples`).
+
     Args:
         objective: gives the metrics.
         subsets: names of the subsets of modalities that its monitored metric is reported for.
         parts: names of the parts of the split that all its metrics are reported for; they do not
             count towards the whole.
+        is_test: whether to report as much as there is to say, once, rather than every epoch.
     """
 
     def __init__(
-        self, *, objective: Objective, subsets: Sequence[str], parts: Sequence[str] = ()
+        self,
+        *,
+        objective: Objective,
+        subsets: Sequence[str],
+        parts: Sequence[str] = (),
+        is_test: bool = False,
     ) -> None:
         super().__init__()
-        monitor = objective.monitor
+
         self.loss = MeanMetric(nan_strategy="disable")  # a diverged run must show it
-        self.whole = Counted(objective.metrics())
-        self.subsets: Mapping[str, Counted] = nn.ModuleDict(  # type: ignore[assignment]
-            {name: Counted(MetricCollection({monitor: objective.monitored()})) for name in subsets}
-        )
+        self.whole = Counted(objective.test_metrics() if is_test else objective.metrics())
+        self.subsets: Mapping[str, Counted] = _monitored(objective, subsets)
+        complete = [*subsets, _WHOLE] if is_test and subsets else []
+        self.complete: Mapping[str, Counted] = _monitored(objective, complete)
+        self.is_test = is_test
         self.parts: Mapping[str, Counted] = nn.ModuleDict(  # type: ignore[assignment]
             {name: Counted(objective.metrics()) for name in parts}
         )
@@ -105,6 +119,9 @@ class SplitMetrics(FullPrecision):
             if some.any():
                 self.loss.update(objective.losses(outputs, batch)[some].float())
             _add(self.whole, objective, outputs, batch, some)
+            if self.complete:
+                some = some & batch.has_all()
+                _add(self.complete[_WHOLE], objective, outputs, batch, some)
         elif batch.part in self.parts:
             _add(self.parts[batch.part], objective, outputs, batch, some)
         else:
@@ -124,21 +141,51 @@ class SplitMetrics(FullPrecision):
         """Add what was answered from a subset, for the examples that have any of it."""
         some = some & objective.answered(batch)
         _add(self.subsets[name], objective, outputs, batch, some)
+        if self.complete:
+            _add(self.complete[name], objective, outputs, batch, some & batch.has_all())
 
     def compute(self) -> dict[str, Tensor]:
         """All values over all processes; what no example counted for is left out."""
         values = self.whole.compute()
         if values:
             values = {"loss": self.loss.compute(), **values}
-        for name, metrics in [*self.subsets.items(), *self.parts.items()]:
+        apart = [*self.subsets.items(), *self.parts.items()]
+        for name, metrics in apart:
             values |= {f"{key}/{name}": value for key, value in metrics.compute().items()}
+        if self.is_test:
+            counts = {"examples": self.whole} | {f"examples/{name}": each for name, each in apart}
+            values |= {name: each.count.compute() for name, each in counts.items()}
+            values |= self._of_complete()
         return {name: value.float() for name, value in values.items()}
+
+    def _of_complete(self) -> dict[str, Tensor]:
+        """The values over the examples that have all modalities; none where all or none do."""
+        found = {name: metrics.compute() for name, metrics in self.complete.items()}
+        if not found.get(_WHOLE):
+            return {}
+        count = self.complete[_WHOLE].count.compute()
+        if count >= self.whole.count.compute():
+            return {}
+        values = {"complete/examples": count}
+        for name, computed in found.items():
+            end = "" if name == _WHOLE else f"/{name}"
+            values |= {f"complete/{key}{end}": value for key, value in computed.items()}
+        return values
 
     def reset(self) -> None:
         """Start anew."""
         self.loss.reset()
-        for metrics in (self.whole, *self.subsets.values(), *self.parts.values()):
+        apart = (self.subsets, self.complete, self.parts)
+        for metrics in (self.whole, *(each for group in apart for each in group.values())):
             metrics.reset()
+
+
+def _monitored(objective: Objective, names: Sequence[str]) -> Any:
+    """A module of the monitored metric for each name."""
+    monitor = objective.monitor
+    return nn.ModuleDict(
+        {name: Counted(MetricCollection({monitor: objective.monitored()})) for name in names}
+    )
 
 
 def _add(

@@ -28,7 +28,9 @@ class SupervisedTask(Task):
     higher, the better: what the best epoch is chosen by) and
     `val/acc/image+text` for subsets of the modalities: the same model, given those alone, over the
     examples that have at least one of them. Parts of a split are logged apart,
-    `test/acc/length_40`.
+    `test/acc/length_40`. The test also logs how many examples each value is of,
+    `test/examples/text`, and subsets over the examples that have all modalities,
+    `test/complete/acc/text`.
 
     With several objectives the model gives each the outputs of its name; the loss is their weighted
     sum, each averaged over the examples that have its target, and metrics are logged by name,
@@ -101,7 +103,10 @@ class SupervisedTask(Task):
                 split: nn.ModuleDict(
                     {
                         f"of_{name}": SplitMetrics(
-                            objective=each, subsets=["+".join(s) for s in subsets], parts=apart
+                            objective=each,
+                            subsets=["+".join(s) for s in subsets],
+                            parts=apart,
+                            is_test=split == "test",
                         )
                         for name, each in self.heads.items()
                     }

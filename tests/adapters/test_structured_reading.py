@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from perceiver.adapters import (
+    ConvStagesAdapter,
     ConvStemAdapter,
     PaddingFusion,
     PatchAdapter,
@@ -61,6 +62,10 @@ CASES = {
     ),
     "convolutional stem": (
         lambda: ConvStemAdapter(stem_dim=5, **pixels, position=fourier),
+        picture,
+    ),
+    "convolutional stages": (
+        lambda: ConvStagesAdapter(dims=[5, 3], strides=[1, 2], **pixels, position=fourier),
         picture,
     ),
     "samples": (lambda: WaveformAdapter(samples_per_token=7, **samples), sound),

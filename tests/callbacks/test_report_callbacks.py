@@ -5,6 +5,7 @@ import csv
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import precision_recall_fscore_support
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -65,6 +66,20 @@ def test_the_confusion_picture_shows_the_counts_of_the_test(sure_task, trainer, 
     with Image.open(folder / "confusion.png") as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 200
+
+
+def test_each_class_has_its_figures(sure_task, trainer, tmp_path):
+    names = [*NAMES[:2], "$\\notacommand$" + 70 * "u"]
+    callback = ConfusionMatrix(class_names=names, folder=str(tmp_path))
+    trainer(callback).test(sure_task, examples(), verbose=False)
+    expected = precision_recall_fscore_support(ACTUAL, ANSWER)
+    with (tmp_path / "classes.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["class", "precision", "recall", "f1", "examples"]
+    assert [row[0] for row in rows] == names
+    for column, figures in enumerate(expected, start=1):
+        found = [float(row[column]) for row in rows]
+        assert found == pytest.approx(figures.tolist(), abs=1e-4)
 
 
 def test_rows_of_the_picture_are_the_actual_classes(figures):

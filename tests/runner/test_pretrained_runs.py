@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from perceiver.adapters import TimmAdapter
 from perceiver.tasks.optimisers import parameter_groups
 from runner.checkpoints import check_same_groups
+from runner.pretrained import prepare_encoders
 from runner.rebuild import rebuild
 from runner.training import run_training
 from runner.trusted import build
@@ -121,6 +122,23 @@ def test_weights_are_not_opened_at_a_checkpoints_word(tmp_path):
     with pytest.raises(ValueError, match="not read at its word"):
         build(node, where="model.adapters.image")
     assert build(node | {"weights": None}, where="x").architecture == described
+
+
+def test_a_frozen_encoder_is_asked_once_unless_augmentation_was_chosen(compose_run):
+    frozen = ["data=manifest", "data.path=x", "modality@model.adapters.image=timm"]
+    frozen.append("model.adapters.image.name=test_vit")
+    config = compose_run(*frozen)
+    prepare_encoders(config)
+    assert (config.data.augment.image, config.model.adapters.image.cache_gib) == ([], 1.0)
+    assert (config.data.image.channels, config.data.image.size) == (3, [160, 160])
+    config = compose_run(*frozen, "augment/image=flip_crop")
+    prepare_encoders(config)
+    assert config.data.augment.image
+    assert config.model.adapters.image.cache_gib == 0
+    config = compose_run(*frozen, "model.adapters.image.frozen=false")
+    before = config.data.augment.image
+    prepare_encoders(config)
+    assert config.data.augment.image == before
 
 
 def test_a_run_that_trains_other_parameters_is_not_resumed():

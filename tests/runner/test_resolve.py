@@ -4,9 +4,11 @@ import csv
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from sklearn.utils.class_weight import compute_class_weight
 
 from datamodules.core.facts import DataFacts
 from runner.build import build_data
@@ -232,6 +234,17 @@ def test_resolving_gives_a_new_config_in_which_names_are_text(compose_run):
     objective = plain["task"]["objective"]
     assert (objective["out_dim"], objective["mean"], objective["std"]) == (2, [2, 3], [5, 7])
     assert plain["trainer"]["max_epochs"] == 1, "of 10,000 steps"
+
+
+def test_balanced_weights_come_from_the_training_examples_of_each_class(compose_run):
+    options = ["data=manifest", "data.path=my.csv", "task.objective.class_weights=balanced"]
+    facts = replace(FACTS, targets="a class", class_names=["a", "b", "c"], class_counts=[30, 10, 0])
+    final = resolve(compose_run(*options), facts)
+    weights = list(final.task.objective.class_weights)
+    expected = compute_class_weight("balanced", classes=np.arange(2), y=[0] * 30 + [1] * 10)
+    assert weights == pytest.approx([*expected, 1.0])
+    with pytest.raises(ValueError, match=r"class_weights=balanced is of classes.* is values"):
+        resolve(compose_run(*options), FACTS)
 
 
 def test_embeddings_of_words_are_dropped_and_begin_small_and_those_of_bytes_as_ever(compose_run):

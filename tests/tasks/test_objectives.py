@@ -22,8 +22,8 @@ def loss(objective, outputs, target):
 
 
 def measured(objective, outputs, target, batches=(3, 1, 7)) -> dict[str, float]:
-    """The objective's metrics over batches of uneven sizes."""
-    collection = objective.metrics()
+    """The objective's metrics of the test over batches of uneven sizes."""
+    collection = objective.test_metrics()
     sizes = [*batches, len(target) - sum(batches)]
     for some, wanted in zip(outputs.split(sizes), target.split(sizes), strict=True):
         everybody = torch.ones(len(wanted), dtype=torch.bool)
@@ -85,12 +85,65 @@ def test_accuracy_and_macro_f1_equal_scikit_learns():
     assert values["f1"] == pytest.approx(f1, rel=1e-6)
 
 
+def test_balanced_accuracy_auroc_and_calibration_leave_out_classes_without_examples():
+    outputs, target = 2 * torch.randn(53, 5), torch.randint(0, 4, (53,))  # none is of class 4
+    values = measured(SingleLabel(out_dim=5), outputs, target)
+    shares, answers = outputs.softmax(1), outputs.argmax(1)
+    recalls = sklearn_metrics.recall_score(target, answers, average=None, labels=range(4))
+    assert values["balanced_acc"] == pytest.approx(recalls.mean(), rel=1e-6)
+    areas = [sklearn_metrics.roc_auc_score(target == n, shares[:, n]) for n in range(4)]
+    assert values["auroc"] == pytest.approx(np.mean(areas), rel=1e-5)
+    confidence, right, error = shares.amax(1), (answers == target).float(), 0.0
+    for low in range(15):
+        here = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+        if here.any():
+            error += abs(confidence[here].mean() - right[here].mean()) * here.sum() / 53
+    assert values["ece"] == pytest.approx(float(error), rel=1e-4)
+
+
+def test_a_diverged_model_has_metrics_that_are_no_numbers_not_an_error():
+    values = measured(SingleLabel(out_dim=3), torch.full((13, 3), torch.nan), torch.arange(13) % 3)
+    assert values["acc"] <= 1
+
+
+def test_weights_and_doubt_change_what_an_answer_costs():
+    outputs, target = torch.randn(7, 5).double(), torch.tensor([0, 4, 2, 2, 1, 3, 0])
+    weights = [2.0, 3.0, 5.0, 7.0, 0.5]
+    p = outputs.softmax(1)[torch.arange(7), target]
+    plain = -p.log() * torch.tensor(weights).double()[target]
+    options = {"out_dim": 5, "class_weights": weights}
+    assert_close(loss(SingleLabel(**options), outputs, target), plain.mean())
+    focal = SingleLabel(**options, focal_gamma=2.0)
+    assert_close(loss(focal, outputs, target), (plain * (1 - p) ** 2).mean())
+    shares = torch.nn.functional.one_hot(target, 5).double()
+    assert_close(loss(focal, outputs, shares), (plain * (1 - p) ** 2).mean())
+    almost = SingleLabel(**options, focal_gamma=1e-9, label_smoothing=0.1)
+    smooth = SingleLabel(**options, label_smoothing=0.1)
+    assert_close(loss(almost, outputs, target), loss(smooth, outputs, target))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_weights": "balancd"}, "class_weights=balancd, expected balanced .* 3 numbers"),
+        ({"class_weights": [1.0, 2.0]}, r"class_weights=\[1.0, 2.0\]: give 3 numbers above 0"),
+        ({"class_weights": [1.0, 0.0, 2.0]}, "give 3 numbers above 0"),
+        ({"focal_gamma": -1.0}, "focal_gamma=-1.0, expected 0"),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SingleLabel(out_dim=3, **options)
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
 def test_mean_average_precision_and_label_accuracy_equal_scikit_learns(dtype):
     outputs, target = torch.randn(53, 3), torch.rand(53, 3) < 0.3
     values = measured(MultiLabel(out_dim=3), outputs, target.to(dtype))
     precision = sklearn_metrics.average_precision_score(target, outputs, average="macro")
     assert values["map"] == pytest.approx(precision, rel=1e-6)
+    areas = sklearn_metrics.roc_auc_score(target, outputs, average="macro")
+    assert values["auroc"] == pytest.approx(areas, rel=1e-5)
     assert values["acc"] == pytest.approx(((outputs > 0) == target).double().mean().item())
 
 
@@ -155,7 +208,7 @@ def test_a_model_that_gives_other_outputs_is_refused(unchecked):
 
 
 def test_impossible_options_are_refused():
-    with pytest.raises(ValueError, match=r"monitor=mae .* choose a metric of acc, f1"):
+    with pytest.raises(ValueError, match=r"monitor=mae .* metric of acc, balanced_acc, f1"):
         SingleLabel(out_dim=3, monitor="mae")
     with pytest.raises(ValueError, match=r"mode=best: .* max or min"):
         Regression(out_dim=3, mode="best")

@@ -1,6 +1,7 @@
 """The LightningModule under a real Trainer: what it trains, logs and saves."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -123,6 +124,7 @@ def test_validation_reports_the_whole_and_single_modalities_exactly(tmp_path, la
     fit.fit(module, loader(batches(3)), loader(made))
     logged = {k: v.item() for k, v in fit.callback_metrics.items() if k.startswith("val/")}
     assert logged.pop("val/f1") >= 0
+    assert logged.pop("val/balanced_acc") >= 0
     score = logged["val/acc"] + 1e-4 * math.exp(-logged["val/loss"])
     assert logged.pop("val/score") == pytest.approx(score, rel=1e-6)
     assert logged == pytest.approx({f"val/{k}": v for k, v in expected.items()}, rel=1e-5)
@@ -132,9 +134,41 @@ def test_the_test_reports_every_proper_subset_in_the_order_of_the_modalities(tmp
     module, made = task(test_subsets="all"), batches(11, 2, 5)
     expected = expected_metrics(module, made, [("image",), ("text",)])
     logged = dict(trainer(tmp_path).test(module, loader(made), verbose=False)[0])
-    assert list(logged) == ["test/loss", "test/acc", "test/f1", "test/acc/image", "test/acc/text"]
-    assert logged.pop("test/f1") >= 0
-    assert logged == pytest.approx({f"test/{k}": v for k, v in expected.items()}, rel=1e-5)
+    named = [name for name in logged if name.startswith("test/acc")]
+    assert named == ["test/acc", "test/acc/image", "test/acc/text"]
+    found = {f"test/{k}": logged.get(f"test/{k}") for k in expected}
+    assert found == pytest.approx({f"test/{k}": v for k, v in expected.items()}, rel=1e-5)
+
+
+def test_the_test_reports_subsets_on_the_same_examples_too_and_how_many_there_are(tmp_path):
+    module, made = task(test_subsets="all"), batches(11, 2, 5)
+    logged = dict(trainer(tmp_path).test(module, loader(made), verbose=False)[0])
+    have = [
+        [bool(batch.present.get(m, torch.ones(99))[row]) for m in MODALITIES]
+        for batch in made
+        for row in range(len(batch))
+    ]
+    assert logged["test/examples"] == 18
+    for column, name in enumerate(MODALITIES):
+        assert logged[f"test/examples/{name}"] == sum(row[column] for row in have)
+    whole = [
+        replace(batch, inputs={n: v[rows] for n, v in batch.inputs.items()}, present={})
+        for batch in made
+        if (rows := batch.has_all()).any()
+    ]
+    for batch, full in zip([b for b in made if b.has_all().any()], whole, strict=True):
+        full.targets = {"target": batch.targets["target"][batch.has_all()]}
+    expected = expected_metrics(module, whole, [("image",), ("text",)])
+    assert 0 < logged["test/complete/examples"] == sum(map(all, have)) < 18
+    for name in ("acc", "acc/image", "acc/text"):
+        assert logged[f"test/complete/{name}"] == pytest.approx(expected[name], rel=1e-5)
+
+
+def test_subsets_on_the_same_examples_are_left_out_where_all_have_everything(tmp_path):
+    made = batches(11, 2, lacking=False)
+    logged = trainer(tmp_path).test(task(test_subsets="all"), loader(made), verbose=False)[0]
+    assert logged["test/examples"] == logged["test/examples/text"] == 13
+    assert not any("complete" in name for name in logged)
 
 
 def test_one_validation_knows_nothing_of_the_one_before(tmp_path):
@@ -149,7 +183,7 @@ def test_one_validation_knows_nothing_of_the_one_before(tmp_path):
 def test_subsets_may_be_left_out(tmp_path):
     module = task(val_subsets="none", test_subsets="none")
     logged = trainer(tmp_path).test(module, loader(batches(3)), verbose=False)[0]
-    assert set(logged) == {"test/loss", "test/acc", "test/f1"}
+    assert not any(name.endswith(("image", "text")) or "complete" in name for name in logged)
 
 
 def test_predictions_are_probabilities_in_the_order_of_the_data(tmp_path):

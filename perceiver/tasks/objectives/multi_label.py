@@ -9,12 +9,15 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MultilabelAccuracy, MultilabelAveragePrecision
 
+from perceiver.tasks.objectives.class_metrics import LabelsAUROC
 from perceiver.tasks.objectives.objective import Objective, metric_then_loss, widened
 from perceiver.types import Batch, TargetKind
 
 
 class MultiLabel(Objective):
     """Any number of `out_dim` labels: binary cross-entropy, mean average precision, accuracy.
+
+    The test also reports AUROC.
 
     Targets are (b, out_dim) of 0 and 1, of any type, or shares between them, as mixed examples
     have; metrics round them. For each of o outputs they are (b, o, out_dim).
@@ -66,6 +69,11 @@ class MultiLabel(Objective):
                 "acc": MultilabelAccuracy(self.out_dim),
             }
         )
+
+    def test_metrics(self) -> MetricCollection:
+        found = self.metrics()
+        found.add_metrics({"auroc": LabelsAUROC(self.out_dim)})
+        return found
 
     def predict(self, outputs: Tensor, batch: Batch | None = None) -> Tensor:
         return outputs.float().sigmoid()

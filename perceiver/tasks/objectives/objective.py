@@ -77,6 +77,10 @@ class Objective(nn.Module, ABC):
     def metrics(self) -> MetricCollection:
         """Fresh metrics; see `update`."""
 
+    def test_metrics(self) -> MetricCollection:
+        """Fresh metrics of the test: those of every epoch, and what is worth its time once."""
+        return self.metrics()
+
     def monitored(self) -> Metric:
         """A fresh metric of the kind that is monitored."""
         return self.metrics()[self.monitor]

@@ -9,6 +9,7 @@ from datamodules.core.columns import Tensors
 from datamodules.core.datamodule import MultimodalDataModule
 from datamodules.core.dataset import Source
 from datamodules.transforms.mix import MixUp
+from perceiver.types import TargetKind
 
 
 class Tiny(Source):
@@ -35,7 +36,7 @@ class TinyDataModule(MultimodalDataModule):
             "modalities": ["audio", "text"],
             "batch_size": 3,
             "audio": {"sample_rate": 7, "max_seconds": 1.0},
-            "text": {"max_length": 5},
+            "text": {"max_length": 5, "tokenizer": "bytes", "vocab_size": 262},
         }
         super().__init__(**(defaults | common))
         self.targets = {"train": [0, 1, 1, 0, 1, 0, 1], "val": [1, 0], "test": [0, 1, 1]}
@@ -262,3 +263,41 @@ def test_evaluation_is_never_mixed():
 def test_transforms_of_modalities_that_are_not_there_are_refused():
     with pytest.raises(ValueError, match=r"data\.transform names \['video'\]"):
         TinyDataModule(transform={"video": [abs]})
+
+
+class Unequal(TinyDataModule):
+    """Twenty-three examples of one class and two of the other."""
+
+    def __init__(self, **options):
+        super().__init__({"train": [0] * 23 + [1, 1]}, **options)
+        counts, self.targets = self.targets, TargetKind.CLASS
+        self.build = lambda: (
+            ["no", "yes"],
+            {name: Tiny(targets, name=name) for name, targets in counts.items()},
+        )
+
+
+def test_strong_imbalance_is_said_with_what_may_help():
+    (line,) = [line for line in Unequal().summary() if "imbalanced" in line]
+    assert "23 of no, 2 of yes; task.objective.class_weights=balanced" in line
+    assert Unequal().facts().class_counts == [23, 2]
+    assert not any("imbalanced" in line for line in TinyDataModule().summary())
+
+
+def test_a_balanced_sampler_shows_rare_classes_as_often_and_evaluation_all_once():
+    data = Unequal(sampler="balanced")
+    labels = [n for batch in data.train_dataloader() for n in batch.targets["target"].tolist()]
+    assert sorted([labels.count(0), labels.count(1)]) == [12, 13]
+    assert ids(data.test_dataloader()) == ["test 0", "test 1", "test 2"]
+
+
+def test_samplers_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match=r"data.sampler=fair, expected balanced or null"):
+        TinyDataModule(sampler="fair")
+    data = Unequal(sampler="balanced")
+    data.targets = TargetKind.VALUES
+    with pytest.raises(ValueError, match=r"data.sampler=balanced, but the target is values, not"):
+        data._loader("train")
+    data.shuffle_window = 5
+    with pytest.raises(ValueError, match=r"data.shuffle_window=5 keeps examples in blocks"):
+        data._loader("train")

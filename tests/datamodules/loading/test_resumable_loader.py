@@ -52,7 +52,9 @@ def train(folder, *, every, dies_after=None, resume=None, limit=1.0, **options):
     return recorder.seen
 
 
-@pytest.mark.parametrize("options", [{}, {"bucket_batches": 4}, {"num_workers": 2}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"bucket_batches": 4, "sampler": "balanced"}, {"num_workers": 2}], ids=str
+)
 @pytest.mark.parametrize("every", [4, 11, 15])  # an epoch has 11 batches
 def test_a_killed_run_continues_with_the_batches_that_it_has_not_seen(tmp_path, options, every):
     whole = train(tmp_path / "whole", every=every, **options)

@@ -154,3 +154,36 @@ def test_evaluation_with_fewer_examples_than_processes_is_refused():
 def test_an_empty_split_is_refused():
     with pytest.raises(ValueError, match="split is empty"):
         EpochSampler(0, training=True)
+
+
+CLASSES = np.array([0] * 31 + [1] * 5 + [2])
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_balanced_training_has_as_many_of_each_class_and_spreads_them_over_its_members(world_size):
+    shares = [
+        [pair for batch in batches_of(rank, world_size, classes=CLASSES) for pair in batch]
+        for rank in range(world_size)
+    ]
+    pairs = [pair for share in shares for pair in share]
+    assert len(pairs) == len(set(pairs)) == 37, "what comes again is drawn anew"
+    times = np.bincount([index for _, index in pairs], minlength=37)
+    counts = [int(times[name == CLASSES].sum()) for name in range(3)]
+    assert sorted(counts) == [12, 12, 13]
+    for name in range(3):
+        assert np.ptp(times[name == CLASSES]) <= 1
+
+
+def test_a_balanced_epoch_can_be_taken_up_in_the_middle_and_differs_from_the_next():
+    def batches(epoch, start=0):
+        made = batches_of(1, 2, classes=CLASSES)
+        made.sampler.set_epoch(epoch)
+        made.start = start
+        return list(made)
+
+    assert batches(2, start=4) == batches(2)[4:]
+    assert batches(2) != batches(3)
+
+
+def test_evaluation_is_never_balanced():
+    assert indices(EpochSampler(37, training=False)) == list(range(37))
