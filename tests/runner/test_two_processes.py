@@ -29,7 +29,7 @@ def evaluate(compose_run, tmp_path):
 
 
 def same(results, of_one):
-    assert len(of_one) == 9
+    assert len(of_one) == 27
     for name, value in of_one.items():
         assert results[name] == pytest.approx(value, abs=1e-6), name
 
