@@ -15,6 +15,7 @@ from datamodules.readers.text import BYTES
 from perceiver.types import TargetKind
 
 MAX_STEPS = 10_000  # some ten minutes of a laptop
+_LEAST_STEPS = 300  # of few examples, in up to as many epochs as the longest recipe has
 _BUDGETS = {"fast": 0.3, "good": 1.0, "best": 3.0}  # → how many of the epochs
 OPTIONS = (  # that may be null in a config
     "optimizer.lr",
@@ -26,10 +27,8 @@ OPTIONS = (  # that may be null in a config
     "model.modality_dropout.p",
     "trainer.max_epochs",
     "callbacks.early_stopping.patience",
-    "callbacks.ema.decay",
 )
 _PATIENCE = 0.3  # share of the epochs without a better one after which a run stops
-_AVERAGED = 0.05  # share of the steps that the average of the weights looks back on
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ RECIPES = {
     "audio": Recipe(epochs=60, dropout=0.1),
     "columns": Recipe(lr=1e-3, epochs=20, dropout=0.2),
 }
-_KINDS = {"array": "columns", "category": "columns", "date": "columns"}
+_COLUMNS = {"array": "columns", "category": "columns", "date": "columns"}
 
 
 def recipe_for(modalities: Iterable[str], *, has_words: bool = False) -> Recipe:
@@ -72,9 +71,13 @@ def recipe_for(modalities: Iterable[str], *, has_words: bool = False) -> Recipe:
         modalities: of the data set.
         has_words: whether its texts are read as words, or as a tokenizer's ids, not as bytes.
     """
-    kinds = {_KINDS.get(kind_of(name), kind_of(name)) for name in modalities}
-    kinds = {"words" if kind == "text" and has_words else kind for kind in kinds}
+    kinds = {"words" if kind == "text" and has_words else kind for kind in _kinds(modalities)}
     return RECIPES.get(kinds.pop(), Recipe()) if len(kinds) == 1 else Recipe()
+
+
+def _kinds(modalities: Iterable[str]) -> set[str]:
+    """The kinds of modalities; the columns of a table are one."""
+    return {_COLUMNS.get(kind_of(name), kind_of(name)) for name in modalities}
 
 
 def choose(config: DictConfig, facts: DataFacts) -> dict[str, Any]:
@@ -94,8 +97,11 @@ def choose(config: DictConfig, facts: DataFacts) -> dict[str, Any]:
     tokenizer = (config.data.get("text") or {}).get("tokenizer")
     recipe = recipe_for(names, has_words=tokenizer not in (None, BYTES))
     steps_per_epoch = _steps_per_epoch(config, facts)
-    most = max(1, round(MAX_STEPS / steps_per_epoch)) if facts.num_examples else recipe.epochs
-    epochs = max(1, round(min(recipe.epochs, most) * _BUDGETS[budget]))
+    epochs = recipe.epochs
+    if facts.num_examples:
+        epochs = max(epochs, min(Recipe.epochs, round(_LEAST_STEPS / steps_per_epoch)))
+        epochs = min(epochs, round(MAX_STEPS / steps_per_epoch))
+    epochs = max(1, round(epochs * _BUDGETS[budget]))
     values = {
         "optimizer.lr": recipe.lr,
         "optimizer.weight_decay": recipe.weight_decay,
@@ -103,20 +109,16 @@ def choose(config: DictConfig, facts: DataFacts) -> dict[str, Any]:
         "model.encoder.latent_dim": recipe.latent_dim,
         "model.encoder.num_layers": recipe.num_layers,
         "model.encoder.dropout": recipe.dropout,
-        "model.modality_dropout.p": 0.5 if len(names) > 1 else 0.0,
+        "model.modality_dropout.p": 0.5 if len(_kinds(names)) > 1 else 0.0,
         "trainer.max_epochs": epochs,
     }
     given = OmegaConf.select(config, "trainer.max_epochs")
     epochs = epochs if given is None or given < 1 else given
-    steps = epochs * steps_per_epoch
     seldom = config.trainer.get("check_val_every_n_epoch") or 1
     validations = max(1, round(epochs / seldom))
     # A recurrent model's loss stays level for long before it falls.
     patience = max(5, round(_PATIENCE * validations)) if names else validations
-    values |= {
-        "callbacks.early_stopping.patience": patience,
-        "callbacks.ema.decay": round(min(0.998, 1 - 1 / max(_AVERAGED * steps, 2)), 4),
-    }
+    values["callbacks.early_stopping.patience"] = patience
     return {path: value for path, value in values.items() if _is_open(config, path)}
 
 

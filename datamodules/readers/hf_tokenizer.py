@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+from tokenizers import Tokenizer
 
 _FILE = "tokenizer.json"
 _SECONDS = 5  # until the hub counts as out of reach
 
 
-def open_tokenizer(name: str) -> Any:
+def open_tokenizer(name: str) -> Tokenizer:
     """A Hugging Face tokenizer: a `tokenizer.json`, a folder with one, or a name on the hub.
 
     Raises:
         FileNotFoundError: there is no such file, and no such name either.
-        ValueError: the file holds no tokenizer, or the package that reads it is not there.
+        ValueError: the file holds no tokenizer.
     """
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise ValueError(
-            f"data.text.tokenizer={name} needs the package tokenizers: "
-            "pip install 'perceiver-multimodal[text]'."
-        ) from error
     path = Path(name)
     if path.is_dir():
         path = path / _FILE

@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from unicodedata import category, name, normalize
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 NUM_SPECIALS = 6  # pad 0, bos 1, eos 2, mask 3, cls 4, sep 5, as the Perceiver IO paper's tokenizer
 UNKNOWN = NUM_SPECIALS  # the id of any other word
 LARGEST = 16_000  # words at most
+_UNKNOWN_WORD = "[UNK]"  # no word of a text: punctuation is split off
 _LEAST = 2  # occurrences of a word
 _LONGEST = 64  # characters of a word
-_MAX_CHARACTERS = 2**25  # of all texts, that words are counted in
-_NO_SPACES = ("CJK UNIFIED", "HIRAGANA", "KATAKANA")  # scripts whose signs are words of their own
-_APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
+_MAX_CHARACTERS = 2**23  # of all texts, that words are counted in
 
 
-class _Spacing(dict[int, str]):
-    """Character → itself, with spaces around what is a word by itself."""
-
-    def __missing__(self, code: int) -> str:
-        sign = chr(code)
-        is_word = category(sign)[0] in "PS" or name(sign, "").startswith(_NO_SPACES)
-        self[code] = f" {sign} " if is_word else sign
-        return self[code]
-
-
-_SPACING = _Spacing()
+def _normaliser(*, lowercase: bool) -> BertNormalizer:
+    """BERT's (Devlin et al. 2019): control characters out, spaces around Chinese signs."""
+    return BertNormalizer(lowercase=lowercase, strip_accents=False)
 
 
 def split_words(text: str, *, lowercase: bool) -> list[str]:
-    """The words of a text: what stands between spaces; punctuation and Chinese signs are words.
-
-    An apostrophe within a word belongs to it (don't), as a letter of its own kind (U+02BC).
-    """
-    text = normalize("NFKC", text)
-    text = _APOSTROPHE.sub("\u02bc", text.lower() if lowercase else text)
-    return text.translate(_SPACING).split()
+    """The words of a text, as BERT splits them: at spaces, and around punctuation."""
+    normal = _normaliser(lowercase=lowercase).normalize_str(text)
+    return [word for word, _ in BertPreTokenizer().pre_tokenize_str(normal)]
 
 
 class Words:
@@ -54,24 +44,24 @@ class Words:
 
     def __init__(self, vocabulary: str, *, lowercase: bool) -> None:
         words = vocabulary.split()
-        self.lowercase = lowercase
-        self.ids = {word: number for number, word in enumerate(words, UNKNOWN + 1)}
-        if len(self.ids) < len(words):
+        ids = {word: number for number, word in enumerate(words, UNKNOWN + 1)}
+        if len(ids) < len(words):
             raise ValueError("data.text.vocabulary names a word twice: give each once.")
+        self.vocab_size = UNKNOWN + 1 + len(ids)
+        model = WordLevel({_UNKNOWN_WORD: UNKNOWN} | ids, unk_token=_UNKNOWN_WORD)
+        self.tokenizer = Tokenizer(model)
+        self.tokenizer.normalizer = _normaliser(lowercase=lowercase)
+        self.tokenizer.pre_tokenizer = BertPreTokenizer()
 
     def __call__(self, text: str) -> list[int]:
         """At least one id of a text that is not empty, be it of blanks."""
-        get = self.ids.get
-        ids = [get(word, UNKNOWN) for word in split_words(text, lowercase=self.lowercase)]
-        return ids or [UNKNOWN] * bool(text)
-
-    @property
-    def vocab_size(self) -> int:
-        return UNKNOWN + 1 + len(self.ids)
+        return self.tokenizer.encode(text).ids or [UNKNOWN] * bool(text)
 
 
 def learn_vocabulary(texts: Iterable[str], *, lowercase: bool) -> str:
     """The words of texts that come more than once, the most frequent first, a space between.
+
+    They are counted here because the library's trainers order words of equal counts anew each time.
 
     Args:
         texts: of the training examples.

@@ -40,7 +40,7 @@ def test_what_is_said_stays(compose_run):
 @pytest.mark.parametrize(("budget", "share"), [("fast", 0.3), ("good", 1.0), ("best", 3.0)])
 def test_a_budget_is_a_share_of_the_epochs(compose_run, budget, share):
     config = compose_run("data=fsdd", f"budget={budget}")
-    assert settle(config, facts(64)).trainer.max_epochs == round(RECIPES["audio"].epochs * share)
+    assert settle(config, facts(640)).trainer.max_epochs == round(RECIPES["audio"].epochs * share)
 
 
 def test_a_budget_that_is_none_is_refused(compose_run):
@@ -53,10 +53,22 @@ def test_a_long_table_gets_fewer_epochs(compose_run):
     assert settle(config, facts(MAX_STEPS * 8 // 5)).trainer.max_epochs == 5
 
 
-def test_a_lone_modality_is_never_dropped_and_the_average_follows_short_runs(compose_run):
-    final = settle(compose_run("data=fsdd", "trainer.max_epochs=5"), facts(64 * 20))
-    assert final.model.modality_dropout.p == 0.0
-    assert final.callbacks.ema.decay == pytest.approx(1 - 1 / (0.05 * 100))
+def test_few_examples_come_more_often(compose_run):
+    config = compose_run("data=sst2")
+    config.data.text.tokenizer = "words"
+    assert settle(config, facts(64 * 100)).trainer.max_epochs == RECIPES["words"].epochs
+    assert settle(config, facts(64 * 10)).trainer.max_epochs == 30
+    assert settle(config, facts(64)).trainer.max_epochs == 80
+
+
+def test_a_lone_modality_is_never_dropped_nor_a_column_of_a_table(compose_run):
+    config = compose_run("data=fsdd")
+    assert settle(config, facts(500)).model.modality_dropout.p == 0.0
+    config = compose_run("data=manifest", "data.path=my.csv")
+    config.data.modalities = ["array", "category", "date"]
+    assert settle(config, facts(500)).model.modality_dropout.p == 0.0
+    config.data.modalities = ["array", "text"]
+    assert settle(config, facts(500)).model.modality_dropout.p == 0.5
 
 
 def test_recurrent_models_are_not_stopped_early(compose_run):

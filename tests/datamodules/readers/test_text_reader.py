@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 import time
 from collections import Counter
 from dataclasses import asdict, replace
@@ -105,12 +104,6 @@ def test_a_tokenizer_file_takes_the_place_of_bytes(tokenizer_file):
 def test_a_vocabulary_that_differs_from_the_tokenizers_is_refused(tokenizer_file):
     with pytest.raises(ValueError, match=r"vocab_size=262.*has 3 ids.*data\.text\.vocab_size=null"):
         TextReader(max_length=5, tokenizer=tokenizer_file, vocab_size=262)
-
-
-def test_a_missing_tokenizers_package_is_named(tokenizer_file, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ValueError, match="needs the package tokenizers: pip install"):
-        TextReader(max_length=5, tokenizer=tokenizer_file)
 
 
 def test_what_is_no_tokenizer_is_named_in_a_sentence(tmp_path):
