@@ -48,7 +48,8 @@ def test_command_composes(script, arguments, tmp_path):
             compose_config(name, tuple(arguments))
         assert f"error: {sentence(caught.value, PROJECT / 'conf', name)}\n" in README
     else:
-        config = compose_config(name, (*arguments, f"paths.run_dir={tmp_path}"))
+        ours = [word for word in arguments if not word.startswith("hydra.")]
+        config = compose_config(name, (*ours, f"paths.run_dir={tmp_path}"))
         OmegaConf.to_container(config, resolve=True)
 
 

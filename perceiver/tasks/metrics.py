@@ -154,7 +154,8 @@ class SplitMetrics(FullPrecision):
             values |= {f"{key}/{name}": value for key, value in metrics.compute().items()}
         if self.is_test:
             counts = {"examples": self.whole} | {f"examples/{name}": each for name, each in apart}
-            values |= {name: each.count.compute() for name, each in counts.items()}
+            found = {name: each.count.compute() for name, each in counts.items()}
+            values |= {name: count for name, count in found.items() if count > 0}
             values |= self._of_complete()
         return {name: value.float() for name, value in values.items()}
 

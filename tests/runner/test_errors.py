@@ -66,7 +66,7 @@ def test_typo_names_the_nearest_choice(run_script, override, words):
         (["compile=1"], ["compile=1", "false, true", "whole"]),
         (["trainer.max_epochs=-1"], ["trainer.max_epochs"]),
         (["optimizer.lr=abc"], ["optimizer.lr=abc", "AdamW takes lr as float"]),
-        (["optimizer.lr=null"], ["optimizer.lr=null", "AdamW takes lr as float"]),
+        (["optimizer.eps=null"], ["optimizer.eps=null", "AdamW takes eps as float"]),
         (["data.missing.test.audio=much"], ["data.missing.test.audio=much does not fit"]),
         (["trainer.max_epochs=1.5"], ["trainer.max_epochs=1.5", "int"]),
         (["data.num_workers=two"], ["data.num_workers=two", "DigitsDataModule", "int"]),
