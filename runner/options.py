@@ -18,6 +18,8 @@ _SCALARS = (bool, int, float, str)
 _RUN = {
     "seed": int,
     "budget": str,
+    "init_from": str | None,
+    "freeze": list[str],
     "ckpt_path": str | None,
     "fit": bool,
     "test": bool,

@@ -41,6 +41,7 @@ from runner.report import environment, print_summary, write_results
 from runner.resolve import shown_config
 from runner.resuming import checkpoint_to_resume
 from runner.speed import CompileTime, compile_model, use_float8, uses_gpu
+from runner.starting import fit_to_start, freeze, start_from
 
 
 def quiet_lightning() -> None:
@@ -91,6 +92,7 @@ def _run(config: DictConfig) -> float:
     quiet_lightning()
     with open_dict(config):
         config.ckpt_path = checkpoint_to_resume(config)
+    fit_to_start(config)
     prepare_encoders(config)
     check_config(config)
     check_model(config)
@@ -99,6 +101,9 @@ def _run(config: DictConfig) -> float:
     datamodule, config = build_data(config)
     task = build_task(config, datamodule.facts())
     plain = task.run_config
+    if config.init_from:
+        start_from(config.init_from, task.model)
+        freeze(task.model, config.freeze)
     folder = Path(config.paths.run_dir)
     for_people = shown_config(plain)
     save_config(for_people, folder)

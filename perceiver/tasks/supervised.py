@@ -215,7 +215,8 @@ class SupervisedTask(Task):
             found = self.metrics[split][f"of_{name}"].compute()
             values |= {_named(name, metric): value for metric, value in found.items()}
             if split == "val" and name == self.monitored and found:
-                values["score"] = objective.score(found)
+                count = self.metrics[split][f"of_{name}"].whole.count.compute()
+                values["score"] = objective.score(found | {"examples": count})
             self.metrics[split][f"of_{name}"].reset()
         losses = {name: values.get(_named(name, "loss")) for name in self.objectives}
         weighted = [self.weights.get(n, 1.0) * x for n, x in losses.items() if x is not None]

@@ -13,8 +13,6 @@ from torchmetrics import Metric, MetricCollection
 from perceiver.shapes import Bool, Float
 from perceiver.types import Batch, TargetKind
 
-_TIES = 1e-4  # less than one example of most validation splits weighs
-
 
 def widened(outputs: Tensor) -> Tensor:
     """Losses are computed in float32 at least: half precision would round the targets."""
@@ -89,7 +87,7 @@ class Objective(nn.Module, ABC):
         """What the best epoch is chosen by: the higher, the better; here the loss, negated.
 
         Args:
-            values: the loss and the metrics of the validation split.
+            values: the loss and the metrics of the validation split, and its number of `examples`.
         """
         return -values["loss"]
 
@@ -213,15 +211,16 @@ class Objective(nn.Module, ABC):
 
 
 def metric_then_loss(values: Mapping[str, Tensor], monitor: str, mode: str) -> Tensor:
-    """A score for which the metric counts, and among equal metrics the loss.
+    """A score for which the metric counts, and where that is too coarse to tell, the loss.
 
     The loss of classifiers goes on rising where they grow sure of their errors, while their
-    accuracy rises as well; but on small splits epochs are equally accurate.
+    accuracy rises as well. But accuracies of n examples that differ by less than 1 / sqrt(n), about
+    a standard error, may be equal: by so much the probability that the loss stands for counts.
 
     Args:
-        values: the loss and the metrics of a split.
+        values: the loss and the metrics of a split, and its number of `examples`.
         monitor: the metric.
         mode: "max" or "min", which of its values is best.
     """
     best = values[monitor] if mode == "max" else -values[monitor]
-    return best + _TIES * torch.exp(-values["loss"])
+    return best + torch.exp(-values["loss"]) / values["examples"].clamp(min=1).sqrt()
