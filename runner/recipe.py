@@ -15,6 +15,7 @@ from datamodules.readers.text import BYTES
 from perceiver.types import TargetKind
 
 MAX_STEPS = 10_000  # some ten minutes of a laptop
+_FEW = 1000  # examples, from which on a table is not a small one
 _LEAST_STEPS = 300  # of few examples, in up to as many epochs as the longest recipe has
 _BUDGETS = {"fast": 0.3, "good": 1.0, "best": 3.0}  # → how many of the epochs
 OPTIONS = (  # that may be null in a config
@@ -59,19 +60,27 @@ RECIPES = {
     "words": Recipe(lr=5e-4, epochs=4, dropout=0.2, num_latents=16, latent_dim=64, num_layers=2),
     "image": Recipe(epochs=40, dropout=0.1, num_latents=8, latent_dim=128, num_layers=2),
     "audio": Recipe(epochs=60, dropout=0.1),
-    "columns": Recipe(lr=1e-3, epochs=20, dropout=0.2),
+    "columns": Recipe(epochs=20, dropout=0.2, num_latents=16, latent_dim=64, num_layers=2),
+    "few columns": Recipe(  # a table of few rows
+        lr=1e-3, epochs=20, dropout=0.2, num_latents=8, latent_dim=32, num_layers=1
+    ),
 }
 _COLUMNS = {"array": "columns", "category": "columns", "date": "columns"}
 
 
-def recipe_for(modalities: Iterable[str], *, has_words: bool = False) -> Recipe:
+def recipe_for(
+    modalities: Iterable[str], *, has_words: bool = False, examples: int = _FEW
+) -> Recipe:
     """The recipe of what the modalities are; of several kinds, one that learns them together.
 
     Args:
         modalities: of the data set.
         has_words: whether its texts are read as words, or as a tokenizer's ids, not as bytes.
+        examples: to train on.
     """
     kinds = {"words" if kind == "text" and has_words else kind for kind in _kinds(modalities)}
+    if kinds == {"columns"} and examples < _FEW:
+        return RECIPES["few columns"]
     return RECIPES.get(kinds.pop(), Recipe()) if len(kinds) == 1 else Recipe()
 
 
@@ -95,7 +104,11 @@ def choose(config: DictConfig, facts: DataFacts) -> dict[str, Any]:
         raise ValueError(f"budget={budget!r}, expected {', '.join(_BUDGETS)}")
     names = list(config.data.get("modalities") or ())
     tokenizer = (config.data.get("text") or {}).get("tokenizer")
-    recipe = recipe_for(names, has_words=tokenizer not in (None, BYTES))
+    recipe = recipe_for(
+        names,
+        has_words=tokenizer not in (None, BYTES),
+        examples=facts.num_examples.get("train", _FEW),
+    )
     steps_per_epoch = _steps_per_epoch(config, facts)
     epochs = recipe.epochs
     if facts.num_examples:
