@@ -118,6 +118,7 @@ class StopAfter(pl.Callback):
             trainer.should_stop = True
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_as_the_whole_one(compose_run, tmp_path, monkeypatch):
     run = ["trainer.max_epochs=3", "trainer.limit_train_batches=3", "test=false", *WHOLE]
     run_training(compose_run(*run, f"paths.run_dir={tmp_path}/whole"))
@@ -136,7 +137,9 @@ def test_resumed_run_ends_as_the_whole_one(compose_run, tmp_path, monkeypatch):
     assert ended["lr_schedulers"][0]["last_epoch"] == resumed["lr_schedulers"][0]["last_epoch"] == 9
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+@pytest.mark.parametrize(
+    "precision", ["bf16-mixed", pytest.param("bf16-true", marks=pytest.mark.slow)]
+)
 def test_the_default_job_trains_in_half_precision(compose_run, tmp_path, precision):
     run_training(compose_run(*SHORT, *WHOLE, f"trainer.precision={precision}"))
     assert 0 <= results_of(tmp_path / "run")["test/acc"] <= 1

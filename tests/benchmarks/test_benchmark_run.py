@@ -38,6 +38,7 @@ def test_every_ablation_is_a_contestant_and_the_first_changes_nothing():
         assert len({row.label for row in rows}) == len(rows)
 
 
+@pytest.mark.slow
 def test_a_run_writes_its_results_and_prints_a_table(tmp_path, monkeypatch, capsys):
     file = tmp_path / "results.json"
     words = f"run --quick --threads 1 --only latents --contestants ours --json {file}"

@@ -52,9 +52,7 @@ def test_parts_and_patterns_are_frozen():
     freeze(model, ["adapters.text", "*.bias"])
     trained = [name for name, value in model.named_parameters() if value.requires_grad]
     assert trained == ["encoder.weight", "decoder.weight"]
-    with pytest.raises(
-        ValueError, match="'adapter' matches no parameter .* encoder, adapters.text"
-    ):
+    with pytest.raises(ValueError, match=r"'adapter' matches no .* encoder, adapters\.text"):
         freeze(model, ["adapter"])
     with pytest.raises(ValueError, match="leaves nothing to train"):
         freeze(model, ["*"])
@@ -73,7 +71,7 @@ def test_open_options_follow_the_run_and_only_plain_ones(compose_run, checkpoint
     [
         (
             ["init_from=a.ckpt", "ckpt_path=b.ckpt"],
-            "starts a new run .* go on with a run: give one",
+            "starts a new run .* go on with a run",
         ),
         (["init_from=a.ckpt", "fit=false"], "trains nothing"),
         (["freeze=[encoder]"], "name that with init_from"),

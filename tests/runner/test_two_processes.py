@@ -34,6 +34,7 @@ def same(results, of_one):
         assert results[name] == pytest.approx(value, abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_two_processes_train_into_one_folder_and_test_as_one(run_script, evaluate, tmp_path):
     run_script("train.py", *TWO, *SHORT, LACKING, OMP_NUM_THREADS="1")
     [folder] = [path.parent for path in tmp_path.glob("outputs/**/results.json")]

@@ -174,6 +174,7 @@ def accuracy_after_training(tmp_path, **options) -> float:
     return (module(test)[:, 0].argmax(-1) == test.targets["target"]).float().mean().item()
 
 
+@pytest.mark.slow
 def test_trained_attention_finds_what_untrained_attention_does_not(tmp_path):
     trained = accuracy_after_training(tmp_path, reinforce=ReinforceLoss(entropy_weight=0.01))
     nothing = ReinforceLoss(reward_weight=0.0, entropy_weight=0.0)
