@@ -26,6 +26,7 @@ OPTIONS = (  # that may be null in a config
     "model.encoder.num_layers",
     "model.encoder.dropout",
     "model.modality_dropout.p",
+    "model.adapters.array.encoding",
     "trainer.max_epochs",
     "callbacks.early_stopping.patience",
 )
@@ -44,6 +45,7 @@ class Recipe:
         num_latents: of the encoder, as the two that follow.
         latent_dim: their width.
         num_layers: of self-attention.
+        encoding: of the numbers of a table; few rows are too few to learn what each bin says.
     """
 
     lr: float = 2e-3
@@ -53,6 +55,7 @@ class Recipe:
     num_latents: int = 24
     latent_dim: int = 96
     num_layers: int = 3
+    encoding: str = "piecewise"
 
 
 # Found by validation: docs/learning.md shows what each reaches.
@@ -60,9 +63,15 @@ RECIPES = {
     "words": Recipe(lr=5e-4, epochs=4, dropout=0.2, num_latents=16, latent_dim=64, num_layers=2),
     "image": Recipe(epochs=40, dropout=0.1, num_latents=8, latent_dim=128, num_layers=2),
     "audio": Recipe(epochs=60, dropout=0.1),
-    "columns": Recipe(epochs=20, dropout=0.2, num_latents=16, latent_dim=64, num_layers=2),
+    "columns": Recipe(epochs=40, dropout=0.1),
     "few columns": Recipe(  # a table of few rows
-        lr=1e-3, epochs=20, dropout=0.2, num_latents=8, latent_dim=32, num_layers=1
+        lr=1e-3,
+        epochs=20,
+        dropout=0.2,
+        num_latents=8,
+        latent_dim=32,
+        num_layers=1,
+        encoding="linear",
     ),
 }
 _COLUMNS = {"array": "columns", "category": "columns", "date": "columns"}
@@ -123,6 +132,7 @@ def choose(config: DictConfig, facts: DataFacts) -> dict[str, Any]:
         "model.encoder.num_layers": recipe.num_layers,
         "model.encoder.dropout": recipe.dropout,
         "model.modality_dropout.p": 0.5 if len(_kinds(names)) > 1 else 0.0,
+        "model.adapters.array.encoding": recipe.encoding,
         "trainer.max_epochs": epochs,
     }
     given = OmegaConf.select(config, "trainer.max_epochs")
@@ -147,8 +157,9 @@ def settle(config: DictConfig, facts: DataFacts) -> DictConfig:
 
 def describe(final: DictConfig, given: DictConfig) -> list[str]:
     """What was chosen, as overrides: a line for people, if anything was."""
-    chosen = [path for path in OPTIONS if _is_open(given, path)]
-    values = [f"{path}={OmegaConf.select(final, path):g}" for path in chosen]
+    chosen = [path for path in OPTIONS if _is_open(given, path) and _has(final, path)]
+    found = {path: OmegaConf.select(final, path) for path in chosen}
+    values = [f"{n}={v if isinstance(v, str) else f'{v:g}'}" for n, v in found.items()]
     return [f"chosen     {' '.join(values)}"] if values else []
 
 
@@ -159,6 +170,10 @@ def _steps_per_epoch(config: DictConfig, facts: DataFacts) -> int:
         return batches.get("train", 1)
     accumulated = config.trainer.get("accumulate_grad_batches") or 1
     return max(1, math.ceil(examples / ((config.data.get("batch_size") or 64) * accumulated)))
+
+
+def _has(config: DictConfig, path: str) -> bool:
+    return OmegaConf.select(config, path) is not None
 
 
 def _is_open(config: DictConfig, path: str) -> bool:
