@@ -228,7 +228,7 @@ def test_default_job_reaches_its_promise(run_script, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", ["fsdd", "av_digits"])
+@pytest.mark.parametrize("experiment", ["fsdd"])
 def test_shipped_experiment_reaches_its_promise(run_script, tmp_path, experiment):
     recordings = PROJECT.parent / "shared" / "data" / "fsdd" / "recordings"
     if not recordings.is_dir():

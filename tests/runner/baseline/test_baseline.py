@@ -113,3 +113,13 @@ def test_what_cannot_be_fitted_is_a_note(monkeypatch):
     found = fit_baselines(module, SingleLabel(out_dim=2))
     assert "no linear baseline: no room" in found.notes
     assert list(found.labels) == ["majority"]
+
+
+def test_the_first_of_several_processes_asks_none_of_the_others(monkeypatch):
+    def tell(rng, row):
+        return "a word or more", int(row[0] > 0)
+
+    module = opened(tell, kind=TargetKind.CLASS, names=["no", "yes"])
+    # As if there were others, which nobody could reach.
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    assert fit_baselines(module, SingleLabel(out_dim=2)).values["baseline/linear/acc"] > 0.8
