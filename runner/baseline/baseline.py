@@ -211,7 +211,7 @@ def _probabilities(model: Any, features: Any, objective: Objective) -> Tensor:
 def _measured(objective: Objective, predictions: Tensor, targets: Tensor) -> dict[str, float]:
     metrics = objective.metrics()
     for metric in metrics.values():
-        metric.sync_on_compute = False  # the first process alone is here
+        metric.distributed_available_fn = lambda: False  # the first process alone is here
     metrics.update(predictions.float(), objective.metric_target(targets))
     return {str(name): float(value) for name, value in metrics.compute().items()}
 
