@@ -213,23 +213,10 @@ def run_alone(script: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
-# Of each kind of part one: every score, a position that biases, turns and reads, …
-SOME = "bahdanau linear swin_v2 luong_local_p location_aware hard_reinforce entmax shaw rope"
-SOME += " transformer_xl talking_heads differential registers sink qk_norm_l2 gated"
-
-
-def test_an_attention_can_be_traced():
-    run_alone("traced.py", "export,compile", "rope", "hard_reinforce")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["export", "compile"])
 def test_every_preset_can_be_traced(way):
     run_alone("traced.py", way)
-
-
-def test_two_processes_have_the_gradients_of_one():
-    run_alone("distributed.py", "ddp,fsdp", *SOME.split())
 
 
 @pytest.mark.slow

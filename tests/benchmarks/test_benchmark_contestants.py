@@ -71,6 +71,7 @@ def test_with_another_trick_the_step_is_another_and_its_answer_the_same(trick, m
     torch.testing.assert_close(same, values, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trick", "spared"), [("cache", "cos"), ("blocks", "scaled_dot")])
 def test_without_cache_and_blocks_a_step_calls_what_they_spare(trick, spared, monkeypatch):
     monkeypatch.setattr(ours.sdpa, "_blocks_pay", ours.sdpa._blocks_pay)
