@@ -24,8 +24,8 @@ _HEAD = """# What the defaults learn
 Each job is trained by `train.py` with nothing chosen but the data, with three seeds, and tested
 once on the split that is held out. Beside it stands what a user would write instead in some ten
 lines (`benchmarks/simple.py`), on the same split. Accuracy is in per cent; MAE is the mean absolute
-error in the target's own unit, where less is better. Nothing was chosen by a test. The simple models
-need no validation, and learn from its rows as well. On tables of some hundred rows they are better.
+error in the target's own unit, where less is better. Nothing was chosen by a test. The simple
+models need no validation, and learn from its rows as well. On tables they are better.
 """
 
 
