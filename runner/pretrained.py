@@ -11,8 +11,9 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
+from datamodules.readers.hf_tokenizer import open_tokenizer
 from perceiver.adapters import PretrainedAdapter
-from perceiver.adapters.pretrained.hub import find_weights, needs
+from perceiver.adapters.pretrained.hub import find_weights
 from runner.literal import literal
 
 
@@ -106,10 +107,6 @@ def _own_tokenizer(config: DictConfig, weights: str) -> None:
             f"there is no {file} to make the encoder's ids with: save_pretrained of its "
             "tokenizer writes it, or set data.text.tokenizer"
         )
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise needs("tokenizers", by="a text encoder of transformers") from error
     with open_dict(config):
         options.tokenizer = str(file)
-        options.vocab_size = Tokenizer.from_file(str(file)).get_vocab_size()
+        options.vocab_size = open_tokenizer(str(file)).get_vocab_size()
